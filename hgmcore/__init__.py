@@ -1,0 +1,34 @@
+"""hgmcore: what each way of counting references and mappings of huge pages costs, and what it gets wrong.
+
+    import hgmcore as hgm
+    m = hgm.Machine("head_per_leaf")
+    f = m.file("F", page_size="1G", pages=1, populate=True)
+    v = m.process("A").mmap(f, minor=True, hgm=True)
+    v.uffd_continue(0, "4K")
+    m.observe()["folios"][0]["refcount"]
+
+    trace = hgm.Trace.load("guest.hgm")
+    hgm.compare(trace, schemes="all")
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from . import schemes, workloads
+from .api import Machine, OperationError
+from .compare import compare
+from .replay import replay
+from .trace import Trace, TraceError
+
+__all__ = ["Machine", "OperationError", "Trace", "TraceError", "compare", "get_include", "replay", "schemes",
+           "workloads"]
+
+try:
+    __version__ = version("hgmcore")
+except PackageNotFoundError:    # a source tree that was never installed
+    __version__ = "0"
+
+
+def get_include() -> str:
+    """The directory to compile with for `#include "hgmcore/hgm.h"`."""
+    return str(Path(__file__).parent / "include")

@@ -1,0 +1,248 @@
+"""The thin Python API: machines, processes and mappings, and operations on them one by one or in arrays."""
+
+from __future__ import annotations
+
+import errno as errnos
+
+import numpy as np
+
+from . import observe, options, schemes
+from .geometry import GEOMETRIES
+from .machine import RESULT, Core, Engine
+from .names import File as FileName
+from .names import Mapping as MappingName
+from .sizes import parse_size
+from .statements import CODES, HGM, MINOR, OPERATION, SHARED, URGENT, WP, WRITE
+from .trace import Header
+
+ERROR_NAMES = {**errnos.errorcode, errnos.EAGAIN: "EAGAIN"}
+
+
+class OperationError(Exception):
+    """An operation that the simulated kernel refused.
+
+    op: its name. errno: the positive number. error: its name, as "EEXIST". done: bytes done before it.
+    """
+
+    def __init__(self, op: str, errno: int, done: int):
+        self.op, self.errno, self.done = op, errno, done
+        self.error = ERROR_NAMES.get(errno, str(errno))
+        super().__init__(f"{op}: {self.error} ({done} bytes done)")
+
+
+def size(value) -> int:
+    """Bytes of a size given as an int or a text such as "4K". ValueError otherwise."""
+    return parse_size(value) if isinstance(value, str) else int(value)
+
+
+class Machine:
+    """A simulated machine that one accounting scheme counts on.
+
+    scheme: a name of hgmcore.schemes.NAMES, or an Engine. geometry: a name of hgmcore.geometry.GEOMETRIES.
+    options: those of hgmcore.options.OPTIONS. ValueError names what is wrong.
+    """
+
+    def __init__(self, scheme, geometry: str = "x86-64", **given):
+        self.engine = scheme if isinstance(scheme, Engine) else schemes.load(scheme)
+        if geometry not in GEOMETRIES:
+            raise ValueError(f"unknown geometry '{geometry}' (known: {', '.join(GEOMETRIES)})")
+        self.geometry = GEOMETRIES[geometry]
+        if any(leaf.entries > 1 for leaf in self.geometry.leaves):
+            raise ValueError(f"geometry '{geometry}' is not supported yet")
+        self.options = options.resolve(self.engine, given)
+        self.header = Header(geometry)
+        self.core = Core(self.geometry, self.options)
+        self.operations = 0
+
+    def declare(self, header: Header) -> None:
+        """Take over the files, processes and mappings of a trace's header."""
+        for file in header.files:
+            self._add_file(file)
+        for name in header.processes:
+            self._add_process(name)
+        for mapping in header.mappings:
+            self._add_mapping(mapping)
+
+    def file(self, name: str, page_size="2M", pages: int = 1, populate: bool = False) -> File:
+        """A hugetlb file of `pages` huge pages; `populate` brings all of them into its page cache."""
+        file = File(self, self._add_file(FileName(name, size(page_size), pages)))
+        if populate:
+            file.populate()
+        return file
+
+    def process(self, name: str) -> Process:
+        """A new process."""
+        return Process(self, self._add_process(name))
+
+    def run(self, operations: np.ndarray) -> int:
+        """Run an array of OPERATION records; numbers in them are those of self.header. Returns nanoseconds.
+
+        Refusals are results, not errors. MemoryError: the host has no more memory.
+        """
+        operations = np.ascontiguousarray(operations, OPERATION)
+        elapsed = self.core.run(self.engine, operations.view(np.uint8), self.operations)
+        self.operations += len(operations)
+        return elapsed
+
+    def results(self, start: int = 0) -> np.ndarray:
+        """Results from the `start`-th on, as an array of (index, done, errno, event).
+
+        Of operations that failed, raised an event or did less than they were asked to.
+        """
+        return self.core.results()[start:]
+
+    def observe(self) -> dict:
+        """Every huge page and mapping as the scheme sees it, and the truth; arrays over base pages are runs."""
+        return observe.observe(self.core, self.engine, self.geometry, self.options, self.header, self.operations)
+
+    def cost(self) -> dict:
+        """What was counted so far, and (struct_page_bytes) measured."""
+        cost = {"operations": self.operations, **self.core.cost()}
+        cost["lines"], cost["struct_page_bytes"] = self.core.struct_pages()
+        return cost
+
+    def _add_file(self, file):
+        if file.kind != "hugetlb":
+            raise ValueError(f"file '{file.name}': files of kind {file.kind} are not supported yet")
+        if file.page_size not in self.geometry.hugetlb_sizes:
+            raise ValueError(f"file '{file.name}': {self.geometry.name} has no huge pages of {file.page_size} bytes")
+        if not 0 < file.pages * file.page_size <= 1 << 52:
+            raise ValueError(f"file '{file.name}': {file.pages} huge pages are none, or more than 4096T")
+        self.header.files.append(file)
+        return self.core.add_file(self.geometry, file.page_size, file.pages)
+
+    def _add_process(self, name):
+        self.header.processes.append(name)
+        return self.core.add_process()
+
+    def _add_mapping(self, mapping):
+        self.header.mappings.append(mapping)
+        return self.core.add_mapping(mapping.process)
+
+    def _one(self, op, target, offset=0, length=0, arg=0, flags=0) -> int:
+        """Run one operation. Returns bytes done; OperationError if it is refused, OverflowError for bad numbers."""
+        before = len(self.core.results())
+        record = np.array([(offset, length, target, arg, CODES[op], flags)], OPERATION)
+        self.run(record)
+        for result in self.results(before):
+            if result["errno"]:
+                raise OperationError(op, int(result["errno"]), int(result["done"]))
+            return int(result["done"])
+        return length
+
+
+class File:
+    """A hugetlb file of a machine."""
+
+    def __init__(self, machine: Machine, number: int):
+        self.machine, self.number = machine, number
+
+    @property
+    def name(self) -> FileName:
+        """Its name, page size in bytes, number of huge pages and kind."""
+        return self.machine.header.files[self.number]
+
+    def populate(self, first: int = 0, count: int | None = None) -> int:
+        """Bring huge pages [first, first + count) into the page cache. Returns bytes."""
+        count = self.name.pages - first if count is None else count
+        if first < 0 or count < 0 or first + count > self.name.pages:
+            raise ValueError(f"huge pages {first} to {first} + {count} reach beyond the file")
+        self.machine._one("populate", self.number, first, count)
+        return count * self.name.page_size
+
+
+class Process:
+    """A process of a machine."""
+
+    def __init__(self, machine: Machine, number: int):
+        self.machine, self.number = machine, number
+
+    def mmap(self, file: File, name: str | None = None, *, shared: bool = True, minor: bool = False, wp: bool = False,
+             hgm: bool = False, offset=0, length=None) -> Mapping:
+        """Map `length` bytes of the file from `offset` on (default: all); minor, wp, hgm: registered, split from
+        the start."""
+        if not shared:
+            raise ValueError("private mappings are not supported yet")
+        offset = size(offset)
+        length = file.name.pages * file.name.page_size - offset if length is None else size(length)
+        name = name or f"v{len(self.machine.header.mappings)}"
+        number = self.machine._add_mapping(MappingName(self.number, name))
+        flags = SHARED | MINOR * minor | WP * wp | HGM * hgm
+        self.machine._one("mmap", number, offset, length, file.number, flags)
+        return Mapping(self.machine, number, file)
+
+    def exit(self) -> None:
+        """Unmap everything and end."""
+        self.machine._one("exit", self.number)
+
+
+class Mapping:
+    """A mapping: an address range, by offsets from its start in bytes (ints, or texts such as "4K").
+
+    Methods return bytes done and raise OperationError where the simulated kernel refuses.
+    """
+
+    def __init__(self, machine: Machine, number: int, file: File):
+        self.machine, self.number, self.file = machine, number, file
+
+    @property
+    def length(self) -> int:
+        """Bytes of the range, with holes."""
+        return int(self.machine.core.mappings()[self.number, 3])
+
+    def _range(self, op, offset, length, flags=0):
+        offset = size(offset)
+        length = self.length - offset if length is None else size(length)
+        return self.machine._one(op, self.number, offset, length, 0, flags)
+
+    def register(self, *, minor: bool = False, wp: bool = False) -> None:
+        """UFFDIO_REGISTER."""
+        if not (minor or wp):
+            raise ValueError("register: neither minor nor wp")
+        self.machine._one("register", self.number, flags=MINOR * minor | WP * wp)
+
+    def unregister(self) -> None:
+        """UFFDIO_UNREGISTER."""
+        self.machine._one("unregister", self.number)
+
+    def split(self, offset=0, length=None) -> int:
+        """MADV_SPLIT: may be mapped in pieces from now on."""
+        return self._range("split", offset, length)
+
+    def uffd_continue(self, offset, length="4K", *, urgent: bool = False):
+        """UFFDIO_CONTINUE.
+
+        offset: one, or an array of n offsets that run in one crossing; then returns an array (n,) with fields done
+        (bytes) and errno (0: none) and raises nothing.
+        """
+        if not isinstance(offset, np.ndarray):
+            return self._range("continue", offset, length, URGENT * urgent)
+        records = np.zeros(len(offset), OPERATION)
+        records["offset"], records["length"], records["target"] = offset, size(length), self.number
+        records["op"], records["flags"] = CODES["continue"], URGENT * urgent
+        before, first = len(self.machine.core.results()), self.machine.operations
+        self.machine.run(records)
+        out = np.zeros(len(records), np.dtype([("done", RESULT["done"]), ("errno", RESULT["errno"])]))
+        out["done"] = size(length)
+        results = self.machine.results(before)
+        at = (results["index"] - np.uint64(first)).astype(np.int64)
+        out["done"][at], out["errno"][at] = results["done"], results["errno"]
+        return out
+
+    def touch(self, offset, *, write: bool = False) -> int:
+        """Access one address. Returns a base page's bytes, or 0 where it raised a minor event."""
+        before = len(self.machine.core.results())
+        self.machine._one("touch", self.number, size(offset), 0, 0, WRITE * write)
+        return 0 if len(self.machine.core.results()) > before else self.machine.geometry.base_page
+
+    def dontneed(self, offset=0, length=None) -> int:
+        """MADV_DONTNEED."""
+        return self._range("dontneed", offset, length)
+
+    def collapse(self, offset=0, length=None) -> int:
+        """MADV_COLLAPSE."""
+        return self._range("collapse", offset, length)
+
+    def munmap(self, offset=0, length=None) -> int:
+        """munmap; what remains keeps its offsets."""
+        return self._range("munmap", offset, length)

@@ -1,0 +1,84 @@
+"""Page-table geometry: what sizes of table, leaf and huge page an architecture has.
+
+Levels are numbered as in the kernel series: PTE 1, PMD 2, PUD 3, P4D 4, PGD 5; a table of level L has
+entries of level L. A contiguous group is several entries of one level that act as one leaf.
+Source: accounting rules section 5 (HGM v2 for the level numbers, vmemmap_dedup.rst for hugetlb sizes).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PTE, PMD, PUD, P4D, PGD = 1, 2, 3, 4, 5
+LEVEL_NAMES = {PTE: "pte", PMD: "pmd", PUD: "pud", P4D: "p4d", PGD: "pgd"}
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One legal leaf: 2**shift bytes, made of `entries` adjacent entries of `level`."""
+
+    shift: int
+    level: int
+    entries: int = 1
+
+    @property
+    def size(self) -> int:
+        """Bytes that the leaf maps."""
+        return 1 << self.shift
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The page tables of one architecture and granule.
+
+    base_shift: log2 of the base page in bytes; index_bits: log2 of a table's fan-out; levels: tables between
+    the root and a PTE, both counted; leaves: every legal leaf, smallest first; hugetlb_sizes: huge pages in
+    bytes, smallest first.
+    """
+
+    name: str
+    base_shift: int
+    index_bits: int
+    levels: int
+    leaves: tuple[Leaf, ...]
+
+    @property
+    def base_page(self) -> int:
+        """Bytes of a base page."""
+        return 1 << self.base_shift
+
+    @property
+    def leaf_sizes(self) -> tuple[int, ...]:
+        """Bytes of every legal leaf, ascending."""
+        return tuple(leaf.size for leaf in self.leaves)
+
+    @property
+    def hugetlb_sizes(self) -> tuple[int, ...]:
+        """Bytes of every HugeTLB page size, ascending: every leaf but the base page."""
+        return self.leaf_sizes[1:]
+
+    def leaf(self, size: int) -> Leaf:
+        """The leaf of `size` bytes; KeyError where the geometry has none."""
+        for leaf in self.leaves:
+            if leaf.size == size:
+                return leaf
+        raise KeyError(size)
+
+    def level_shift(self, level: int) -> int:
+        """log2 of the bytes that one entry of `level` spans."""
+        return self.base_shift + (level - PTE) * self.index_bits
+
+
+GEOMETRIES = {
+    g.name: g
+    for g in (
+        Geometry("x86-64", 12, 9, 4, (Leaf(12, PTE), Leaf(21, PMD), Leaf(30, PUD))),
+        Geometry("x86-64-5level", 12, 9, 5, (Leaf(12, PTE), Leaf(21, PMD), Leaf(30, PUD))),
+        Geometry("arm64-4k", 12, 9, 4,
+                 (Leaf(12, PTE), Leaf(16, PTE, 16), Leaf(21, PMD), Leaf(25, PMD, 16), Leaf(30, PUD))),
+        Geometry("arm64-16k", 14, 11, 4,
+                 (Leaf(14, PTE), Leaf(21, PTE, 128), Leaf(25, PMD), Leaf(30, PMD, 32))),
+        Geometry("arm64-64k", 16, 13, 3,
+                 (Leaf(16, PTE), Leaf(21, PTE, 32), Leaf(29, PMD), Leaf(34, PMD, 32))),
+    )
+}

@@ -1,0 +1,112 @@
+# cython: language_level=3
+"""hgm.h as Cython sees it."""
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef extern from "hgmcore/hgm.h" nogil:
+    ctypedef struct hgm_page:
+        uint64_t flags
+        int32_t _large_mapcount
+        int32_t _nr_pages_mapped
+        int32_t _entire_mapcount
+        int32_t _pincount
+        int32_t *_mm_id_mapcount
+        uint32_t *_mm_id
+        int32_t _mapcount
+        int32_t _refcount
+        int64_t _total_mapped_pages
+
+    const uint64_t HGM_PAGE_TOUCHED
+
+    ctypedef struct hgm_folio:
+        hgm_page *page
+        uint64_t pfn
+        uint64_t nr_pages
+        uint32_t file
+        uint32_t index
+        int32_t pins
+        uint32_t flags
+
+    const uint32_t HGM_FOLIO_CACHED, HGM_FOLIO_FREED
+
+    const uint64_t HGM_PTE_PRESENT, HGM_PTE_LEAF
+    const int HGM_PTE_FRAME_SHIFT
+
+    ctypedef struct hgm_ptdesc:
+        uint32_t children
+
+    ctypedef struct hgm_operation:
+        uint64_t offset
+        uint64_t length
+        uint32_t target
+        uint16_t arg
+        uint8_t op
+        uint8_t flags
+
+    enum:
+        HGM_OP_FILE, HGM_OP_POPULATE, HGM_OP_MMAP, HGM_OP_REGISTER, HGM_OP_UNREGISTER, HGM_OP_SPLIT
+        HGM_OP_CONTINUE, HGM_OP_TOUCH, HGM_OP_DONTNEED, HGM_OP_COLLAPSE, HGM_OP_MUNMAP, HGM_OP_MPROTECT
+        HGM_OP_MREMAP, HGM_OP_FORK, HGM_OP_EXIT, HGM_OP_PUNCH, HGM_OP_TRUNCATE, HGM_OP_MIGRATE
+        HGM_OP_HWPOISON, HGM_OP_PIN, HGM_OP_UNPIN, HGM_OP_FAIL, HGM_OP_OBSERVE
+
+    const int HGM_OPF_SHARED, HGM_OPF_MINOR, HGM_OPF_WP, HGM_OPF_HGM
+    const int HGM_OPF_URGENT, HGM_OPF_WRITE, HGM_OPF_ALL, HGM_OPF_READ
+
+    ctypedef struct hgm_result:
+        uint64_t index
+        uint64_t done
+        int32_t error
+        uint32_t event
+
+    const uint32_t HGM_EVENT_MINOR
+
+    ctypedef struct hgm_cost:
+        uint64_t ref
+        uint64_t map
+        uint64_t transient
+        uint64_t entries_scanned
+        uint64_t leaf_installs
+        uint64_t leaf_removes
+        uint64_t underflows
+        uint64_t overflows
+
+    enum:
+        HGM_BY_CONTINUE, HGM_BY_FAULT, HGM_BY_ZAP, HGM_BY_COLLAPSE
+
+    ctypedef struct hgm_leaf:
+        hgm_folio *folio
+        uint64_t first
+        uint64_t nr_pages
+        uint32_t process
+        uint32_t mapping
+        uint8_t origin
+        uint8_t whole
+        uint8_t hstate_none
+        uint8_t first_leaf
+
+    ctypedef struct hgm_subtree:
+        hgm_folio *folio
+        uint64_t removed
+        uint32_t process
+        uint32_t mapping
+        uint8_t origin
+        uint8_t covers
+        uint8_t tables_stay
+        uint8_t empty
+        uint8_t lookup_first
+
+    ctypedef struct hgm_answer:
+        int64_t mapcount
+        int64_t nr_file_mapped
+        int32_t mapped
+        int32_t maybe_shared
+
+    ctypedef struct hgm_options:
+        int32_t era
+        uint8_t cache_refs_folio
+        uint8_t lookup_first
+        uint8_t zap_frees_tables
+        uint8_t transient_real
+
+    int32_t hgm_map_add(hgm_cost *cost, hgm_page *page, int32_t *word, int32_t by) noexcept
+    void hgm_ref_add(hgm_cost *cost, hgm_folio *folio, int32_t by) noexcept
+    void hgm_get_and_put(hgm_folio *folio) noexcept

@@ -1,0 +1,93 @@
+# cython: language_level=3
+"""The simulated machine: memory, page cache, processes and their mappings, as plain C structures.
+
+Everything that the core knows of is here and nothing of it is a Python object, so that operations run without
+the GIL. `Core` owns one machine and its memory; an `Engine` (engine.pxd) runs operations on it for one scheme.
+"""
+from hgmcore.hgm cimport (hgm_answer, hgm_cost, hgm_folio, hgm_operation, hgm_options, hgm_page, hgm_ptdesc, hgm_result,
+                          int32_t, uint8_t, uint32_t, uint64_t)
+from hgmcore.memory cimport Region
+
+cdef enum:
+    MAX_LEVELS = 6
+    MAX_LEAVES = 6
+    NO_TABLE = 0         # table numbers start at 1
+
+cdef struct Geometry:
+    int base_shift
+    int index_bits
+    int levels                         # level of the root table
+    int table_shift                    # log2 of a table page's bytes
+    int level_shift[MAX_LEVELS]        # log2 of the bytes below one entry of a level
+    int nr_leaves
+    int leaf_shift[MAX_LEAVES]         # ascending
+    int leaf_level[MAX_LEAVES]
+
+cdef struct File:
+    uint64_t pages                     # huge pages
+    int page_shift                     # log2 of a huge page's bytes
+    int level                          # its hstate level
+    uint64_t nr_pages                  # base pages in a huge page
+    uint32_t *cache                    # page cache: number of the folio + 1, 0: absent
+
+cdef struct Process:
+    uint32_t root                      # table number, NO_TABLE before the first mapping
+    bint exited
+    uint64_t next_address              # where the next mapping may start
+
+# Part of a mapping, by offsets from its start; flags are HGM_OPF_SHARED, _MINOR, _WP, _HGM.
+cdef struct Vma:
+    uint64_t start
+    uint64_t end
+    uint32_t flags
+
+# A mapping: the range that one mmap made, and the VMAs that are left of it. They are sorted, do not overlap,
+# and begin and end at huge pages.
+cdef struct Mapping:
+    uint32_t process
+    uint32_t file
+    uint64_t address
+    uint64_t length
+    uint64_t file_offset
+    uint32_t nr_vmas
+    uint32_t max_vmas
+    Vma *vmas
+
+cdef struct Machine:
+    Geometry geometry
+    hgm_options options
+    Region tables                      # page-table pages
+    size_t tables_populated            # bytes of them that are committed
+    Region ptdescs                     # their descriptors, by table number
+    Region vmemmap                     # struct pages, by frame number
+    Region folios                      # hgm_folio, in the order of their frames
+    Region results                     # hgm_result
+    uint64_t next_pfn
+    uint32_t nr_folios
+    uint32_t free_table                # list through the first entry of each free table
+    uint64_t nr_results
+    uint32_t nr_files
+    uint32_t nr_processes
+    uint32_t nr_mappings
+    File *files
+    Process *processes
+    Mapping *mappings
+    hgm_cost cost
+    uint64_t table_allocs, table_frees, nr_tables, nr_tables_peak     # below hstate-level entries only
+    bint out_of_memory                 # the host has no more memory for this machine
+
+ctypedef uint64_t (*run_function)(Machine *m, const hgm_operation *ops, uint64_t n, uint64_t index) noexcept nogil
+ctypedef uint64_t (*runs_function)(Machine *m, const hgm_folio *folio, long long *out) noexcept nogil
+
+ctypedef void (*answer_function)(const hgm_options *options, const hgm_folio *folio, hgm_answer *answer) noexcept nogil
+
+cdef class Engine:
+    cdef run_function run
+    cdef runs_function page_mapcount_runs
+    cdef answer_function answer
+    cdef readonly str name, explanation
+    cdef readonly dict state, defaults
+
+cdef class Core:
+    cdef Machine m
+    cdef object __weakref__

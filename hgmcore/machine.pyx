@@ -1,0 +1,302 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, embedsignature=True
+"""Core: the owner of one simulated machine and its memory."""
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memset
+from cpython.buffer cimport PyBuffer_FillInfo
+
+from hgmcore.folio cimport folio_at
+from hgmcore.hgm cimport *
+from hgmcore.memory cimport *
+
+import numpy as np
+
+cdef extern from "<time.h>" nogil:
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    int clock_gettime(int clock, timespec *t)
+    const int CLOCK_MONOTONIC
+
+RESULT = np.dtype([("index", "u8"), ("done", "u8"), ("errno", "i4"), ("event", "u4")])
+"""dtype of an operation's result: its index, bytes done, errno (0: none) and event (1: minor)."""
+
+PAGE = np.dtype([("flags", "u8"), ("private", "u8"), ("_large_mapcount", "i4"), ("_nr_pages_mapped", "i4"),
+                 ("_entire_mapcount", "i4"), ("_pincount", "i4"), ("_mm_id_mapcount", "i4", 2), ("_mm_id", "u4", 2),
+                 ("_mapcount", "i4"), ("_refcount", "i4"), ("_total_mapped_pages", "i8")])
+"""dtype of a struct page (hgm_page): 64 bytes; counts without the kernel's bias of -1."""
+
+FOLIO = np.dtype([("number", "u4"), ("file", "u4"), ("page", "u4"), ("flags", "u4"), ("pfn", "u8"),
+                  ("nr_pages", "u8"), ("pins", "i4"), ("refcount", "i4")])
+"""dtype of a row of Core.folios()."""
+
+FOLIO_CACHED = HGM_FOLIO_CACHED
+FOLIO_FREED = HGM_FOLIO_FREED
+
+cdef enum:
+    HOST_PAGE = 4096
+
+# Address space that a machine reserves, in bytes.
+cdef size_t TABLES = <size_t>64 << 30     # page tables: 16 TiB mapped by base pages
+cdef size_t VMEMMAP = <size_t>64 << 30    # struct pages: 4 TiB of memory
+cdef size_t RESULTS = <size_t>16 << 30
+
+
+cdef class Window:
+    """A writable view of a core's memory for NumPy; keeps the core alive."""
+    cdef Core core
+    cdef void *start
+    cdef size_t size
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        PyBuffer_FillInfo(buffer, self, self.start, self.size, 0, flags)
+
+
+cdef object window(Core core, void *start, size_t size, dtype):
+    cdef Window w = Window.__new__(Window)
+    w.core = core
+    w.start = start
+    w.size = size
+    return np.frombuffer(w, dtype) if size else np.empty(0, dtype)
+
+
+cdef void *grown(void *array, uint32_t n, size_t size) except NULL:
+    """The array with room for one more zeroed element behind its first `n`; doubles at powers of two."""
+    if n == 0 or n & (n - 1) == 0:
+        array = realloc(array, (2 * <size_t>n + 1) * size)
+        if array is NULL:
+            raise MemoryError("no memory for the machine's tables of names")
+    memset(<unsigned char *>array + n * size, 0, size)
+    return array
+
+
+cdef class Engine:
+    """One accounting scheme with the whole engine compiled around it (hgmcore.schemes.load gives them).
+
+    name: public name. explanation: the scheme's documentation; its first line is a summary. state: the words that it
+    keeps, as fields of PAGE in page 1 of a folio. defaults: options whose default differs from the general one.
+    """
+
+    def __repr__(self):
+        return f"<hgmcore engine {self.name}>"
+
+
+cdef class Core:
+    """One machine: `geometry` (hgmcore.geometry.Geometry) and resolved `options` (hgmcore.options.resolve).
+
+    Files, processes and mappings are declared and known by number; operations run as arrays of records.
+    """
+
+    def __cinit__(self, geometry, dict options):
+        cdef Machine *m = &self.m
+        memset(m, 0, sizeof(Machine))
+        m.geometry.base_shift = geometry.base_shift
+        m.geometry.index_bits = geometry.index_bits
+        m.geometry.levels = geometry.levels
+        m.geometry.table_shift = geometry.index_bits + 3
+        for level in range(1, geometry.levels + 1):
+            m.geometry.level_shift[level] = geometry.level_shift(level)
+        m.geometry.nr_leaves = len(geometry.leaves)
+        for i, leaf in enumerate(geometry.leaves):
+            m.geometry.leaf_shift[i] = leaf.shift
+            m.geometry.leaf_level[i] = leaf.level
+        major, minor = options["era"].split(".")
+        m.options.era = 100 * int(major) + int(minor)
+        m.options.cache_refs_folio = options["cache_refs"] == "folio"
+        m.options.lookup_first = options["lookup_first"] == "yes"
+        m.options.zap_frees_tables = options["zap_frees_tables"] == "yes"
+        m.options.transient_real = options["transient"] == "real"
+        if not (region_reserve(&m.tables, TABLES) and region_reserve(&m.vmemmap, VMEMMAP)
+                and region_reserve(&m.ptdescs, (TABLES >> m.geometry.table_shift) * sizeof(hgm_ptdesc))
+                and region_reserve(&m.folios, VMEMMAP // sizeof(hgm_page) * sizeof(hgm_folio))
+                and region_reserve(&m.results, RESULTS)
+                and region_grow(&m.tables, <size_t>1 << m.geometry.table_shift)):
+            raise MemoryError("no address space for a machine's page tables and struct pages")
+
+    def __dealloc__(self):
+        cdef Machine *m = &self.m
+        cdef uint32_t i
+        for i in range(m.nr_files):
+            free(m.files[i].cache)
+        for i in range(m.nr_mappings):
+            free(m.mappings[i].vmas)
+        free(m.files)
+        free(m.processes)
+        free(m.mappings)
+        region_release(&m.tables)
+        region_release(&m.ptdescs)
+        region_release(&m.vmemmap)
+        region_release(&m.folios)
+        region_release(&m.results)
+
+    def add_file(self, geometry, page_size, uint64_t pages) -> int:
+        """Declare a file of `pages` huge pages of `page_size` bytes. Returns its number."""
+        cdef Machine *m = &self.m
+        cdef File *f
+        leaf = geometry.leaf(page_size)
+        m.files = <File *>grown(m.files, m.nr_files, sizeof(File))
+        f = &m.files[m.nr_files]
+        f.cache = <uint32_t *>calloc(pages if pages else 1, sizeof(uint32_t))
+        if f.cache is NULL:
+            raise MemoryError(f"no memory for a page cache of {pages} huge pages")
+        f.pages = pages
+        f.page_shift = leaf.shift
+        f.level = leaf.level
+        f.nr_pages = <uint64_t>1 << (leaf.shift - m.geometry.base_shift)
+        m.nr_files += 1
+        return m.nr_files - 1
+
+    def add_process(self) -> int:
+        """Declare a process. Returns its number."""
+        cdef Machine *m = &self.m
+        m.processes = <Process *>grown(m.processes, m.nr_processes, sizeof(Process))
+        m.nr_processes += 1
+        return m.nr_processes - 1
+
+    def add_mapping(self, uint32_t process) -> int:
+        """Declare a name for mappings of a process. Returns its number."""
+        cdef Machine *m = &self.m
+        if process >= m.nr_processes:
+            raise IndexError(f"no process {process}")
+        m.mappings = <Mapping *>grown(m.mappings, m.nr_mappings, sizeof(Mapping))
+        m.mappings[m.nr_mappings].process = process
+        m.nr_mappings += 1
+        return m.nr_mappings - 1
+
+    def run(self, Engine engine, const unsigned char[::1] operations, uint64_t index=0) -> int:
+        """Run operation records (the bytes of an array of statements.OPERATION), the first of number `index`.
+
+        The numbers in them must have been declared (trace.Trace checks that). Returns nanoseconds.
+        MemoryError: the host has no more memory; the operations up to there are done.
+        """
+        cdef Machine *m = &self.m
+        cdef uint64_t n = operations.shape[0] // sizeof(hgm_operation), done
+        cdef timespec start, stop
+        if n == 0:
+            return 0
+        with nogil:
+            clock_gettime(CLOCK_MONOTONIC, &start)
+            done = engine.run(m, <const hgm_operation *>&operations[0], n, index)
+            clock_gettime(CLOCK_MONOTONIC, &stop)
+        if m.out_of_memory:
+            raise MemoryError(f"no memory for page tables or struct pages at operation {index + done}")
+        return (stop.tv_sec - start.tv_sec) * 1000000000 + stop.tv_nsec - start.tv_nsec
+
+    def results(self):
+        """Results that say more than success, as an array of RESULT (a copy)."""
+        return window(self, self.m.results.base, self.m.nr_results * sizeof(hgm_result), RESULT).copy()
+
+    def clear_results(self):
+        """Forget the results so far."""
+        self.m.nr_results = 0
+
+    def folios(self):
+        """Every huge page that was ever allocated, as an array of FOLIO."""
+        cdef Machine *m = &self.m
+        cdef hgm_folio *f
+        cdef uint32_t i
+        rows = np.empty(m.nr_folios, FOLIO)
+        cdef unsigned int[:] file = rows["file"], page = rows["page"], flags = rows["flags"]
+        cdef unsigned long[:] pfn = rows["pfn"], nr_pages = rows["nr_pages"]
+        cdef int[:] pins = rows["pins"], refcount = rows["refcount"]
+        for i in range(m.nr_folios):
+            f = folio_at(m, i)
+            file[i] = f.file
+            page[i] = f.index
+            flags[i] = f.flags
+            pfn[i] = f.pfn
+            nr_pages[i] = f.nr_pages
+            pins[i] = f.pins
+            refcount[i] = f.page._refcount
+        rows["number"] = np.arange(m.nr_folios)
+        return rows
+
+    def mappings(self):
+        """(process, file, address, length, file offset) of each declared mapping, as a uint64 array (n, 5)."""
+        cdef Machine *m = &self.m
+        cdef uint32_t i
+        rows = np.empty((m.nr_mappings, 5), np.uint64)
+        cdef unsigned long[:, ::1] row = rows
+        for i in range(m.nr_mappings):
+            row[i, 0] = m.mappings[i].process
+            row[i, 1] = m.mappings[i].file
+            row[i, 2] = m.mappings[i].address
+            row[i, 3] = m.mappings[i].length
+            row[i, 4] = m.mappings[i].file_offset
+        return rows
+
+    def vmas(self, uint32_t mapping):
+        """(start, end, flags) of what is left of a mapping, by offsets from its start."""
+        cdef Mapping *v = &self.m.mappings[mapping]
+        return [(v.vmas[i].start, v.vmas[i].end, v.vmas[i].flags) for i in range(v.nr_vmas)]
+
+    def pages(self, uint64_t pfn, uint64_t n):
+        """The struct pages of frames [pfn, pfn + n), as an array of PAGE that is the memory itself."""
+        if pfn + n > self.m.next_pfn:
+            raise IndexError(f"no frame {pfn + n - 1}")
+        return window(self, self.m.vmemmap.base + pfn * sizeof(hgm_page), n * sizeof(hgm_page), PAGE)
+
+    def page_mapcount(self, Engine engine, uint32_t folio):
+        """The scheme's page_mapcount of a folio's base pages: runs (first, last, count), an int64 array (n, 3)."""
+        cdef Machine *m = &self.m
+        cdef uint64_t n
+        cdef long long[:, ::1] row
+        with nogil:
+            n = engine.page_mapcount_runs(m, folio_at(m, folio), NULL)
+        runs = np.empty((n, 3), np.int64)
+        row = runs
+        with nogil:
+            engine.page_mapcount_runs(m, folio_at(m, folio), &row[0, 0])
+        return runs
+
+    def answer(self, Engine engine, uint32_t folio):
+        """The scheme's (folio_mapcount, mapped, maybe_shared, nr_file_mapped or -1) of a folio."""
+        cdef hgm_answer a
+        engine.answer(&self.m.options, folio_at(&self.m, folio), &a)
+        return a.mapcount, bool(a.mapped), bool(a.maybe_shared), a.nr_file_mapped
+
+    def cost(self) -> dict:
+        """What was counted so far, but for struct pages: see struct_pages()."""
+        cdef Machine *m = &self.m
+        cdef hgm_cost *c = &m.cost
+        return {
+            "leaf_installs": c.leaf_installs, "leaf_removes": c.leaf_removes,
+            "table_allocs": m.table_allocs, "table_frees": m.table_frees,
+            "atomics": {"persistent": c.ref + c.map, "transient": c.transient, "ref": c.ref, "map": c.map},
+            "entries_scanned": c.entries_scanned,
+            "table_bytes_peak": m.nr_tables_peak << m.geometry.table_shift,
+            "underflows": c.underflows, "overflows": c.overflows,
+        }
+
+    def struct_pages(self):
+        """(lines, bytes): struct pages that the scheme's atomics touched, and committed memory of struct pages.
+
+        The bytes are measured: host pages of the struct pages' memory that the system says are there
+        (/proc/self/pagemap, bit 56; the shared zero page, which a mere read maps, has it not).
+        """
+        cdef Machine *m = &self.m
+        cdef uint64_t per_page = HOST_PAGE // sizeof(hgm_page), i, j, n, lines = 0
+        cdef hgm_page *page = <hgm_page *>m.vmemmap.base
+        cdef unsigned long[::1] entry
+        n = (m.next_pfn + per_page - 1) // per_page
+        with open("/proc/self/pagemap", "rb", buffering=0) as f:
+            f.seek(<size_t>m.vmemmap.base // HOST_PAGE * 8)
+            entries = np.frombuffer(read_exactly(f, n * 8), np.uint64)
+        entry = entries.copy()
+        with nogil:
+            for i in range(n):
+                if entry[i] >> 56 & 1:
+                    for j in range(i * per_page, (i + 1) * per_page):
+                        lines += page[j].flags & HGM_PAGE_TOUCHED
+        return lines, int(np.count_nonzero(entries >> np.uint64(56) & np.uint64(1))) * HOST_PAGE
+
+
+def read_exactly(file, n):
+    """`n` bytes of an unbuffered file."""
+    parts = []
+    while n > 0:
+        part = file.read(min(n, 1 << 24))
+        if not part:
+            raise OSError("the system does not tell what memory is committed")
+        parts.append(part)
+        n -= len(part)
+    return b"".join(parts)

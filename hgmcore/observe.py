@@ -1,0 +1,230 @@
+"""An observation: what the scheme says of every huge page and mapping, and the truth beside it.
+
+Counts come from two sources that never meet: the scheme's answers (Core.page_mapcount, Core.answer) and the leaves
+that the truth module recounts from the page tables. smaps, pagemap and the rest are computed here from the
+scheme's counts as the kernel of the chosen era does. Arrays over base pages are runs: rows (first, last, value),
+half-open.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import truth
+from .geometry import LEVEL_NAMES, PMD, PTE, PUD
+from .machine import FOLIO_CACHED, FOLIO_FREED
+
+SHARED_AT = 2
+"""smaps: a page counts as shared from this map count on (Linux fs/proc/task_mmu.c)."""
+
+
+def observe(core, engine, geometry, options, names, index=0) -> dict:
+    """The state of the machine as interfaces section 3 gives it, with NumPy arrays for runs.
+
+    names: a trace.Header, for the names of files, processes and mappings.
+    """
+    return Observer(core, engine, geometry, options, names).observation(index)
+
+
+def interval_sums(runs, values):
+    """A function x -> sum of `values` over the frames before x, for arrays x.
+
+    runs: sorted disjoint (first, last, ...); values: one for each run, per frame; 0 between runs.
+    """
+    points = runs[:, :2].reshape(-1)
+    total = np.zeros(len(points))
+    total[1::2] = np.cumsum(values * (runs[:, 1] - runs[:, 0]))
+    total[2::2] = total[1:-1:2]
+    return lambda x: np.interp(x, points, total) if len(points) else np.zeros(len(x))
+
+
+def value_at(runs, frames):
+    """The value of the run that holds each frame; 0 where none does."""
+    if not len(runs):
+        return np.zeros(len(frames), np.int64)
+    i = np.searchsorted(runs[:, 1], frames, side="right")
+    inside = i < len(runs)
+    i = np.where(inside, i, 0)
+    return np.where(inside & (runs[i, 0] <= frames), runs[i, 2], 0)
+
+
+def merge(runs):
+    """Runs with neighbours of one value that touch put together."""
+    if len(runs) < 2:
+        return runs
+    new = np.ones(len(runs), bool)
+    new[1:] = (runs[1:, 0] != runs[:-1, 1]) | (runs[1:, 2] != runs[:-1, 2])
+    first = np.flatnonzero(new)
+    last = np.append(first[1:], len(runs)) - 1
+    return np.stack([runs[first, 0], runs[last, 1], runs[first, 2]], 1)
+
+
+def cover(runs, first, last):
+    """The runs that lie in [first, last), relative to `first`, with gaps filled by runs of value 0."""
+    low, high = np.searchsorted(runs[:, 1], first, "right"), np.searchsorted(runs[:, 0], last, "left")
+    inner = runs[low:high].copy()
+    inner[:, :2] = np.clip(inner[:, :2], first, last) - first
+    edges = np.concatenate([[0], inner[:, :2].reshape(-1), [last - first]]).reshape(-1, 2)
+    gaps = np.column_stack([edges, np.zeros(len(edges), np.int64)])[edges[:, 0] < edges[:, 1]]
+    both = np.concatenate([inner, gaps])
+    return merge(both[np.argsort(both[:, 0], kind="stable")])
+
+
+class Observer:
+    """The arrays that one observation is computed from; all frames are numbers of base pages."""
+
+    def __init__(self, core, engine, geometry, options, names):
+        self.core, self.engine, self.geometry, self.options, self.names = core, engine, geometry, options, names
+        self.leaves = truth.leaves(core)
+        self.true_counts = truth.mapcounts(self.leaves, geometry)
+        self.folios = core.folios()
+        self.mappings = core.mappings().astype(np.int64)
+        self.sizes = np.array([0] + [1 << geometry.level_shift(level) - geometry.base_shift
+                                     for level in range(1, geometry.levels + 1)], np.int64)
+        self.locate()
+
+    def locate(self):
+        """For each run of leaves: its folio, its mapping, its first page in that mapping, its pages."""
+        leaves, base = self.leaves, self.geometry.base_shift
+        self.pfn = leaves["pfn"].astype(np.int64)
+        self.size = self.sizes[leaves["level"]]
+        self.length = leaves["count"].astype(np.int64) * self.size
+        self.folio = np.searchsorted(self.folios["pfn"].astype(np.int64), self.pfn, side="right") - 1
+        # a mapping is found by process and address: one key, as addresses are below 2**57
+        live = np.flatnonzero(self.mappings[:, 3] > 0)
+        order = live[np.lexsort((self.mappings[live, 2], self.mappings[live, 0]))]
+        keys = self.mappings[order, 0] * (1 << 45) + (self.mappings[order, 2] >> base)
+        wanted = leaves["process"].astype(np.int64) * (1 << 45) + (leaves["address"] >> np.uint64(base)).astype(np.int64)
+        self.mapping = order[np.searchsorted(keys, wanted, side="right") - 1] if len(order) else np.zeros(0, np.int64)
+        self.page = ((leaves["address"].astype(np.int64) - self.mappings[self.mapping, 2]) >> base)
+
+    def observation(self, index):
+        listed = self.folios[(self.folios["refcount"] != 0) & (self.folios["flags"] & FOLIO_FREED == 0)]
+        freed = np.flatnonzero(self.folios["flags"] & FOLIO_FREED != 0)
+        folios = self.folio_rows(listed)
+        return {"index": index, "folios": folios, "mappings": self.mapping_rows(),
+                "freed_while_mapped": int(np.isin(freed, self.folio).sum())}
+
+    def folio_rows(self, listed):
+        """One dict for each folio of `listed`; also gathers the scheme's counts of all of them by frame."""
+        rows, counts, shared = [], [], {}
+        order = np.argsort(self.folio, kind="stable")
+        bounds = np.searchsorted(self.folio[order], np.arange(len(self.folios) + 1))
+        for f in listed:
+            number, pfn, pages = int(f["number"]), int(f["pfn"]), int(f["nr_pages"])
+            runs = self.core.page_mapcount(self.engine, number)
+            mapcount, mapped, maybe_shared, nr_file_mapped = self.core.answer(self.engine, number)
+            counts.append(runs + np.array([pfn, pfn, 0]))
+            shared[number] = maybe_shared
+            rows.append(self.folio_row(f, runs, mapcount, mapped, maybe_shared, nr_file_mapped,
+                                       order[bounds[number]:bounds[number + 1]]))
+        self.counts = np.concatenate(counts) if counts else np.empty((0, 3), np.int64)
+        self.shared = shared
+        return rows
+
+    def folio_row(self, f, runs, mapcount, mapped, maybe_shared, nr_file_mapped, leaves):
+        pfn, pages = int(f["pfn"]), int(f["nr_pages"])
+        cached = bool(f["flags"] & FOLIO_CACHED)
+        cache_refs = (pages if self.options["cache_refs"] == "folio" else 1) if cached else 0
+        page1 = self.core.pages(pfn + 1, 1)[0]
+        true_runs = cover(self.true_counts, pfn, pfn + pages)
+        row = {
+            "file": self.names.files[f["file"]].name, "page": int(f["page"]), "refcount": int(f["refcount"]),
+            "mapcount": mapcount, "mapped": mapped, "maybe_shared": maybe_shared,
+            "page_mapcount": runs, "kpagecount": runs,
+            "state": {word: state_word(word, page1[field]) for word, field in self.engine.state.items()},
+            "expected_refs": cache_refs + mapcount + int(f["pins"]),
+            "movable": self.movable(runs, mapcount), "movable_all": True, "hvo": False,
+            "page_cache_refs": cache_refs, "pins": int(f["pins"]),
+            "truth": {"leaves": int(self.leaves["count"][leaves].sum()),
+                      "processes": len(np.unique(self.leaves["process"][leaves])),
+                      "mappings": len(np.unique(self.mapping[leaves])),
+                      "pages_mapped": int(np.sum((true_runs[:, 1] - true_runs[:, 0])[true_runs[:, 2] > 0])),
+                      "page_mapcount": true_runs},
+        }
+        if nr_file_mapped >= 0:
+            row["nr_file_mapped"] = nr_file_mapped
+        if not cached:
+            row["in_page_cache"] = False
+        return row
+
+    def movable(self, runs, mapcount):
+        """Does mbind(MPOL_MF_MOVE) move it? 6.2 and 6.3: the count of base page 0 is 1; 6.15: at most 1 mapping."""
+        if self.options["era"] == "6.15":
+            return mapcount <= 1
+        return int(runs[0, 2]) == 1
+
+    def mapping_rows(self):
+        """One dict for each mapping of which a VMA is left."""
+        shared, at = self.smaps_shared()
+        pss = interval_sums(self.counts, self.geometry.base_page / np.maximum(self.counts[:, 2], 1))
+        true_pss = interval_sums(self.true_counts, self.geometry.base_page / self.true_counts[:, 2])
+        true_shared = interval_sums(self.true_counts, self.true_counts[:, 2] >= SHARED_AT)
+        end = self.pfn + self.length
+        columns = {"pss": pss(end) - pss(self.pfn), "true_pss": true_pss(end) - true_pss(self.pfn),
+                   "true_shared": true_shared(end) - true_shared(self.pfn)}
+        order = np.argsort(self.mapping, kind="stable")
+        bounds = np.searchsorted(self.mapping[order], np.arange(len(self.mappings) + 1))
+        part_order = np.argsort(self.mapping[at["leaf"]], kind="stable")
+        part_bounds = np.searchsorted(self.mapping[at["leaf"]][part_order], np.arange(len(self.mappings) + 1))
+        base = self.geometry.base_page
+        rows = []
+        for number in range(len(self.mappings)):
+            if not self.core.vmas(number):
+                continue
+            mine = order[bounds[number]:bounds[number + 1]]
+            parts = part_order[part_bounds[number]:part_bounds[number + 1]]
+            parts = parts[np.argsort(at["first"][parts], kind="stable")]
+            rss = int(self.length[mine].sum()) * base
+            shared_bytes = int((at["last"] - at["first"])[parts][shared[parts]].sum()) * base
+            rows.append({
+                "process": self.names.processes[self.mappings[number, 0]], "mapping": self.names.mappings[number].name,
+                "rss": rss, "pss": float(columns["pss"][mine].sum()),
+                "shared_hugetlb": shared_bytes, "private_hugetlb": rss - shared_bytes,
+                "levels": {LEVEL_NAMES[level]: int(self.length[mine][self.leaves["level"][mine] == level].sum()) * base
+                           for level in (PTE, PMD, PUD)},
+                "exclusive": merge(np.stack([at["first"][parts], at["last"][parts], ~shared[parts]], 1)
+                                   .astype(np.int64)),
+                "truth": {"pss": float(columns["true_pss"][mine].sum()),
+                          "shared": int(columns["true_shared"][mine].sum()) * base},
+            })
+        return rows
+
+    def smaps_shared(self):
+        """What smaps and pagemap call shared: per leaf, by the count of its first base page or by the folio.
+
+        Returns a bool for each part, and the parts: runs of leaves cut where the answer may change, as arrays
+        leaf (number of the run of leaves), first and last (pages in the mapping).
+        """
+        whole = self.size > 1
+        # base-page leaves: cut where the scheme's count changes; larger ones: each leaf by itself
+        cuts = np.unique(self.counts[:, :2])
+        low = np.searchsorted(cuts, self.pfn, "right")
+        high = np.searchsorted(cuts, self.pfn + self.length, "left")
+        pieces = np.where(whole, self.length // np.maximum(self.size, 1), np.maximum(high - low, 0) + 1)
+        leaf = np.repeat(np.arange(len(pieces)), pieces)
+        nth = np.arange(len(leaf)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+        if len(cuts):
+            cut = cuts[np.clip(low[leaf] + nth - 1, 0, len(cuts) - 1)]
+        else:
+            cut = np.zeros(len(leaf), np.int64)
+        start = np.where(whole[leaf], self.pfn[leaf] + nth * self.size[leaf], np.where(nth == 0, self.pfn[leaf], cut))
+        stop = np.append(start[1:], 0)
+        final = nth == pieces[leaf] - 1
+        stop = np.where(final, self.pfn[leaf] + self.length[leaf], stop)
+        shift = self.page[leaf] - self.pfn[leaf]
+        if self.options["era"] == "6.15":
+            of_folio = np.zeros(len(self.folios) + 1, bool)
+            for number, value in self.shared.items():
+                of_folio[number] = value
+            shared = of_folio[self.folio[leaf]]
+        else:
+            shared = value_at(self.counts, start) >= SHARED_AT
+        return shared, {"leaf": leaf, "first": start + shift, "last": stop + shift}
+
+
+def state_word(word, value):
+    """A word of a scheme's state as reports show it: numbers, but _nr_pages_mapped in hexadecimal for its flag."""
+    if word == "nr_pages_mapped":
+        return f"{int(value):#x}"
+    return int(value)

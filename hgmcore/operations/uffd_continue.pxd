@@ -1,0 +1,137 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""UFFDIO_CONTINUE: map what the page cache holds, in the largest leaves that fit.
+
+The hot path of a postcopy: streaks of records of one mapping, each one base page. What stays the same along a
+streak, the mapping, its VMA, the huge page and its place in the tables, is kept from one record to the next.
+"""
+from hgmcore.operations.common cimport *
+from hgmcore.vma cimport vma_find
+from hgmcore.machine cimport Vma
+
+cdef inline int continue_level(Machine *m, const HugePage *h, uint64_t offset, uint64_t length,
+                               bint pieces) noexcept nogil:
+    """The level of the largest leaf that is aligned at `offset` and fits in `length`."""
+    cdef int i
+    if not pieces:
+        return h.file.level
+    i = m.geometry.nr_leaves - 1
+    while i > 0 and (m.geometry.leaf_shift[i] > h.file.page_shift
+                     or (offset & ((<uint64_t>1 << m.geometry.leaf_shift[i]) - 1)) != 0
+                     or length >> m.geometry.leaf_shift[i] == 0):
+        i -= 1
+    return m.geometry.leaf_level[i]
+
+cdef inline int continue_leaf(Machine *m, HugePage *h, uint64_t offset, int target) noexcept nogil:
+    """One leaf. 0 or an errno."""
+    cdef uint32_t path[MAX_LEVELS]
+    cdef uint64_t address = h.mapping.address + offset
+    cdef uint64_t *entry = h.entry
+    cdef int level = h.file.level
+    cdef bint hstate_none = entry[0] == 0
+    if m.options.lookup_first and h.folio is NULL:
+        return EFAULT
+    entry = descend(m, entry, address, &level, target, path)
+    if level > target and entry[0] == 0 and not tables_alloc(m, h, &entry, address, &level, target, path):
+        return ENOMEM
+    if h.folio is NULL:
+        return EFAULT
+    if entry[0] != 0:
+        look_up_and_put(m, &m.cost, h.folio)
+        return EEXIST
+    install_at(m, h, entry, level, offset, path, HGM_BY_CONTINUE, hstate_none)
+    return 0
+
+cdef inline Outcome continue_range(Machine *m, Mapping *v, const hgm_operation *op, HugePage *h) noexcept nogil:
+    """One record, with every check. Leaves `h` at the last huge page, if pieces of it may be mapped; else empty."""
+    cdef uint64_t done = 0
+    cdef int target, error
+    cdef bint pieces
+    cdef Vma *vma
+    h.entry = NULL
+    if process_exited(m, v):
+        return outcome(0, ESRCH)
+    if (op.offset | op.length) & base_mask(m) or op.length == 0 or op.offset + op.length < op.offset:
+        return outcome(0, EINVAL)
+    vma = vma_find(v, op.offset)
+    if vma is NULL or op.offset + op.length > vma.end or not vma.flags & HGM_OPF_MINOR:
+        return outcome(0, ENOENT)
+    pieces = vma.flags & HGM_OPF_HGM and not NEEDS & WHOLE_ONLY
+    if not pieces and (op.offset | op.length) & page_mask(&m.files[v.file]):
+        return outcome(0, EINVAL)
+    while done < op.length:
+        if h.entry is NULL or op.offset + done - h.start > page_mask(h.file):
+            h[0] = huge_page(m, v, op.offset + done, True)
+            if h.entry is NULL:
+                return outcome(done, ENOMEM)
+        target = continue_level(m, h, op.offset + done, op.length - done, pieces)
+        error = continue_leaf(m, h, op.offset + done, target)
+        if error:
+            return outcome(done, EAGAIN if done else error)
+        done += <uint64_t>1 << m.geometry.level_shift[target]
+    if not pieces:
+        h.entry = NULL
+    return outcome(done, 0)
+
+cdef inline uint64_t continue_base_pages(Machine *m, const HugePage *h, const hgm_operation *ops, uint64_t n,
+                                         int base_shift, int index_bits) noexcept nogil:
+    """The longest run of records that each install one base page below a table of `h` that is there already.
+
+    They belong to the mapping of `h` and need no check but those made here. Returns how many there were; the
+    record behind them takes the long way.
+    """
+    cdef uint64_t page = <uint64_t>1 << base_shift, mask = page_mask(h.file), fan_out = <uint64_t>1 << index_bits
+    cdef uint32_t target = <uint32_t>(h.mapping - m.mappings), top = table_number(h.entry[0]), number = top
+    cdef uint64_t *top_entries = table_entries(m, top)
+    cdef unsigned char *tables = m.tables.base
+    cdef hgm_ptdesc *descs = <hgm_ptdesc *>m.ptdescs.base
+    cdef bint two_levels = h.file.level == 3, first_leaf
+    cdef uint64_t i = 0, offset, scanned = 0
+    cdef uint64_t *entry
+    cdef hgm_cost cost
+    memset(&cost, 0, sizeof(cost))
+    while i < n and ops[i].op == HGM_OP_CONTINUE and ops[i].target == target and ops[i].length == page:
+        offset = ops[i].offset - h.start
+        if offset > mask or offset & (page - 1):
+            break
+        if two_levels:
+            entry = &top_entries[offset >> (base_shift + index_bits)]
+            if not is_table(entry[0]):
+                break
+            number = table_number(entry[0])
+        entry = &(<uint64_t *>(tables + (<uint64_t>number << (index_bits + 3))))[offset >> base_shift & (fan_out - 1)]
+        if entry[0] != 0:
+            break
+        first_leaf = False
+        if NEEDS & NEEDS_COUNTER:
+            descs[number].children += 1
+            first_leaf = descs[number].children == 1
+            if first_leaf and two_levels:
+                descs[top].children += 1
+                first_leaf = descs[top].children == 1
+        elif NEEDS & NEEDS_SCAN:
+            first_leaf = not subtree_find_leaf(m, h.entry[0], &scanned)
+        install(m, &cost, h, entry, offset >> base_shift, 1, HGM_BY_CONTINUE, False, first_leaf)
+        i += 1
+    cost.entries_scanned = scanned
+    cost_add(&m.cost, &cost)
+    return i
+
+cdef inline uint64_t uffd_continue(Machine *m, const hgm_operation *ops, uint64_t n, uint64_t index) noexcept nogil:
+    """The streak of `continue` records of one mapping that ops[0] begins. Returns how many there were."""
+    cdef Mapping *v = &m.mappings[ops[0].target]
+    cdef HugePage h
+    cdef Outcome o
+    cdef uint64_t i = 0
+    memset(&h, 0, sizeof(h))
+    while i < n and ops[i].op == HGM_OP_CONTINUE and ops[i].target == ops[0].target and not m.out_of_memory:
+        o = continue_range(m, v, &ops[i], &h)
+        if o.error:
+            record(m, index + i, &o)
+        i += 1
+        if h.entry is NULL or h.folio is NULL or not is_table(h.entry[0]):
+            continue
+        if m.geometry.base_shift == 12:    # constants for the geometry of x86-64 and of arm64's 4K granule
+            i += continue_base_pages(m, &h, &ops[i], n - i, 12, 9)
+        else:
+            i += continue_base_pages(m, &h, &ops[i], n - i, m.geometry.base_shift, m.geometry.index_bits)
+    return i

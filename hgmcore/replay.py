@@ -1,0 +1,102 @@
+"""A whole trace through one scheme: results, observations, costs."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .api import ERROR_NAMES, Machine
+from .machine import RESULT
+from .operations import SUPPORTED
+from .statements import CODES, NAMES, SHARED
+
+CHUNK = 1 << 20
+"""Operations between two reports of progress."""
+
+EVENTS = {1: "minor"}
+
+
+def machine_for(trace, scheme, options) -> Machine:
+    """A machine that knows the trace's names. TraceError: the trace needs something not supported yet."""
+    ops = trace.operations
+    known = np.isin(np.arange(256), [CODES[name] for name in SUPPORTED])
+    unknown = ~known[ops["op"]]
+    if unknown.any():
+        trace.fail("not supported yet", int(np.argmax(unknown)))
+    private = (ops["op"] == CODES["mmap"]) & (ops["flags"] & SHARED == 0)
+    if private.any():
+        trace.fail("private mappings are not supported yet", int(np.argmax(private)))
+    machine = Machine(scheme, trace.header.geometry, **options)
+    machine.declare(trace.header)
+    return machine
+
+
+def replay(trace, scheme, *, operations: str = "failed", observer=None, progress=None, **options) -> dict:
+    """Replay `trace` through `scheme` and report as "hgmcore-replay 1", with NumPy arrays where JSON has lists.
+
+    operations: "failed" (also: raised an event, did less than asked) or "all". observer: called with each observation,
+    which then is not kept. progress: called with (operations done, all). The rest: options.
+    "operations" is an array of (index, done in bytes, errno, event). "ns_per_operation" is measured around the
+    operations alone. ValueError: unknown scheme or option; TraceError: not supported yet; MemoryError.
+    """
+    if operations not in ("failed", "all"):
+        raise ValueError(f"operations: '{operations}' is not one of failed, all")
+    machine = machine_for(trace, scheme, options)
+    observations, elapsed, start, total = [], 0, 0, len(trace)
+    observer = observer or observations.append
+    stops = np.flatnonzero(trace.operations["op"] == CODES["observe"])
+    for stop in sorted({*(stops + 1).tolist(), *range(CHUNK, total, CHUNK), total}):
+        elapsed += machine.run(trace.operations[start:stop])
+        if stop > start and trace.operations["op"][stop - 1] == CODES["observe"]:
+            observer({**machine.observe(), "index": stop - 1})
+        start = stop
+        if progress:
+            progress(stop, total)
+    results = machine.results()
+    cost = machine.cost()
+    counters = {name: cost.pop(name) for name in ("underflows", "overflows")}
+    cost["ns_per_operation"] = elapsed / max(total, 1)
+    return {"format": "hgmcore-replay 1", "scheme": machine.engine.name, "options": machine.options,
+            "geometry": trace.header.geometry,
+            "operations": every_operation(trace, machine, results) if operations == "all" else results,
+            "cost": cost, "counters": counters, "observations": observations}
+
+
+def every_operation(trace, machine, results) -> np.ndarray:
+    """A result for each operation: one that is not among `results` did what it was asked to."""
+    ops = trace.operations
+    out = np.zeros(len(ops), RESULT)
+    out["index"] = np.arange(len(ops))
+    out["done"] = ops["length"]
+    out["done"][ops["op"] == CODES["touch"]] = machine.geometry.base_page
+    populate = ops["op"] == CODES["populate"]
+    out["done"][populate] *= trace.header.page_sizes(ops[populate])
+    out[results["index"].astype(np.int64)] = results
+    return out
+
+
+def time(trace, scheme, **options) -> float:
+    """One timed replay without observations: nanoseconds for each operation."""
+    machine = machine_for(trace, scheme, options)
+    return machine.run(trace.operations) / max(len(trace), 1)
+
+
+def to_json(result: dict, trace) -> dict:
+    """A result of `replay` in plain JSON types."""
+    rows = result["operations"]
+    return {**plain(result), "operations": [
+        {"index": index, "op": NAMES[op], "error": ERROR_NAMES.get(errno, str(errno)) if errno else None, "done": done,
+         **({"event": EVENTS[event]} if event else {})}
+        for index, op, errno, done, event in zip(
+            rows["index"].tolist(), trace.operations["op"][rows["index"].astype(np.int64)].tolist(),
+            rows["errno"].tolist(), rows["done"].tolist(), rows["event"].tolist())]}
+
+
+def plain(value):
+    """Arrays as lists, NumPy scalars as numbers, all the way down."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    return value

@@ -1,0 +1,25 @@
+"""The accounting schemes: one file each, and this list."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+
+NAMES = ("hugetlb", "head_per_leaf", "nr_pages_mapped", "subtree", "logical_scan", "logical_counter")
+"""Public names of all schemes, in the order of the rules' first table. setup.py builds these."""
+
+
+class UnknownScheme(ValueError):
+    """A name that no scheme has."""
+
+    def __init__(self, name: str):
+        near = difflib.get_close_matches(name, NAMES, 1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        super().__init__(f"unknown scheme '{name}'{hint} (known: {', '.join(NAMES)})")
+
+
+def load(name: str):
+    """The compiled engine of a scheme: .name, .explanation, .state, .defaults. UnknownScheme if there is none."""
+    if name not in NAMES:
+        raise UnknownScheme(name)
+    return importlib.import_module(f"hgmcore.schemes.{name}").engine

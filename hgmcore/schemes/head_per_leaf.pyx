@@ -1,0 +1,62 @@
+# cython: language_level=3, cdivision=True
+"""One reference and one map on the head for each leaf entry ("per-PTE")
+
+Claim: the simplest counts that fit HGM. Whatever its size, a leaf is one user of the huge page.
+From: HGM RFC v2 (October 2022) and v1 (January 2023), James Houghton.
+State: _refcount of the head; compound_mapcount in page 1.
+Rule: leaf installed: +1 / +1. Leaf removed: -1 / -1.
+Costs: two atomics on two lines for each leaf, however small; the lines are shared by all that map the page.
+Known to be wrong: page_mapcount() of every base page is the number of leaves anywhere, so one process that maps
+two pieces is "shared": smaps says Shared_Hugetlb, mbind does not move it. Both counts overflow at 2^31, that is
+after 8192 mappings of a 1G page by 4K.
+Right: references agree with the map count; pages 0 and 1 are enough (HVO).
+"""
+from hgmcore.engine cimport instantiate
+from hgmcore.scheme cimport *
+from hgmcore.schemes.compound cimport compound_add, compound_answer, compound_mapcount
+
+cdef extern from *:
+    """
+    #define HGM_NEEDS 0
+    """
+
+
+cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_options *options,
+                                                const hgm_leaf *leaf) noexcept nogil:
+    hgm_ref_add(cost, leaf.folio, 1)
+    compound_add(cost, leaf.folio, 1)
+    return True
+
+
+cdef inline void leaf_remove "hgm_leaf_remove"(hgm_cost *cost, const hgm_options *options,
+                                               const hgm_leaf *leaf) noexcept nogil:
+    compound_add(cost, leaf.folio, -1)
+    hgm_ref_add(cost, leaf.folio, -1)
+
+
+cdef inline void table_add "hgm_table_add"(hgm_cost *cost, const hgm_options *options,
+                                           const hgm_subtree *subtree) noexcept nogil:
+    pass
+
+
+cdef inline void table_free "hgm_table_free"(hgm_cost *cost, const hgm_options *options,
+                                             const hgm_subtree *subtree) noexcept nogil:
+    pass
+
+
+cdef inline void subtree_zapped "hgm_subtree_zapped"(hgm_cost *cost, const hgm_options *options,
+                                                     const hgm_subtree *subtree) noexcept nogil:
+    pass
+
+
+cdef inline int64_t page_mapcount "hgm_page_mapcount"(const hgm_options *options, const hgm_folio *folio,
+                                                      uint64_t page) noexcept nogil:
+    return compound_mapcount(folio)
+
+
+cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, const hgm_folio *folio,
+                                                 hgm_answer *answer) noexcept nogil:
+    compound_answer(folio, answer)
+
+
+engine = instantiate("head_per_leaf", __doc__, {"compound": "_entire_mapcount"}, {})

@@ -1,0 +1,64 @@
+# cython: language_level=3, cdivision=True
+"""One logical mapping for each subtree, dropped with its last piece, which a scan finds
+
+Claim: a shared mapping's subtree can map only one huge page, so however it is cut it is one user of the page.
+From: David Hildenbrand, January 2023 (the variant that keeps no metadata).
+State: _refcount of the head; compound_mapcount in page 1. Nothing else: whether a leaf is the first or the last of
+its subtree is read from the page tables.
+Rule: first leaf of a subtree: +1 / +1. Last leaf: -1 / -1. All others: nothing.
+Costs: two atomics for each subtree. Every operation that installs under an existing table, or removes a part, scans the
+subtree up to the first leaf: up to 512 entries of a 2M page, 512 + 262144 of a 1G page.
+Known to be wrong: page_mapcount() of a base page that nothing maps is that of the whole page.
+Right: who shares a page; references agree with the map count; pages 0 and 1 are enough (HVO).
+"""
+from hgmcore.engine cimport instantiate
+from hgmcore.scheme cimport *
+from hgmcore.schemes.compound cimport compound_add, compound_answer, compound_mapcount
+
+cdef extern from *:
+    """
+    #define HGM_NEEDS HGM_NEEDS_SCAN
+    """
+
+
+cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_options *options,
+                                                const hgm_leaf *leaf) noexcept nogil:
+    if leaf.first_leaf:
+        hgm_ref_add(cost, leaf.folio, 1)
+        compound_add(cost, leaf.folio, 1)
+    return leaf.first_leaf
+
+
+cdef inline void leaf_remove "hgm_leaf_remove"(hgm_cost *cost, const hgm_options *options,
+                                               const hgm_leaf *leaf) noexcept nogil:
+    pass
+
+
+cdef inline void table_add "hgm_table_add"(hgm_cost *cost, const hgm_options *options,
+                                           const hgm_subtree *subtree) noexcept nogil:
+    pass
+
+
+cdef inline void table_free "hgm_table_free"(hgm_cost *cost, const hgm_options *options,
+                                             const hgm_subtree *subtree) noexcept nogil:
+    pass
+
+
+cdef inline void subtree_zapped "hgm_subtree_zapped"(hgm_cost *cost, const hgm_options *options,
+                                                     const hgm_subtree *subtree) noexcept nogil:
+    if subtree.removed and subtree.empty:
+        compound_add(cost, subtree.folio, -1)
+        hgm_ref_add(cost, subtree.folio, -1)
+
+
+cdef inline int64_t page_mapcount "hgm_page_mapcount"(const hgm_options *options, const hgm_folio *folio,
+                                                      uint64_t page) noexcept nogil:
+    return compound_mapcount(folio)
+
+
+cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, const hgm_folio *folio,
+                                                 hgm_answer *answer) noexcept nogil:
+    compound_answer(folio, answer)
+
+
+engine = instantiate("logical_scan", __doc__, {"compound": "_entire_mapcount"}, {"lookup_first": "yes"})

@@ -1,0 +1,69 @@
+# cython: language_level=3, cdivision=True
+"""RFC v1 made right: one map for each subtree of page tables, one reference for each leaf
+
+Claim: page_mapcount() keeps its meaning, the number of mappings of the huge page, at no cost for each piece.
+From: HGM RFC v1 (June 2022), James Houghton, with the repair that he gave in January 2023: the page is looked up
+before the tables are touched, so that what is counted was really mapped.
+State: _refcount of the head; compound_mapcount in page 1.
+Rule: map +1 when the hstate-level entry becomes a table or a whole leaf, -1 when it stops being one; a zap of the
+whole huge page clears it. Reference +1 for each leaf installed, -1 for each removed.
+Costs: two atomics for the first piece, one for each other. A collapse leaves the map count alone.
+Known to be wrong: references exceed the map count while pieces exist, so checks of the one against the other
+fail; a page whose last piece was unmapped alone stays "mapped" until the tables go. With zap_frees_tables=no a
+full zap leaves an uncounted table behind, and what is mapped there next is not counted.
+Right: who shares a page; pages 0 and 1 are enough (HVO).
+"""
+from hgmcore.engine cimport instantiate
+from hgmcore.scheme cimport *
+from hgmcore.schemes.compound cimport compound_add, compound_answer, compound_mapcount
+
+cdef extern from *:
+    """
+    #define HGM_NEEDS 0
+    """
+
+
+cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_options *options,
+                                                const hgm_leaf *leaf) noexcept nogil:
+    hgm_ref_add(cost, leaf.folio, 1)
+    if leaf.hstate_none and (leaf.whole or not options.lookup_first):
+        compound_add(cost, leaf.folio, 1)
+    return True
+
+
+cdef inline void leaf_remove "hgm_leaf_remove"(hgm_cost *cost, const hgm_options *options,
+                                               const hgm_leaf *leaf) noexcept nogil:
+    if leaf.whole:
+        compound_add(cost, leaf.folio, -1)
+    hgm_ref_add(cost, leaf.folio, -1)
+
+
+cdef inline void table_add "hgm_table_add"(hgm_cost *cost, const hgm_options *options,
+                                           const hgm_subtree *subtree) noexcept nogil:
+    if subtree.lookup_first:
+        compound_add(cost, subtree.folio, 1)
+
+
+cdef inline void table_free "hgm_table_free"(hgm_cost *cost, const hgm_options *options,
+                                             const hgm_subtree *subtree) noexcept nogil:
+    if subtree.origin != HGM_BY_COLLAPSE:
+        compound_add(cost, subtree.folio, -1)
+
+
+cdef inline void subtree_zapped "hgm_subtree_zapped"(hgm_cost *cost, const hgm_options *options,
+                                                     const hgm_subtree *subtree) noexcept nogil:
+    if subtree.covers and subtree.tables_stay and subtree.removed:
+        compound_add(cost, subtree.folio, -1)
+
+
+cdef inline int64_t page_mapcount "hgm_page_mapcount"(const hgm_options *options, const hgm_folio *folio,
+                                                      uint64_t page) noexcept nogil:
+    return compound_mapcount(folio)
+
+
+cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, const hgm_folio *folio,
+                                                 hgm_answer *answer) noexcept nogil:
+    compound_answer(folio, answer)
+
+
+engine = instantiate("subtree", __doc__, {"compound": "_entire_mapcount"}, {"lookup_first": "yes", "zap_frees_tables": "yes"})

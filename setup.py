@@ -1,0 +1,28 @@
+"""Builds the compiled core: two modules and one engine for each accounting scheme."""
+
+import ast
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+ROOT = Path(__file__).parent
+SCHEMES = next(
+    ast.literal_eval(node.value)
+    for node in ast.parse((ROOT / "hgmcore/schemes/__init__.py").read_text()).body
+    if isinstance(node, ast.Assign) and node.targets[0].id == "NAMES"
+)
+MODULES = ["machine", "truth", *(f"schemes.{name}" for name in SCHEMES)]
+
+
+def extension(module):
+    return Extension(
+        f"hgmcore.{module}",
+        [f"hgmcore/{module.replace('.', '/')}.pyx"],
+        include_dirs=["hgmcore/include"],
+        depends=[str(path.relative_to(ROOT)) for path in (ROOT / "hgmcore/include/hgmcore").glob("*.h")],
+        extra_compile_args=["-O3", "-g0", "-Wno-unused-function"],
+    )
+
+
+setup(ext_modules=cythonize([extension(module) for module in MODULES], nthreads=2, build_dir="build/cython"))
