@@ -1,0 +1,335 @@
+"""The command line: reads an input, calls the library, writes a report. Nothing is computed here."""
+
+import importlib.util
+import os
+import sys
+
+import click
+
+from hgmcore import __version__, importers, listing, recordings, report, schemes, workloads
+from hgmcore.compare import compare as run_compare
+from hgmcore.compare import describe, scheme_names
+from hgmcore.inputs import load_input
+from hgmcore.options import resolve
+from hgmcore.output import check_writable, progress, write_file, write_json
+from hgmcore.prose import ascii_only, printable
+from hgmcore.replay import replay as run_replay
+from hgmcore.replay import to_json
+from hgmcore.trace import TraceError
+
+OK, UNUSABLE, INTERRUPTED, PIPE_CLOSED = 0, 2, 130, 141
+
+INPUT_HELP = f"""\
+\b
+INPUT is one of
+  FILE                         a trace, text (.hgm) or binary; - is standard input
+  recording:NAME               a recording of a real program that comes with hgmcore
+  workload:NAME[,key=value..]  generated; `hgmcore workloads` lists them
+  nothing                      recording:{recordings.DEFAULT}
+"""
+
+
+def run(arguments=None):
+    """Run the command line and return its exit status; every failure is one line on standard error."""
+    try:
+        status = cli.main(args=arguments, prog_name="hgmcore", standalone_mode=False)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else OK
+    except (BrokenPipeError, SystemExit):  # click exits where a pipe breaks in a command, and only there
+        # Whoever read our output has gone; Python must not try to write the rest at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
+        return PIPE_CLOSED
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except click.ClickException as error:
+        return _complain(error.format_message())
+    except ImportError as error:
+        if "hgmcore[cli]" not in str(error):
+            raise
+        return _complain(str(error))
+    except MemoryError as error:
+        return _complain(f"out of memory{': ' + str(error) if str(error) else ''}")
+    except OSError as error:
+        return _complain(f"{error.filename or 'standard output'}: {error.strerror or error}")
+    except (ValueError, TraceError) as error:
+        return _complain(str(error))
+
+
+def _complain(message):
+    print("hgmcore: error: " + printable(" ".join(message.split())), file=sys.stderr)
+    return UNUSABLE
+
+
+def _pairs(context, parameter, values):
+    """A repeated KEY=VALUE as a dict."""
+    pairs = {}
+    for value in values:
+        key, equals, setting = value.partition("=")
+        if not (key and equals):
+            raise click.BadParameter(f"{value!r} is not of the form key=value")
+        if key in pairs:
+            raise click.BadParameter(f"{key!r} is given twice")
+        pairs[key] = setting
+    return pairs
+
+
+def _file(*suffixes):
+    """A callback that refuses, before any work, an output of another suffix or that cannot be written."""
+    def check(context, parameter, path):
+        if path is None or (path == "-" and parameter.name == "json_file"):
+            return path
+        if suffixes and not path.lower().endswith(suffixes):
+            raise click.BadParameter(f"{path!r} does not end in {' or '.join(suffixes)}")
+        check_writable(path)
+        return path
+    return check
+
+
+def _require(module, what):
+    if importlib.util.find_spec(module) is None:
+        raise click.ClickException(f"{what} needs {module}: pip install 'hgmcore[cli]'")
+
+
+def _threads(context, parameter, number):
+    if number != 1:
+        raise click.BadParameter(f"{number} threads are not supported yet, only 1")
+    return number
+
+
+version_option = click.version_option(__version__, prog_name="hgmcore", message="%(prog)s %(version)s")
+json_option = click.option(
+    "--json", "json_file", metavar="FILE", callback=_file(),
+    help="Write the exact result as JSON; - is standard output, and then nothing else is.")
+option_option = click.option(
+    "--option", "options", multiple=True, metavar="KEY=VALUE", callback=_pairs,
+    help="An option of the schemes, listed by `hgmcore schemes`; may be repeated.")
+output_option = click.option(
+    "-o", "--output", required=True, metavar="TRACE", callback=_file(),
+    help="The trace to write: text if it ends in .hgm, else binary (Parquet).")
+provenance_option = click.option(
+    "--provenance", multiple=True, metavar="KEY=VALUE", callback=_pairs,
+    help="What the recording does not say of itself, to keep in the trace; may be repeated.")
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@version_option
+@click.pass_context
+def cli(context):
+    """Compare schemes that count references and mappings of huge pages.
+
+    \b
+    hgmcore compare                         the schemes on a recorded QEMU postcopy
+    hgmcore compare my.hgm --plot my.svg    on your own trace, with a figure
+    hgmcore schemes subtree                 what a scheme does and where it is wrong
+    hgmcore COMMAND --help                  more, with examples
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+def command(epilog="", **attributes):
+    """A command of the group, with --version and with examples that keep their lines."""
+    return lambda function: cli.command(epilog=epilog, **attributes)(version_option(function))
+
+
+@command(epilog=INPUT_HELP + """
+\b
+Examples
+  hgmcore compare
+  hgmcore compare my.hgm --schemes head_per_leaf,subtree,logical_counter
+  hgmcore compare workload:postcopy,page_size=1G,pages=4 --option cache_refs=folio
+  hgmcore compare --json - | jq .schemes.subtree.error
+  hgmcore compare my.hgmt --plot my.png --html my.html
+""")
+@click.argument("input", required=False)
+@click.option("--schemes", "names", default="all", metavar="LIST", show_default=True,
+              help="Schemes to compare, separated by commas; `hgmcore schemes` lists them.")
+@option_option
+@click.option("--repeat", type=click.IntRange(min=0), default=5, show_default=True, metavar="N",
+              help="Timed replays of each scheme; 0: none, so that the output is the same everywhere.")
+@json_option
+@click.option("--plot", metavar="FILE", callback=_file(".png", ".svg"),
+              help="Draw the comparison, as .png or .svg.")
+@click.option("--html", metavar="FILE", callback=_file(),
+              help="Write one page with tables, figure and provenance.")
+@click.option("--markdown", is_flag=True, help="Print Markdown, with exact numbers, instead of text.")
+def compare(input, names, options, repeat, json_file, plot, html, markdown):
+    """Replay a trace under several schemes: what each costs, and what each gets wrong.
+
+    Costs are counted (atomics, struct pages, entries scanned, memory: the same on every machine) and measured
+    (ns for each operation). Errors are differences from a recount of the page tables.
+    """
+    if markdown and json_file == "-":
+        raise click.UsageError("--markdown and --json - both write to standard output")
+    if plot or html:
+        _require("matplotlib", "--plot" if plot else "--html")
+    for name in scheme_names(names):
+        resolve(schemes.load(name), options)
+    trace = load_input(input)
+    with progress(quiet=json_file == "-") as show:
+        result = run_compare(trace, schemes=names, repeat=repeat, progress=show, **options)
+    if plot:
+        from hgmcore.plot import image
+
+        write_file(plot, image(result, plot.lower().rpartition(".")[2]))
+    if html:
+        from hgmcore.htmlpage import compare_html
+
+        write_file(html, compare_html(result).encode())
+    if json_file:
+        write_json(json_file, result)
+    if json_file != "-":
+        click.echo(report.compare_markdown(result) if markdown else report.compare_text(result), nl=False)
+
+
+@command(epilog=INPUT_HELP + """
+\b
+Examples
+  hgmcore replay my.hgm --scheme head_per_leaf
+  hgmcore replay my.hgm --scheme subtree --operations all --json - | jq .operations
+""")
+@click.argument("input", required=False)
+@click.option("--scheme", required=True, metavar="NAME", help="The scheme to replay under.")
+@option_option
+@click.option("--threads", type=int, default=1, metavar="N", callback=_threads,
+              help="Threads to replay with (only 1).")
+@click.option("--operations", type=click.Choice(["all", "failed"]), default="failed", show_default=True,
+              help="Which operations to list: all, or those that failed or did less than they were asked to.")
+@json_option
+def replay(input, scheme, options, threads, operations, json_file):
+    """Replay a trace under one scheme: the answer to each operation, costs, and every observation."""
+    resolve(schemes.load(scheme), options)
+    trace = load_input(input)
+    with progress(quiet=json_file == "-") as show:
+        result = run_replay(trace, scheme, operations=operations, progress=show, **options)
+    if json_file:
+        write_json(json_file, to_json(result, trace))
+    if json_file != "-":
+        click.echo(listing.replay_text(result, trace), nl=False)
+
+
+@command(epilog=INPUT_HELP + """
+\b
+Examples
+  hgmcore info my.hgm
+  hgmcore info --json - | jq .by_operation
+""")
+@click.argument("input", required=False)
+@json_option
+def info(input, json_file):
+    """Tell what is in a trace: operations, files, processes, where it comes from."""
+    trace = load_input(input)
+    if json_file:
+        write_json(json_file, {"format": "hgmcore-info 1", **describe(trace)})
+    if json_file != "-":
+        click.echo(listing.info_text(trace), nl=False)
+
+
+@command(name="schemes", epilog="""
+\b
+Examples
+  hgmcore schemes
+  hgmcore schemes logical_counter
+""")
+@click.argument("name", required=False)
+@json_option
+def list_schemes(name, json_file):
+    """List the schemes and their options, or explain one."""
+    engines = [schemes.load(one) for one in ([name] if name else schemes.NAMES)]
+    if json_file:
+        write_json(json_file, {"format": "hgmcore-schemes 1", "schemes": {
+            engine.name: {"explanation": engine.explanation.strip(), "state": list(engine.state),
+                          "defaults": dict(engine.defaults)} for engine in engines}})
+    if json_file != "-":
+        click.echo(listing.scheme_text(engines[0]) if name else listing.schemes_text(engines), nl=False)
+
+
+@command(name="workloads", epilog="""
+\b
+Examples
+  hgmcore workloads
+  hgmcore workloads postcopy
+  hgmcore compare workload:postcopy,page_size=2M,pages=100
+""")
+@click.argument("name", required=False)
+@json_option
+def list_workloads(name, json_file):
+    """List the workloads that can be generated and the recordings, or explain a workload."""
+    names = [name] if name else workloads.NAMES
+    known = {one: (workloads.load(one), workloads.parameters(one)) for one in names}
+    if json_file:
+        write_json(json_file, {"format": "hgmcore-workloads 1", "workloads": {
+            one: {"explanation": listing.documentation(function), "parameters": parameters}
+            for one, (function, parameters) in known.items()}})
+    if json_file != "-":
+        text = (listing.workload_text(name, *known[name]) if name
+                else listing.workloads_text(known, recordings.RECORDINGS))
+        click.echo(text, nl=False)
+
+
+@command(epilog="""
+\b
+Examples
+  hgmcore convert my.hgm -o my.hgmt
+  hgmcore convert my.hgmt -o my.hgm
+  hgmcore convert workload:random,pages=2 -o random.hgm
+""")
+@click.argument("input")
+@output_option
+@json_option
+def convert(input, output, json_file):
+    """Convert a trace between text and binary, without loss."""
+    trace = load_input(input)
+    trace.save(output)
+    if json_file:
+        write_json(json_file, {"format": "hgmcore-convert 1", "output": output, **describe(trace)})
+    if json_file != "-":
+        _echo_written(trace, output)
+
+
+def _echo_written(trace, output):
+    click.echo(f"{printable(output)}: {len(trace):,} operations")
+
+
+class Formats(click.Group):
+    """One command for each importer, with the importer's options."""
+
+    def list_commands(self, context):
+        return list(importers.NAMES)
+
+    def get_command(self, context, name):
+        importer = importers.load(name)
+        parameters = [
+            click.Option([f"--{option.name.replace('_', '-')}"], default=option.default, type=str,
+                         show_default=option.default is not None, help=option.help)
+            for option in importer.options]
+        made = click.Command(name, params=[click.Argument(["input"]), *parameters],
+                             help=listing.click_help(importer.explanation),
+                             callback=lambda **given: import_recording(name, **given))
+        for option in (output_option, provenance_option, json_option, version_option):
+            made = option(made)
+        return made
+
+
+@cli.group(name="import", cls=Formats, no_args_is_help=False)
+@version_option
+def import_():
+    """Turn a recording of another tool into a trace.
+
+    \b
+    hgmcore import qemu postcopy.log -o guest.hgmt
+    hgmcore import qemu --help                 what it reads, and how to record it
+    """
+
+
+def import_recording(name, input, output, provenance, json_file, **options):
+    """Read a recording, write the trace, tell what was read, used and skipped."""
+    given = {key: value for key, value in options.items() if value is not None}
+    trace, counts = importers.read(name, input, provenance, **given)
+    trace.save(output)
+    if json_file:
+        write_json(json_file, {"format": "hgmcore-import 1", "output": output, "report": counts.to_dict(),
+                               **describe(trace)})
+    if json_file != "-":
+        click.echo("\n".join(map(ascii_only, str(counts).splitlines())))
+        _echo_written(trace, output)

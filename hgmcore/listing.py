@@ -1,0 +1,201 @@
+"""What the commands other than compare print: one replay, one trace, what schemes and workloads there are."""
+
+import errno
+import inspect
+from dataclasses import replace
+
+import numpy as np
+
+from hgmcore.compare import describe, runs_difference
+from hgmcore.options import OPTIONS
+from hgmcore.prose import indented, listed, paragraphs, plural, wrapped
+from hgmcore.report import trace_lines
+from hgmcore.sizes import format_size
+from hgmcore.statements import NAMES
+from hgmcore.texttable import Column, Table, as_text, count, nanoseconds
+
+MOST = 20  # rows of a list in a text; JSON has all
+
+
+def replay_text(result, trace):
+    """One replay, a result of `hgmcore.replay`, as text."""
+    lines = wrapped(f"hgmcore replay: {trace.name} under {result['scheme']}")
+    lines += indented(trace_lines(describe(trace)))
+    lines += indented(["options: " + ", ".join(f"{key}={value}" for key, value in result["options"].items())])
+    lines += ["", "COST, counted: exact, the same on every machine; time measured", *_costs(result["cost"])]
+    counters = result["counters"]
+    lines += _values([(f"counter {name}", number) for name, number in counters.items()])
+    lines += ["", *_operations(result["operations"], trace)]
+    observations = result["observations"]
+    for observation in observations[:MOST]:
+        lines += ["", f"OBSERVATION, statement {observation['index']}", *_observation(observation)]
+    if len(observations) > MOST:
+        lines += ["", f"... and {plural(len(observations) - MOST, 'observation')} more (--json has all)"]
+    return "\n".join(lines) + "\n"
+
+
+def _costs(cost):
+    atomics = cost["atomics"]
+    return _values([
+        ("operations", cost["operations"]),
+        ("leaf installs", cost["leaf_installs"]),
+        ("leaf removes", cost["leaf_removes"]),
+        ("table allocs", cost["table_allocs"]),
+        ("table frees", cost["table_frees"]),
+        ("atomics: references", atomics["ref"]),
+        ("atomics: map counts", atomics["map"]),
+        ("atomics: put back by look-ups", atomics["transient"]),
+        ("struct pages written", cost["lines"]),
+        ("entries scanned", cost["entries_scanned"]),
+        ("page tables at peak", f"{count(cost['table_bytes_peak'] // 1024)} kB"),
+        ("struct pages", f"{count(cost['struct_page_bytes'] // 1024)} kB"),
+        ("ns/op, one run", nanoseconds(cost["ns_per_operation"])),
+    ])
+
+
+def _values(pairs):
+    """smaps-like lines: key, colon, value to the right."""
+    texts = [(key, count(value) if isinstance(value, int) else value) for key, value in pairs]
+    return [f"  {key + ':':<31}{text.removesuffix(' kB'):>16}{' kB' if text.endswith(' kB') else ''}"
+            for key, text in texts]
+
+
+def _operations(operations, trace):
+    """The operations that a result keeps: all, or those that did not simply succeed."""
+    with_lines = trace.lines is not None
+    table = Table("", [Column("statement"), *([Column("line")] if with_lines else []),
+                       Column("operation", "text"), Column("done", "text"), Column("result", "text")])
+    for entry in operations[:MOST]:
+        index = int(entry["index"])
+        line = [int(trace.lines[index])] if with_lines else []
+        op = NAMES[trace.operations["op"][index]]
+        table.rows.append([index, *line, op, format_size(int(entry["done"])), _answer(entry)])
+    failed = int(np.count_nonzero(operations["errno"]))
+    title = f"OPERATIONS: {count(failed)} of {count(len(trace))} failed; {count(len(operations))} to list"
+    return [title, *_rows(table, len(operations))]
+
+
+def _answer(entry):
+    if entry["errno"]:
+        return errno.errorcode.get(int(entry["errno"]), str(entry["errno"]))
+    return "minor event" if entry["event"] else "ok"
+
+
+def _observation(observation):
+    folios, mappings = observation["folios"], observation["mappings"]
+    of_folios, of_mappings = _folios(folios[:MOST]), _mappings(mappings[:MOST])
+    return [*_rows(of_folios, len(folios)), "", *_rows(of_mappings, len(mappings))]
+
+
+def _folios(folios):
+    said = [Column("ref"), Column("mapcount"), Column("mapped", "text"), Column("shared", "text")]
+    true = [Column("leaves"), Column("processes"), Column("pages")]
+    table = Table("", [Column("file", "text"), Column("page"), *_grouped("scheme", said),
+                       *_grouped("truth", true), Column("wrong\npages", "errors")])
+    for folio in folios:
+        truth = folio["truth"]
+        wrong, _ = runs_difference(folio["page_mapcount"], truth["page_mapcount"])
+        table.rows.append([
+            folio["file"], folio["page"], folio["refcount"], folio["mapcount"], _yes(folio["mapped"]),
+            _yes(folio["maybe_shared"]), truth["leaves"], truth["processes"], truth["pages_mapped"], wrong])
+    return table
+
+
+def _mappings(mappings):
+    said = [Column(title, "kB") for title in ("Rss", "Pss", "Shared", "Private")]
+    true = [Column(title, "kB") for title in ("Pss", "Shared")]
+    table = Table("", [Column("process", "text"), Column("mapping", "text"), *_grouped("scheme, kB", said),
+                       *_grouped("truth, kB", true)])
+    for mapping in mappings:
+        truth = mapping["truth"]
+        table.rows.append([
+            mapping["process"], mapping["mapping"], mapping["rss"], mapping["pss"], mapping["shared_hugetlb"],
+            mapping["private_hugetlb"], truth["pss"], truth["shared"]])
+    return table
+
+
+def _grouped(group, columns):
+    return [replace(column, group=group) for column in columns]
+
+
+def _rows(table, total):
+    """The table as text, and how many rows of `total` it leaves out."""
+    more = [f"... and {count(total - MOST)} more (--json has all)"] if total > MOST else []
+    return [*as_text(table), *more] if table.rows else []
+
+
+def _yes(value):
+    return "yes" if value else "no"
+
+
+def info_text(trace):
+    """What is in a trace."""
+    facts = describe(trace)
+    lines = wrapped(f"hgmcore trace: {trace.name}")
+    pairs = [("geometry", facts["geometry"]), ("operations", count(facts["operations"]))]
+    pairs += [(f"  {name}", count(number)) for name, number in facts["by_operation"].items()]
+    pairs += [("files", count(len(facts["files"])))]
+    pairs += [(f"  {f['name']}", f"{count(f['pages'])} x {format_size(f['page_size'])} {f['kind']}")
+              for f in facts["files"][:MOST]]
+    pairs += [("processes", _first(facts["processes"])), ("mappings", count(facts["mappings"])),
+              ("threads", count(facts["threads"]))]
+    pairs += [(key, value) for key, value in facts["provenance"].items()]
+    return "\n".join([*lines, *listed(pairs)]) + "\n"
+
+
+def _first(names):
+    more = f", ... ({count(len(names))})" if len(names) > MOST else ""
+    return (", ".join(names[:MOST]) or "none") + more
+
+
+def schemes_text(engines):
+    """Every scheme in a line, and the options they take."""
+    options = [(name, f"{'|'.join(option.values)}. {option.help}") for name, option in OPTIONS.items()]
+    return _text(
+        listed([(engine.name, _summary(engine.explanation)) for engine in engines]),
+        ["Options; the first value is the default unless a scheme has its own:"],
+        listed(options),
+        ["`hgmcore schemes NAME` explains a scheme."])
+
+
+def scheme_text(engine):
+    """One scheme explained: its documentation, the words it keeps, the defaults it changes."""
+    pairs = [("state words", ", ".join(engine.state) or "none")]
+    pairs += [(f"default {key}", value) for key, value in engine.defaults.items()]
+    return _text([engine.name], paragraphs(engine.explanation), listed(pairs))
+
+
+def workloads_text(known, recordings):
+    """Every workload and every recording in a line. known: name -> (function, parameters)."""
+    return _text(
+        ["Workloads, as inputs: workload:NAME[,key=value...]"],
+        listed([(name, _summary(documentation(function))) for name, (function, _) in known.items()]),
+        ["Recordings, as inputs: recording:NAME"],
+        listed([(recording.name, recording.description) for recording in recordings]),
+        ["`hgmcore workloads NAME` explains a workload, `hgmcore info recording:NAME` a", "recording."])
+
+
+def workload_text(name, function, parameters):
+    """One workload explained."""
+    return _text([f"workload:{name}[,key=value...]"], paragraphs(documentation(function)), ["Defaults:"],
+                 listed([(key, str(value)) for key, value in parameters.items()]))
+
+
+def _text(*blocks):
+    """Blocks of lines as one text, an empty line between blocks."""
+    return "\n\n".join("\n".join(block) for block in blocks) + "\n"
+
+
+def documentation(function):
+    """The docstring of a function, without its indentation."""
+    return inspect.getdoc(function)
+
+
+def _summary(explanation):
+    return explanation.strip().splitlines()[0].rstrip(".")
+
+
+def click_help(text):
+    """A docstring as help for click, which refills paragraphs; indented blocks keep their lines."""
+    blocks = text.strip("\n").split("\n\n")
+    return "\n\n".join("\b\n" + block if block.startswith(" ") else block for block in blocks)
