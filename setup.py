@@ -1,6 +1,7 @@
 """Builds the compiled core: two modules and one engine for each accounting scheme."""
 
 import ast
+import os
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -25,4 +26,7 @@ def extension(module):
     )
 
 
-setup(ext_modules=cythonize([extension(module) for module in MODULES], nthreads=2, build_dir="build/cython"))
+PARALLEL = os.cpu_count() or 1
+
+setup(ext_modules=cythonize([extension(module) for module in MODULES], nthreads=PARALLEL, build_dir="build/cython"),
+      options={"build_ext": {"parallel": PARALLEL}})

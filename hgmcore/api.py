@@ -8,11 +8,11 @@ import numpy as np
 
 from . import observe, options, schemes
 from .geometry import GEOMETRIES
-from .machine import RESULT, Core, Engine
+from .machine import FOLIO_CACHED, RESULT, Core, Engine
 from .names import File as FileName
 from .names import Mapping as MappingName
 from .sizes import parse_size
-from .statements import CODES, HGM, MINOR, OPERATION, SHARED, URGENT, WP, WRITE
+from .statements import ALL, CODES, HGM, MINOR, NO_ARG, OPERATION, READ, SHARED, URGENT, WP, WRITE
 from .trace import Header
 
 ERROR_NAMES = {**errnos.errorcode, errnos.EAGAIN: "EAGAIN"}
@@ -47,11 +47,10 @@ class Machine:
         if geometry not in GEOMETRIES:
             raise ValueError(f"unknown geometry '{geometry}' (known: {', '.join(GEOMETRIES)})")
         self.geometry = GEOMETRIES[geometry]
-        if any(leaf.entries > 1 for leaf in self.geometry.leaves):
-            raise ValueError(f"geometry '{geometry}' is not supported yet")
         self.options = options.resolve(self.engine, given)
         self.header = Header(geometry)
         self.core = Core(self.geometry, self.options)
+        self._names: dict[str, int] = {}
         self.operations = 0
 
     def declare(self, header: Header) -> None:
@@ -91,6 +90,17 @@ class Machine:
         """
         return self.core.results()[start:]
 
+    def fail(self, n: int = 1) -> None:
+        """The next operation's n-th internal allocation (of a huge page or a page table) fails."""
+        self._one("fail", 0, n)
+
+    def page_table(self, process: Process, number: int | None = None) -> np.ndarray:
+        """A page table's entries, as a uint64 array that is the memory itself: the root, or table `number`.
+
+        An entry is 0, or bit 0 present, bit 7 leaf, and from bit 12 the frame: a table's number or a page's.
+        """
+        return self.core.table(process=process.number) if number is None else self.core.table(number)
+
     def observe(self) -> dict:
         """Every huge page and mapping as the scheme sees it, and the truth; arrays over base pages are runs."""
         return observe.observe(self.core, self.engine, self.geometry, self.options, self.header, self.operations)
@@ -103,7 +113,7 @@ class Machine:
 
     def _add_file(self, file):
         if file.kind != "hugetlb":
-            raise ValueError(f"file '{file.name}': files of kind {file.kind} are not supported yet")
+            raise NotImplementedError(f"file '{file.name}': files of kind {file.kind} are not supported yet")
         if file.page_size not in self.geometry.hugetlb_sizes:
             raise ValueError(f"file '{file.name}': {self.geometry.name} has no huge pages of {file.page_size} bytes")
         if not 0 < file.pages * file.page_size <= 1 << 52:
@@ -117,7 +127,7 @@ class Machine:
 
     def _add_mapping(self, mapping):
         self.header.mappings.append(mapping)
-        return self.core.add_mapping(mapping.process)
+        return self.core.add_mapping(mapping.process, self._names.setdefault(mapping.name, len(self._names)))
 
     def _one(self, op, target, offset=0, length=0, arg=0, flags=0) -> int:
         """Run one operation. Returns bytes done; OperationError if it is refused, OverflowError for bad numbers."""
@@ -128,7 +138,7 @@ class Machine:
             if result["errno"]:
                 raise OperationError(op, int(result["errno"]), int(result["done"]))
             return int(result["done"])
-        return length
+        return self.geometry.base_page if op in ("touch", "hwpoison") else length
 
 
 class File:
@@ -141,6 +151,41 @@ class File:
     def name(self) -> FileName:
         """Its name, page size in bytes, number of huge pages and kind."""
         return self.machine.header.files[self.number]
+
+    def _whole(self, offset, length):
+        offset = size(offset)
+        return offset, self.name.pages * self.name.page_size - offset if length is None else size(length)
+
+    def punch(self, offset=0, length=None) -> int:
+        """fallocate(FALLOC_FL_PUNCH_HOLE). Returns bytes of the whole huge pages in the range."""
+        return self.machine._one("punch", self.number, *self._whole(offset, length))
+
+    def truncate(self, length=0) -> None:
+        """ftruncate to `length` bytes."""
+        self.machine._one("truncate", self.number, size(length))
+
+    def pin(self, page: int = 0, count: int = 1) -> None:
+        """Hold `count` extra references on a huge page of the page cache."""
+        self.machine._one("pin", self.number, self._page(page), count)
+
+    def unpin(self, page: int = 0, count: int = 1) -> None:
+        """Drop extra references."""
+        self.machine._one("unpin", self.number, self._page(page), count)
+
+    def struct_pages(self, page: int = 0) -> np.ndarray:
+        """The struct pages of the huge page now at `page` of the page cache: an array of machine.PAGE.
+
+        It is the memory itself; counts stand in it without the kernel's bias of -1.
+        """
+        for folio in self.machine.core.folios():
+            if folio["file"] == self.number and folio["page"] == self._page(page) and folio["flags"] & FOLIO_CACHED:
+                return self.machine.core.pages(int(folio["pfn"]), int(folio["nr_pages"]))
+        raise ValueError(f"huge page {page} is not in the page cache")
+
+    def _page(self, page):
+        if not 0 <= page < self.name.pages:
+            raise ValueError(f"huge page {page} lies beyond the file")
+        return page
 
     def populate(self, first: int = 0, count: int | None = None) -> int:
         """Bring huge pages [first, first + count) into the page cache. Returns bytes."""
@@ -161,15 +206,33 @@ class Process:
              hgm: bool = False, offset=0, length=None) -> Mapping:
         """Map `length` bytes of the file from `offset` on (default: all); minor, wp, hgm: registered, split from
         the start."""
-        if not shared:
-            raise ValueError("private mappings are not supported yet")
         offset = size(offset)
         length = file.name.pages * file.name.page_size - offset if length is None else size(length)
-        name = name or f"v{len(self.machine.header.mappings)}"
-        number = self.machine._add_mapping(MappingName(self.number, name))
-        flags = SHARED | MINOR * minor | WP * wp | HGM * hgm
+        number = self._mapping(name or f"v{len(self.machine.header.mappings)}")
+        flags = SHARED * shared | MINOR * minor | WP * wp | HGM * hgm
         self.machine._one("mmap", number, offset, length, file.number, flags)
         return Mapping(self.machine, number, file)
+
+    def _mapping(self, name):
+        """The number of a mapping's name, declared where it is new."""
+        known, mapping = self.machine.header.mappings, MappingName(self.number, name)
+        return known.index(mapping) if mapping in known else self.machine._add_mapping(mapping)
+
+    def fork(self, name: str) -> Process:
+        """A child with this process's mappings under the same names (Process.mapping)."""
+        child = self.machine.process(name)
+        for mapping in [m for m in self.machine.header.mappings if m.process == self.number]:
+            child._mapping(mapping.name)
+        self.machine._one("fork", self.number, arg=child.number)
+        return child
+
+    def mapping(self, name: str) -> Mapping:
+        """The mapping of that name. KeyError: there is none."""
+        mapping = MappingName(self.number, name)
+        if mapping not in self.machine.header.mappings:
+            raise KeyError(name)
+        number = self.machine.header.mappings.index(mapping)
+        return Mapping(self.machine, number, File(self.machine, int(self.machine.core.mappings()[number, 1])))
 
     def exit(self) -> None:
         """Unmap everything and end."""
@@ -231,9 +294,7 @@ class Mapping:
 
     def touch(self, offset, *, write: bool = False) -> int:
         """Access one address. Returns a base page's bytes, or 0 where it raised a minor event."""
-        before = len(self.machine.core.results())
-        self.machine._one("touch", self.number, size(offset), 0, 0, WRITE * write)
-        return 0 if len(self.machine.core.results()) > before else self.machine.geometry.base_page
+        return self.machine._one("touch", self.number, size(offset), flags=WRITE * write)
 
     def dontneed(self, offset=0, length=None) -> int:
         """MADV_DONTNEED."""
@@ -246,3 +307,29 @@ class Mapping:
     def munmap(self, offset=0, length=None) -> int:
         """munmap; what remains keeps its offsets."""
         return self._range("munmap", offset, length)
+
+    def mprotect(self, offset=0, length=None, rights: str = "rw") -> int:
+        """mprotect; rights: "r", "rw" or "none"."""
+        flags = {"r": READ, "rw": READ | WRITE, "none": 0}
+        if rights not in flags:
+            raise ValueError(f"rights: '{rights}' is not one of r, rw, none")
+        return self._range("mprotect", offset, length, flags[rights])
+
+    def resize(self, length) -> int:
+        """mremap in place."""
+        return self.machine._one("mremap", self.number, 0, size(length), NO_ARG)
+
+    def move(self, offset, length, name: str) -> Mapping:
+        """mremap of a part to a new mapping of the same process."""
+        process = Process(self.machine, self.machine.header.mappings[self.number].process)
+        number = process._mapping(name)
+        self.machine._one("mremap", self.number, size(offset), size(length), number)
+        return Mapping(self.machine, number, self.file)
+
+    def migrate(self, offset=0, length=None, *, everything: bool = False) -> int:
+        """mbind(MPOL_MF_MOVE) to other memory; everything: MPOL_MF_MOVE_ALL. Returns bytes moved."""
+        return self._range("migrate", offset, length, ALL * everything)
+
+    def hwpoison(self, offset) -> int:
+        """Memory failure of one base page."""
+        return self.machine._one("hwpoison", self.number, size(offset))

@@ -7,22 +7,66 @@ and no call, branch or pointer between them; the pointers of an Engine are follo
 """
 from hgmcore.hgm cimport *
 from hgmcore.machine cimport Engine, Machine
-from hgmcore.operations.address_space cimport exit_process, mmap_file, munmap, populate
+from hgmcore.operations.address_space cimport exit_process, mmap_file, mprotect, mremap, munmap
 from hgmcore.operations.advise cimport register, split
 from hgmcore.operations.collapse cimport collapse
-from hgmcore.operations.common cimport ENOMEM, Outcome, outcome, record
+from hgmcore.operations.common cimport Outcome, folio_answer, outcome, record
+from hgmcore.operations.file cimport pin, populate, punch, truncate, unpin
+from hgmcore.operations.fork cimport fork
+from hgmcore.operations.hwpoison cimport hwpoison
+from hgmcore.operations.migrate cimport migrate
 from hgmcore.operations.touch cimport touch
 from hgmcore.operations.uffd_continue cimport uffd_continue
 from hgmcore.operations.zap cimport dontneed
 from hgmcore.scheme cimport *
 
 cdef inline uint64_t asked(Machine *m, const hgm_operation *op) noexcept nogil:
-    """The bytes that an operation is asked to do."""
+    """The bytes (of a pin: references) that an operation is asked to do."""
     if op.op == HGM_OP_POPULATE:
         return op.length << m.files[op.target].page_shift
-    if op.op == HGM_OP_TOUCH:
+    if op.op == HGM_OP_TOUCH or op.op == HGM_OP_HWPOISON:
         return <uint64_t>1 << m.geometry.base_shift
     return op.length
+
+cdef inline Outcome execute(Machine *m, const hgm_operation *op) noexcept nogil:
+    """One operation, but for `continue`."""
+    if op.op == HGM_OP_TOUCH:
+        return touch(m, op)
+    if op.op == HGM_OP_DONTNEED:
+        return dontneed(m, op)
+    if op.op == HGM_OP_COLLAPSE:
+        return collapse(m, op)
+    if op.op == HGM_OP_MMAP:
+        return mmap_file(m, op)
+    if op.op == HGM_OP_MUNMAP:
+        return munmap(m, op)
+    if op.op == HGM_OP_MPROTECT:
+        return mprotect(m, op)
+    if op.op == HGM_OP_MREMAP:
+        return mremap(m, op)
+    if op.op == HGM_OP_FORK:
+        return fork(m, op)
+    if op.op == HGM_OP_EXIT:
+        return exit_process(m, op)
+    if op.op == HGM_OP_POPULATE:
+        return populate(m, op)
+    if op.op == HGM_OP_PUNCH:
+        return punch(m, op)
+    if op.op == HGM_OP_TRUNCATE:
+        return truncate(m, op)
+    if op.op == HGM_OP_MIGRATE:
+        return migrate(m, op)
+    if op.op == HGM_OP_HWPOISON:
+        return hwpoison(m, op)
+    if op.op == HGM_OP_PIN:
+        return pin(m, op)
+    if op.op == HGM_OP_UNPIN:
+        return unpin(m, op)
+    if op.op == HGM_OP_SPLIT:
+        return split(m, op)
+    if op.op == HGM_OP_REGISTER or op.op == HGM_OP_UNREGISTER:
+        return register(m, op)
+    return outcome(asked(m, op), 0)    # file, fail and observe are no operation of a machine
 
 cdef inline uint64_t run(Machine *m, const hgm_operation *ops, uint64_t n, uint64_t index) noexcept nogil:
     """Execute `n` records, of which the first has number `index` in its trace.
@@ -34,29 +78,16 @@ cdef inline uint64_t run(Machine *m, const hgm_operation *ops, uint64_t n, uint6
     cdef Outcome o
     while i < n and not m.out_of_memory:
         op = &ops[i]
-        if op.op == HGM_OP_CONTINUE:
-            i += uffd_continue(m, op, n - i, index + i)
+        if op.op == HGM_OP_FAIL:    # for the next operation alone
+            m.fail = op.offset
+            i += 1
             continue
-        elif op.op == HGM_OP_TOUCH:
-            o = touch(m, op)
-        elif op.op == HGM_OP_DONTNEED:
-            o = dontneed(m, op)
-        elif op.op == HGM_OP_COLLAPSE:
-            o = collapse(m, op)
-        elif op.op == HGM_OP_MMAP:
-            o = mmap_file(m, op)
-        elif op.op == HGM_OP_MUNMAP:
-            o = munmap(m, op)
-        elif op.op == HGM_OP_POPULATE:
-            o = populate(m, op)
-        elif op.op == HGM_OP_SPLIT:
-            o = split(m, op)
-        elif op.op == HGM_OP_REGISTER or op.op == HGM_OP_UNREGISTER:
-            o = register(m, op)
-        elif op.op == HGM_OP_EXIT:
-            o = exit_process(m, op)
-        else:    # file and observe do nothing here
-            o = outcome(asked(m, op), 0)
+        if op.op == HGM_OP_CONTINUE:
+            i += uffd_continue(m, op, 1 if m.fail else n - i, index + i)
+            m.fail = 0
+            continue
+        o = execute(m, op)
+        m.fail = 0
         if o.error or o.event or o.done < asked(m, op):
             record(m, index + i, &o)
         i += 1
@@ -82,20 +113,14 @@ cdef inline uint64_t page_mapcount_runs(Machine *m, const hgm_folio *folio, long
     return n
 
 cdef inline void answer(const hgm_options *options, const hgm_folio *folio, hgm_answer *a) noexcept nogil:
-    """The scheme's answers; it may leave those for which it has no rule of its own."""
-    a.mapcount = 0
-    a.nr_file_mapped = -1
-    a.mapped = 0
-    a.maybe_shared = -1
-    hgm_answer_folio(options, folio, a)
-    if a.maybe_shared < 0:
-        a.maybe_shared = a.mapcount > 1
+    a[0] = folio_answer(options, folio)
 
-cdef inline Engine instantiate(str name, str explanation, dict state, dict defaults):
+cdef inline Engine instantiate(str name, str explanation, dict state, dict defaults, dict posted):
     """The engine of the scheme that this is compiled with.
 
     explanation: its documentation, first line the summary. state: the words that it keeps, by the name that
-    reports use, as fields of hgm_page of page 1. defaults: options whose default differs from the general one.
+    reports use, as fields of hgm_page of page 1. defaults: options whose default differs from the general one;
+    posted: those that model=posted selects besides.
     """
     cdef Engine engine = Engine.__new__(Engine)
     engine.run = run
@@ -105,4 +130,7 @@ cdef inline Engine instantiate(str name, str explanation, dict state, dict defau
     engine.explanation = explanation
     engine.state = state
     engine.defaults = defaults
+    engine.posted = posted
+    engine.whole_only = NEEDS & WHOLE_ONLY != 0
+    engine.writes_tails = NEEDS & WRITES_TAILS != 0
     return engine

@@ -3,6 +3,7 @@
 from hgmcore.hgm cimport *
 from hgmcore.machine cimport File, Machine
 from hgmcore.memory cimport region_grow
+from hgmcore.table cimport allocation_fails
 
 cdef inline hgm_folio *folio_at(Machine *m, uint32_t number) noexcept nogil:
     return &(<hgm_folio *>m.folios.base)[number]
@@ -12,11 +13,32 @@ cdef inline hgm_folio *page_cache_get(Machine *m, File *f, uint64_t index) noexc
     cdef uint32_t number = f.cache[index]
     return folio_at(m, number - 1) if number else NULL
 
-cdef inline hgm_folio *page_cache_alloc(Machine *m, uint32_t file, uint64_t index) noexcept nogil:
-    """Allocate huge page `index` of the file into its page cache. NULL, and m.out_of_memory: no memory."""
+cdef inline hgm_folio *folio_of(Machine *m, uint64_t pfn) noexcept nogil:
+    """The folio that frame `pfn` belongs to."""
+    cdef uint32_t low = 0, high = m.nr_folios - 1, middle
+    while low < high:
+        middle = low + (high - low + 1) // 2
+        if folio_at(m, middle).pfn <= pfn:
+            low = middle
+        else:
+            high = middle - 1
+    return folio_at(m, low)
+
+cdef inline int32_t cache_refs(Machine *m, const hgm_folio *folio) noexcept nogil:
+    """References that the page cache holds on a huge page in it."""
+    return <int32_t>folio.nr_pages if m.options.cache_refs_folio else 1
+
+cdef inline hgm_folio *folio_alloc(Machine *m, uint32_t file, uint64_t index) noexcept nogil:
+    """A huge page for place `index` of a file, in no page cache and with no reference.
+
+    NULL: told to fail, or (m.out_of_memory) no memory. Frames are never used twice, so what still maps a freed
+    page maps nothing else.
+    """
     cdef File *f = &m.files[file]
     cdef uint64_t pfn = (m.next_pfn + f.nr_pages - 1) & ~(f.nr_pages - 1)
     cdef hgm_folio *folio
+    if allocation_fails(m):
+        return NULL
     if (not region_grow(&m.vmemmap, (pfn + f.nr_pages) * sizeof(hgm_page))
             or not region_grow(&m.folios, (<size_t>m.nr_folios + 1) * sizeof(hgm_folio))):
         m.out_of_memory = True
@@ -29,7 +51,39 @@ cdef inline hgm_folio *page_cache_alloc(Machine *m, uint32_t file, uint64_t inde
     folio.nr_pages = f.nr_pages
     folio.file = file
     folio.index = <uint32_t>index
-    folio.flags = HGM_FOLIO_CACHED
-    folio.page._refcount = <int32_t>f.nr_pages if m.options.cache_refs_folio else 1
-    f.cache[index] = m.nr_folios
+    folio.flags = 0
     return folio
+
+cdef inline uint32_t folio_number(Machine *m, const hgm_folio *folio) noexcept nogil:
+    return <uint32_t>(folio - <hgm_folio *>m.folios.base)
+
+cdef inline void page_cache_add(Machine *m, hgm_folio *folio) noexcept nogil:
+    m.files[folio.file].cache[folio.index] = folio_number(m, folio) + 1
+    folio.flags |= HGM_FOLIO_CACHED
+    folio.page._refcount += cache_refs(m, folio)
+
+cdef inline void folio_put(hgm_folio *folio, int32_t references) noexcept nogil:
+    """Drop references that no mapping holds."""
+    if hgm_plain_add(folio, -references) == 0:
+        folio.flags |= HGM_FOLIO_FREED
+
+cdef inline void page_cache_remove(Machine *m, hgm_folio *folio) noexcept nogil:
+    m.files[folio.file].cache[folio.index] = 0
+    folio.flags &= ~HGM_FOLIO_CACHED
+    folio_put(folio, cache_refs(m, folio))
+
+cdef inline hgm_folio *page_cache_alloc(Machine *m, uint32_t file, uint64_t index) noexcept nogil:
+    """Allocate huge page `index` of the file into its page cache. NULL as from folio_alloc."""
+    cdef hgm_folio *folio = folio_alloc(m, file, index)
+    if folio is not NULL:
+        page_cache_add(m, folio)
+    return folio
+
+cdef inline bint page_poisoned(Machine *m, uint64_t pfn, uint64_t n) noexcept nogil:
+    """Did a base page among frames [pfn, pfn + n) fail?"""
+    cdef uint64_t *frames = <uint64_t *>m.poisoned.base
+    cdef size_t i
+    for i in range(m.poisoned.used // sizeof(uint64_t)):
+        if frames[i] - pfn < n:
+            return True
+    return False

@@ -15,7 +15,7 @@ cdef extern from "hgmcore/hgm.h" nogil:
         int32_t _refcount
         int64_t _total_mapped_pages
 
-    const uint64_t HGM_PAGE_TOUCHED
+    const uint64_t HGM_PAGE_TOUCHED, HGM_PAGE_DOUBLE_MAP
 
     ctypedef struct hgm_folio:
         hgm_page *page
@@ -25,14 +25,17 @@ cdef extern from "hgmcore/hgm.h" nogil:
         uint32_t index
         int32_t pins
         uint32_t flags
+        int32_t poisons
 
-    const uint32_t HGM_FOLIO_CACHED, HGM_FOLIO_FREED
+    const uint32_t HGM_FOLIO_CACHED, HGM_FOLIO_FREED, HGM_FOLIO_POISONED, HGM_FOLIO_ANON
 
-    const uint64_t HGM_PTE_PRESENT, HGM_PTE_LEAF
+    const uint64_t HGM_PTE_PRESENT, HGM_PTE_LEAF, HGM_PTE_MIGRATION, HGM_PTE_POISON, HGM_PTE_GROUP, HGM_PTE_COUNTED
     const int HGM_PTE_FRAME_SHIFT
 
     ctypedef struct hgm_ptdesc:
         uint32_t children
+        uint32_t sharers
+        uint32_t folio
 
     ctypedef struct hgm_operation:
         uint64_t offset
@@ -70,16 +73,19 @@ cdef extern from "hgmcore/hgm.h" nogil:
         uint64_t overflows
 
     enum:
-        HGM_BY_CONTINUE, HGM_BY_FAULT, HGM_BY_ZAP, HGM_BY_COLLAPSE
+        HGM_BY_CONTINUE, HGM_BY_FAULT, HGM_BY_FORK, HGM_BY_ZAP, HGM_BY_TRUNCATE, HGM_BY_COLLAPSE, HGM_BY_MIGRATION
+        HGM_BY_POISON
 
     ctypedef struct hgm_leaf:
         hgm_folio *folio
         uint64_t first
         uint64_t nr_pages
+        uint32_t count
         uint32_t process
         uint32_t mapping
         uint8_t origin
         uint8_t whole
+        uint8_t covers
         uint8_t hstate_none
         uint8_t first_leaf
 
@@ -90,23 +96,35 @@ cdef extern from "hgmcore/hgm.h" nogil:
         uint32_t mapping
         uint8_t origin
         uint8_t covers
+        uint8_t whole
         uint8_t tables_stay
         uint8_t empty
-        uint8_t lookup_first
+        uint8_t counted
 
     ctypedef struct hgm_answer:
         int64_t mapcount
+        int64_t refs
+        int64_t sharers
         int64_t nr_file_mapped
         int32_t mapped
         int32_t maybe_shared
+
+    enum:
+        HGM_CHECK_NONE, HGM_CHECK_AFTER, HGM_CHECK_TRY, HGM_CHECK_HALF
 
     ctypedef struct hgm_options:
         int32_t era
         uint8_t cache_refs_folio
         uint8_t lookup_first
         uint8_t zap_frees_tables
+        uint8_t rmap_aware
+        uint8_t base_only
+        uint8_t batch
         uint8_t transient_real
+        uint8_t overflow_check
+        uint8_t posted
 
     int32_t hgm_map_add(hgm_cost *cost, hgm_page *page, int32_t *word, int32_t by) noexcept
     void hgm_ref_add(hgm_cost *cost, hgm_folio *folio, int32_t by) noexcept
     void hgm_get_and_put(hgm_folio *folio) noexcept
+    int32_t hgm_plain_add(hgm_folio *folio, int32_t by) noexcept

@@ -22,11 +22,17 @@ cdef struct Geometry:
     int nr_leaves
     int leaf_shift[MAX_LEAVES]         # ascending
     int leaf_level[MAX_LEAVES]
+    int leaf_entries[MAX_LEAVES]       # adjacent entries: more than 1 for a contiguous group
+    int entry_leaf[MAX_LEVELS]         # number of the leaf that is one entry of a level
+    int group[MAX_LEVELS]              # entries in a contiguous group of a level; 1: it has none
 
 cdef struct File:
-    uint64_t pages                     # huge pages
+    uint64_t pages                     # huge pages that it may have
+    uint64_t size                      # huge pages before its end
+    int leaf                           # number of the leaf that is a whole huge page
     int page_shift                     # log2 of a huge page's bytes
     int level                          # its hstate level
+    int entries                        # hstate-level entries of a huge page: more than 1 for a contiguous size
     uint64_t nr_pages                  # base pages in a huge page
     uint32_t *cache                    # page cache: number of the folio + 1, 0: absent
 
@@ -34,8 +40,10 @@ cdef struct Process:
     uint32_t root                      # table number, NO_TABLE before the first mapping
     bint exited
     uint64_t next_address              # where the next mapping may start
+    uint32_t first_mapping             # number + 1 of the first mapping declared for it, 0: none
+    uint32_t last_mapping
 
-# Part of a mapping, by offsets from its start; flags are HGM_OPF_SHARED, _MINOR, _WP, _HGM.
+# Part of a mapping, by offsets from its start; flags are HGM_OPF_SHARED, _MINOR, _WP, _HGM, _READ, _WRITE.
 cdef struct Vma:
     uint64_t start
     uint64_t end
@@ -45,6 +53,8 @@ cdef struct Vma:
 # and begin and end at huge pages.
 cdef struct Mapping:
     uint32_t process
+    uint32_t name                      # number of its name
+    uint32_t next                      # number + 1 of the process's next mapping, 0: none
     uint32_t file
     uint64_t address
     uint64_t length
@@ -62,6 +72,7 @@ cdef struct Machine:
     Region vmemmap                     # struct pages, by frame number
     Region folios                      # hgm_folio, in the order of their frames
     Region results                     # hgm_result
+    Region poisoned                    # frames of base pages that failed, uint64_t
     uint64_t next_pfn
     uint32_t nr_folios
     uint32_t free_table                # list through the first entry of each free table
@@ -74,6 +85,7 @@ cdef struct Machine:
     Mapping *mappings
     hgm_cost cost
     uint64_t table_allocs, table_frees, nr_tables, nr_tables_peak     # below hstate-level entries only
+    uint64_t fail                      # the internal allocation of the next operation that fails, 0: none
     bint out_of_memory                 # the host has no more memory for this machine
 
 ctypedef uint64_t (*run_function)(Machine *m, const hgm_operation *ops, uint64_t n, uint64_t index) noexcept nogil
@@ -86,7 +98,8 @@ cdef class Engine:
     cdef runs_function page_mapcount_runs
     cdef answer_function answer
     cdef readonly str name, explanation
-    cdef readonly dict state, defaults
+    cdef readonly dict state, defaults, posted
+    cdef readonly bint whole_only, writes_tails
 
 cdef class Core:
     cdef Machine m

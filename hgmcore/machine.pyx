@@ -31,6 +31,7 @@ FOLIO = np.dtype([("number", "u4"), ("file", "u4"), ("page", "u4"), ("flags", "u
 
 FOLIO_CACHED = HGM_FOLIO_CACHED
 FOLIO_FREED = HGM_FOLIO_FREED
+PAGE_DOUBLE_MAP = HGM_PAGE_DOUBLE_MAP
 
 cdef enum:
     HOST_PAGE = 4096
@@ -74,6 +75,8 @@ cdef class Engine:
 
     name: public name. explanation: the scheme's documentation; its first line is a summary. state: the words that it
     keeps, as fields of PAGE in page 1 of a folio. defaults: options whose default differs from the general one.
+    posted: the options that model=posted selects. whole_only: maps whole huge pages or nothing. writes_tails: counts
+    on struct pages that HVO takes away.
     """
 
     def __repr__(self):
@@ -99,16 +102,28 @@ cdef class Core:
         for i, leaf in enumerate(geometry.leaves):
             m.geometry.leaf_shift[i] = leaf.shift
             m.geometry.leaf_level[i] = leaf.level
+            m.geometry.leaf_entries[i] = leaf.entries
+            if leaf.entries == 1:
+                m.geometry.entry_leaf[leaf.level] = i
+                m.geometry.group[leaf.level] = 1
+            else:
+                m.geometry.group[leaf.level] = leaf.entries
         major, minor = options["era"].split(".")
         m.options.era = 100 * int(major) + int(minor)
         m.options.cache_refs_folio = options["cache_refs"] == "folio"
         m.options.lookup_first = options["lookup_first"] == "yes"
         m.options.zap_frees_tables = options["zap_frees_tables"] == "yes"
+        m.options.rmap_aware = options["rmap_aware"] == "yes"
+        m.options.base_only = options["policy"] == "base_only"
+        m.options.batch = options["batch"] == "yes"
         m.options.transient_real = options["transient"] == "real"
+        m.options.overflow_check = ("none", "after", "try", "half").index(options["overflow_check"])
+        m.options.posted = options["model"] == "posted"
         if not (region_reserve(&m.tables, TABLES) and region_reserve(&m.vmemmap, VMEMMAP)
                 and region_reserve(&m.ptdescs, (TABLES >> m.geometry.table_shift) * sizeof(hgm_ptdesc))
                 and region_reserve(&m.folios, VMEMMAP // sizeof(hgm_page) * sizeof(hgm_folio))
                 and region_reserve(&m.results, RESULTS)
+                and region_reserve(&m.poisoned, VMEMMAP // sizeof(hgm_page) * sizeof(uint64_t))
                 and region_grow(&m.tables, <size_t>1 << m.geometry.table_shift)):
             raise MemoryError("no address space for a machine's page tables and struct pages")
 
@@ -127,6 +142,7 @@ cdef class Core:
         region_release(&m.vmemmap)
         region_release(&m.folios)
         region_release(&m.results)
+        region_release(&m.poisoned)
 
     def add_file(self, geometry, page_size, uint64_t pages) -> int:
         """Declare a file of `pages` huge pages of `page_size` bytes. Returns its number."""
@@ -138,7 +154,9 @@ cdef class Core:
         f.cache = <uint32_t *>calloc(pages if pages else 1, sizeof(uint32_t))
         if f.cache is NULL:
             raise MemoryError(f"no memory for a page cache of {pages} huge pages")
-        f.pages = pages
+        f.pages = f.size = pages
+        f.leaf = geometry.leaves.index(leaf)
+        f.entries = leaf.entries
         f.page_shift = leaf.shift
         f.level = leaf.level
         f.nr_pages = <uint64_t>1 << (leaf.shift - m.geometry.base_shift)
@@ -152,14 +170,22 @@ cdef class Core:
         m.nr_processes += 1
         return m.nr_processes - 1
 
-    def add_mapping(self, uint32_t process) -> int:
-        """Declare a name for mappings of a process. Returns its number."""
+    def add_mapping(self, uint32_t process, uint32_t name) -> int:
+        """Declare a mapping's name (a number that stands for it) in a process. Returns its number."""
         cdef Machine *m = &self.m
+        cdef Process *p
         if process >= m.nr_processes:
             raise IndexError(f"no process {process}")
         m.mappings = <Mapping *>grown(m.mappings, m.nr_mappings, sizeof(Mapping))
         m.mappings[m.nr_mappings].process = process
+        m.mappings[m.nr_mappings].name = name
         m.nr_mappings += 1
+        p = &m.processes[process]
+        if p.last_mapping:
+            m.mappings[p.last_mapping - 1].next = m.nr_mappings
+        else:
+            p.first_mapping = m.nr_mappings
+        p.last_mapping = m.nr_mappings
         return m.nr_mappings - 1
 
     def run(self, Engine engine, const unsigned char[::1] operations, uint64_t index=0) -> int:
@@ -205,7 +231,7 @@ cdef class Core:
             flags[i] = f.flags
             pfn[i] = f.pfn
             nr_pages[i] = f.nr_pages
-            pins[i] = f.pins
+            pins[i] = f.pins + f.poisons
             refcount[i] = f.page._refcount
         rows["number"] = np.arange(m.nr_folios)
         return rows
@@ -235,6 +261,20 @@ cdef class Core:
             raise IndexError(f"no frame {pfn + n - 1}")
         return window(self, self.m.vmemmap.base + pfn * sizeof(hgm_page), n * sizeof(hgm_page), PAGE)
 
+    def table(self, uint32_t number=0, process=None):
+        """The entries of a page table, as a uint64 array that is the memory itself.
+
+        number: as an entry's frame (entry >> 12) gives it; process: instead, the root table of a process.
+        """
+        cdef size_t size = <size_t>1 << self.m.geometry.table_shift
+        if process is not None:
+            if not 0 <= process < self.m.nr_processes:
+                raise IndexError(f"no process {process}")
+            number = self.m.processes[<uint32_t>process].root
+        if number == 0 or (number + 1) * size > self.m.tables.used:
+            raise IndexError(f"no page table {number}")
+        return window(self, self.m.tables.base + number * size, size, np.uint64)
+
     def page_mapcount(self, Engine engine, uint32_t folio):
         """The scheme's page_mapcount of a folio's base pages: runs (first, last, count), an int64 array (n, 3)."""
         cdef Machine *m = &self.m
@@ -249,10 +289,14 @@ cdef class Core:
         return runs
 
     def answer(self, Engine engine, uint32_t folio):
-        """The scheme's (folio_mapcount, mapped, maybe_shared, nr_file_mapped or -1) of a folio."""
+        """What the scheme answers about a folio: mapcount, mapped, maybe_shared, refs, sharers, nr_file_mapped.
+
+        refs (references of mappings): -1 for one each leaf. sharers, nr_file_mapped: -1 where the scheme has none.
+        """
         cdef hgm_answer a
         engine.answer(&self.m.options, folio_at(&self.m, folio), &a)
-        return a.mapcount, bool(a.mapped), bool(a.maybe_shared), a.nr_file_mapped
+        return {"mapcount": a.mapcount, "mapped": bool(a.mapped), "maybe_shared": bool(a.maybe_shared),
+                "refs": a.refs, "sharers": a.sharers, "nr_file_mapped": a.nr_file_mapped}
 
     def cost(self) -> dict:
         """What was counted so far, but for struct pages: see struct_pages()."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from . import truth
 from .geometry import LEVEL_NAMES, PMD, PTE, PUD
-from .machine import FOLIO_CACHED, FOLIO_FREED
+from .machine import FOLIO_CACHED, FOLIO_FREED, PAGE_DOUBLE_MAP
 
 SHARED_AT = 2
 """smaps: a page counts as shared from this map count on (Linux fs/proc/task_mmu.c)."""
@@ -75,19 +75,17 @@ class Observer:
 
     def __init__(self, core, engine, geometry, options, names):
         self.core, self.engine, self.geometry, self.options, self.names = core, engine, geometry, options, names
-        self.leaves = truth.leaves(core)
-        self.true_counts = truth.mapcounts(self.leaves, geometry)
         self.folios = core.folios()
+        self.leaves = truth.split_at_folios(truth.leaves(core), self.folios, geometry.base_shift)
+        self.true_counts = truth.mapcounts(self.leaves)
         self.mappings = core.mappings().astype(np.int64)
-        self.sizes = np.array([0] + [1 << geometry.level_shift(level) - geometry.base_shift
-                                     for level in range(1, geometry.levels + 1)], np.int64)
         self.locate()
 
     def locate(self):
         """For each run of leaves: its folio, its mapping, its first page in that mapping, its pages."""
         leaves, base = self.leaves, self.geometry.base_shift
         self.pfn = leaves["pfn"].astype(np.int64)
-        self.size = self.sizes[leaves["level"]]
+        self.size = leaves["size"].astype(np.int64)
         self.length = leaves["count"].astype(np.int64) * self.size
         self.folio = np.searchsorted(self.folios["pfn"].astype(np.int64), self.pfn, side="right") - 1
         # a mapping is found by process and address: one key, as addresses are below 2**57
@@ -99,59 +97,68 @@ class Observer:
         self.page = ((leaves["address"].astype(np.int64) - self.mappings[self.mapping, 2]) >> base)
 
     def observation(self, index):
-        listed = self.folios[(self.folios["refcount"] != 0) & (self.folios["flags"] & FOLIO_FREED == 0)]
+        order = np.lexsort((self.folios["number"], self.folios["page"], self.folios["file"]))
+        listed = self.folios[order]
+        listed = listed[(listed["refcount"] != 0) & (listed["flags"] & FOLIO_FREED == 0)]
         freed = np.flatnonzero(self.folios["flags"] & FOLIO_FREED != 0)
         folios = self.folio_rows(listed)
         return {"index": index, "folios": folios, "mappings": self.mapping_rows(),
                 "freed_while_mapped": int(np.isin(freed, self.folio).sum())}
 
     def folio_rows(self, listed):
-        """One dict for each folio of `listed`; also gathers the scheme's counts of all of them by frame."""
+        """One dict for each folio of `listed`; also gathers, by frame, the counts that smaps and the like go by."""
         rows, counts, shared = [], [], {}
         order = np.argsort(self.folio, kind="stable")
         bounds = np.searchsorted(self.folio[order], np.arange(len(self.folios) + 1))
         for f in listed:
             number, pfn, pages = int(f["number"]), int(f["pfn"]), int(f["nr_pages"])
             runs = self.core.page_mapcount(self.engine, number)
-            mapcount, mapped, maybe_shared, nr_file_mapped = self.core.answer(self.engine, number)
-            counts.append(runs + np.array([pfn, pfn, 0]))
-            shared[number] = maybe_shared
-            rows.append(self.folio_row(f, runs, mapcount, mapped, maybe_shared, nr_file_mapped,
-                                       order[bounds[number]:bounds[number + 1]]))
+            answer = self.core.answer(self.engine, number)
+            smaps_runs = runs if answer["sharers"] < 0 else np.array([[0, pages, answer["sharers"]]])
+            counts.append(smaps_runs + np.array([pfn, pfn, 0]))
+            shared[number] = answer["maybe_shared"]
+            rows.append(self.folio_row(f, runs, smaps_runs, answer, order[bounds[number]:bounds[number + 1]]))
         self.counts = np.concatenate(counts) if counts else np.empty((0, 3), np.int64)
+        self.counts = self.counts[np.argsort(self.counts[:, 0])]
         self.shared = shared
         return rows
 
-    def folio_row(self, f, runs, mapcount, mapped, maybe_shared, nr_file_mapped, leaves):
+    def folio_row(self, f, runs, smaps_runs, answer, leaves):
         pfn, pages = int(f["pfn"]), int(f["nr_pages"])
         cached = bool(f["flags"] & FOLIO_CACHED)
         cache_refs = (pages if self.options["cache_refs"] == "folio" else 1) if cached else 0
         page1 = self.core.pages(pfn + 1, 1)[0]
         true_runs = cover(self.true_counts, pfn, pfn + pages)
+        entries = int(self.leaves["count"][leaves][self.leaves["again"][leaves] == 0].sum())
         row = {
             "file": self.names.files[f["file"]].name, "page": int(f["page"]), "refcount": int(f["refcount"]),
-            "mapcount": mapcount, "mapped": mapped, "maybe_shared": maybe_shared,
-            "page_mapcount": runs, "kpagecount": runs,
-            "state": {word: state_word(word, page1[field]) for word, field in self.engine.state.items()},
-            "expected_refs": cache_refs + mapcount + int(f["pins"]),
-            "movable": self.movable(runs, mapcount), "movable_all": True, "hvo": False,
-            "page_cache_refs": cache_refs, "pins": int(f["pins"]),
-            "truth": {"leaves": int(self.leaves["count"][leaves].sum()),
+            "mapcount": answer["mapcount"], "mapped": answer["mapped"], "maybe_shared": answer["maybe_shared"],
+            "maybe_shared_hugetlb": answer["mapcount"] > 1, "page_mapcount": runs, "kpagecount": runs,
+            "state": {word: state_word(word, page1, field) for word, field in self.engine.state.items()},
+            "expected_refs": cache_refs + int(f["pins"]) + (entries if answer["refs"] < 0 else answer["refs"]),
+            "movable": self.movable(smaps_runs, answer, self.leaves["shared"][leaves].any()), "movable_all": True,
+            "hvo": self.options["hvo"] == "on", "page_cache_refs": cache_refs, "pins": int(f["pins"]),
+            "truth": {"leaves": entries,
                       "processes": len(np.unique(self.leaves["process"][leaves])),
                       "mappings": len(np.unique(self.mapping[leaves])),
                       "pages_mapped": int(np.sum((true_runs[:, 1] - true_runs[:, 0])[true_runs[:, 2] > 0])),
                       "page_mapcount": true_runs},
         }
-        if nr_file_mapped >= 0:
-            row["nr_file_mapped"] = nr_file_mapped
+        if answer["nr_file_mapped"] >= 0:
+            row["nr_file_mapped"] = answer["nr_file_mapped"]
         if not cached:
             row["in_page_cache"] = False
         return row
 
-    def movable(self, runs, mapcount):
-        """Does mbind(MPOL_MF_MOVE) move it? 6.2 and 6.3: the count of base page 0 is 1; 6.15: at most 1 mapping."""
+    def movable(self, runs, answer, table_shared):
+        """Does mbind(MPOL_MF_MOVE) move it? 6.2 and 6.3: the count of base page 0 is 1; 6.15: at most 1 mapping.
+
+        Never, if a process maps it through a shared page table.
+        """
+        if table_shared:
+            return False
         if self.options["era"] == "6.15":
-            return mapcount <= 1
+            return (answer["mapcount"] if answer["sharers"] < 0 else answer["sharers"]) <= 1
         return int(runs[0, 2]) == 1
 
     def mapping_rows(self):
@@ -162,7 +169,7 @@ class Observer:
         true_shared = interval_sums(self.true_counts, self.true_counts[:, 2] >= SHARED_AT)
         end = self.pfn + self.length
         columns = {"pss": pss(end) - pss(self.pfn), "true_pss": true_pss(end) - true_pss(self.pfn),
-                   "true_shared": true_shared(end) - true_shared(self.pfn)}
+                   "true_shared": np.where(self.leaves["shared"], self.length, true_shared(end) - true_shared(self.pfn))}
         order = np.argsort(self.mapping, kind="stable")
         bounds = np.searchsorted(self.mapping[order], np.arange(len(self.mappings) + 1))
         part_order = np.argsort(self.mapping[at["leaf"]], kind="stable")
@@ -220,11 +227,19 @@ class Observer:
             shared = of_folio[self.folio[leaf]]
         else:
             shared = value_at(self.counts, start) >= SHARED_AT
+        shared |= self.leaves["shared"][leaf] != 0
         return shared, {"leaf": leaf, "first": start + shift, "last": stop + shift}
 
 
-def state_word(word, value):
-    """A word of a scheme's state as reports show it: numbers, but _nr_pages_mapped in hexadecimal for its flag."""
+def state_word(word, page1, field):
+    """A word of a scheme's state, which stands in `field` of page 1, as reports show it."""
+    value = page1[field]
     if word == "nr_pages_mapped":
-        return f"{int(value):#x}"
+        return f"{int(value):#x}"    # hexadecimal, for its flag
+    if word == "slots":
+        return [[int(owner) & 0x7FFFFFFF, int(count)] for owner, count in zip(page1["_mm_id"], value)]
+    if word == "shared_bit":
+        return bool(value[1] >> 31)
+    if word == "double_map":
+        return bool(value & PAGE_DOUBLE_MAP)
     return int(value)

@@ -23,17 +23,29 @@ OPTIONS = {
     "era": Option(("6.2", "6.3", "6.15"), "which kernel's rule smaps, mbind and migrate_pages follow"),
     "lookup_first": Option(("no", "yes"), "look the page up before page tables are made, not after"),
     "zap_frees_tables": Option(("no", "yes"), "a zap of a whole huge page frees its page tables"),
+    "rmap_aware": Option(("no", "yes"), "logical_table: truncate and migration take the subtree's count along"),
+    "policy": Option(("any", "base_only"), "base_only: MADV_SPLIT unmaps the range, and only base pages are mapped "
+                                           "from then on"),
+    "hvo": Option(("off", "on"), "struct pages of huge pages but the first page of them are given back; a scheme "
+                                 "that counts on those is refused"),
+    "overflow_check": Option(("none", "after", "try", "half"),
+                             "refuse a reference when the count is at most 0 after it (after), before it (try), "
+                             "or more than INT_MAX / 2 (half)"),
+    "batch": Option(("no", "yes"), "one atomic for a run of leaves in fork and zap, as kernels from 6.9 do"),
     "transient": Option(("counted", "real"), "references of look-ups that do not stay: only counted, or executed"),
+    "model": Option(("default", "posted"), "posted: the options of the scheme's own posting or kernel"),
 }
 """Every option, by name. A scheme may have its own defaults (Engine.defaults)."""
 
-PLANNED = ("rmap_aware", "policy", "hvo", "overflow_check", "batch", "fault_around", "locks", "model")
+PLANNED = ("fault_around", "locks")
 """Known by name, but not supported yet."""
 
 
 def resolve(engine, given: dict) -> dict[str, str]:
     """The value of every option for a scheme. ValueError names an unknown option or value and what is allowed."""
-    options = {name: engine.defaults.get(name, option.default) for name, option in OPTIONS.items()}
+    options = {name: option.default for name, option in OPTIONS.items()} | engine.defaults
+    if given.get("model") == "posted":
+        options |= engine.posted
     for name, value in given.items():
         if name in PLANNED:
             raise ValueError(f"option '{name}' is not supported yet")
@@ -43,4 +55,6 @@ def resolve(engine, given: dict) -> dict[str, str]:
         if value not in OPTIONS[name].values:
             raise ValueError(f"option '{name}': '{value}' is not one of {', '.join(OPTIONS[name].values)}")
         options[name] = value
+    if options["hvo"] == "on" and engine.writes_tails:
+        raise ValueError(f"scheme {engine.name} counts on struct pages that hvo=on takes away")
     return options

@@ -6,8 +6,7 @@ import numpy as np
 
 from .api import ERROR_NAMES, Machine
 from .machine import RESULT
-from .operations import SUPPORTED
-from .statements import CODES, NAMES, SHARED
+from .statements import CODES, NAMES
 
 CHUNK = 1 << 20
 """Operations between two reports of progress."""
@@ -17,16 +16,11 @@ EVENTS = {1: "minor"}
 
 def machine_for(trace, scheme, options) -> Machine:
     """A machine that knows the trace's names. TraceError: the trace needs something not supported yet."""
-    ops = trace.operations
-    known = np.isin(np.arange(256), [CODES[name] for name in SUPPORTED])
-    unknown = ~known[ops["op"]]
-    if unknown.any():
-        trace.fail("not supported yet", int(np.argmax(unknown)))
-    private = (ops["op"] == CODES["mmap"]) & (ops["flags"] & SHARED == 0)
-    if private.any():
-        trace.fail("private mappings are not supported yet", int(np.argmax(private)))
-    machine = Machine(scheme, trace.header.geometry, **options)
-    machine.declare(trace.header)
+    try:
+        machine = Machine(scheme, trace.header.geometry, **options)
+        machine.declare(trace.header)
+    except NotImplementedError as error:
+        trace.fail(str(error))
     return machine
 
 
@@ -67,7 +61,7 @@ def every_operation(trace, machine, results) -> np.ndarray:
     out = np.zeros(len(ops), RESULT)
     out["index"] = np.arange(len(ops))
     out["done"] = ops["length"]
-    out["done"][ops["op"] == CODES["touch"]] = machine.geometry.base_page
+    out["done"][np.isin(ops["op"], [CODES["touch"], CODES["hwpoison"]])] = machine.geometry.base_page
     populate = ops["op"] == CODES["populate"]
     out["done"][populate] *= trace.header.page_sizes(ops[populate])
     out[results["index"].astype(np.int64)] = results

@@ -11,12 +11,20 @@ cdef extern from "hgmcore/scheme.h" nogil:
     const int NEEDS "HGM_NEEDS"
     const int NEEDS_SCAN "HGM_NEEDS_SCAN"
     const int NEEDS_COUNTER "HGM_NEEDS_COUNTER"
+    const int NEEDS_BIT "HGM_NEEDS_BIT"
+    const int SCANS_ALWAYS "HGM_SCANS_ALWAYS"
     const int WHOLE_ONLY "HGM_WHOLE_ONLY"
+    const int WRITES_TAILS "HGM_WRITES_TAILS"
+    const int POISONS_WHOLE "HGM_POISONS_WHOLE"
+    const int COLLAPSES_NOTHING "HGM_COLLAPSES_NOTHING"
+    const int FORK_CHECK_INVERTED "HGM_FORK_CHECK_INVERTED"
+
+    const int HGM_KEEPS, HGM_COUNTS
 
     int hgm_leaf_install(hgm_cost *cost, const hgm_options *options, const hgm_leaf *leaf) noexcept
     void hgm_leaf_remove(hgm_cost *cost, const hgm_options *options, const hgm_leaf *leaf) noexcept
-    void hgm_table_add(hgm_cost *cost, const hgm_options *options, const hgm_subtree *subtree) noexcept
+    int hgm_table_add(hgm_cost *cost, const hgm_options *options, const hgm_subtree *subtree) noexcept
     void hgm_table_free(hgm_cost *cost, const hgm_options *options, const hgm_subtree *subtree) noexcept
-    void hgm_subtree_zapped(hgm_cost *cost, const hgm_options *options, const hgm_subtree *subtree) noexcept
+    int hgm_subtree_zapped(hgm_cost *cost, const hgm_options *options, const hgm_subtree *subtree) noexcept
     int64_t hgm_page_mapcount(const hgm_options *options, const hgm_folio *folio, uint64_t page) noexcept
     void hgm_answer_folio(const hgm_options *options, const hgm_folio *folio, hgm_answer *answer) noexcept

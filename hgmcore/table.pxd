@@ -80,9 +80,19 @@ cdef inline uint64_t *hstate_entry(Machine *m, Process *process, uint64_t addres
         entry = &table_entries(m, table_number(entry[0]))[entry_index(m, address, at)]
     return entry
 
+cdef inline bint allocation_fails(Machine *m) noexcept nogil:
+    """Is this internal allocation the one that was told to fail?"""
+    if m.fail == 0:
+        return False
+    m.fail -= 1
+    return m.fail == 0
+
 cdef inline bint subtree_table_alloc(Machine *m, uint64_t *entry) noexcept nogil:
-    """Hang an empty table below `entry`, which is none, at or below the hstate level."""
-    cdef uint32_t number = table_alloc(m)
+    """Hang an empty table below `entry`, which is none, at or below the hstate level. False: no memory."""
+    cdef uint32_t number
+    if allocation_fails(m):
+        return False
+    number = table_alloc(m)
     if number == NO_TABLE:
         return False
     entry[0] = <uint64_t>number << HGM_PTE_FRAME_SHIFT | HGM_PTE_PRESENT
@@ -114,7 +124,8 @@ cdef inline bint subtree_find_leaf(Machine *m, uint64_t entry, uint64_t *scanned
     cdef uint64_t *entries = table_entries(m, table_number(entry))
     cdef uint64_t i = 0, n = 1 << m.geometry.index_bits
     while i < n:
-        if entries[i] != 0 and (is_leaf(entries[i]) or subtree_find_leaf(m, entries[i], scanned)):
+        if entries[i] != 0 and (is_leaf(entries[i])
+                                or is_table(entries[i]) and subtree_find_leaf(m, entries[i], scanned)):
             scanned[0] += i + 1
             return True
         i += 1
@@ -131,6 +142,7 @@ cdef inline void subtree_free(Machine *m, uint64_t *entry, int level) noexcept n
             if entries[i] != 0:
                 subtree_free(m, &entries[i], level - 1)
     table_desc(m, number).children = 0
+    table_desc(m, number).folio = 0
     table_release(m, number)
     entry[0] = 0
     m.table_frees += 1

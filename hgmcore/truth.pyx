@@ -5,74 +5,115 @@ It walks every table of every process from its root and reads entries; it knows 
 and shares with the operations only the layout of an entry (hgm.h).
 """
 from libc.stdlib cimport free, realloc
+from libc.string cimport memset
 
-from hgmcore.hgm cimport HGM_PTE_FRAME_SHIFT, HGM_PTE_LEAF, HGM_PTE_PRESENT, uint32_t, uint64_t
+from hgmcore.hgm cimport (HGM_PTE_FRAME_SHIFT, HGM_PTE_GROUP, HGM_PTE_LEAF, HGM_PTE_PRESENT, hgm_ptdesc, uint32_t,
+                          uint64_t)
 from hgmcore.machine cimport Core, Machine
 
 import numpy as np
 
-LEAVES = np.dtype([("address", "u8"), ("pfn", "u8"), ("count", "u8"), ("process", "u4"), ("level", "u4")])
-"""dtype of a run of leaves: `count` leaves of one level in one process, adjacent in address and frame.
+LEAVES = np.dtype([("address", "u8"), ("pfn", "u8"), ("count", "u8"), ("size", "u8"), ("process", "u4"), ("level", "u2"),
+                   ("shared", "u1"), ("again", "u1")])
+"""dtype of a run of leaves: `count` leaves of one size in one process, adjacent in address and frame.
 
-address: virtual address of the first, in bytes; pfn: frame of its first base page.
+address: virtual address of the first, in bytes; pfn: frame of its first base page; size: base pages of a leaf.
+shared: they stand in a page table that several processes use; again: one of those was listed before.
 """
 
 cdef struct Leaves:
     uint64_t address
     uint64_t pfn
     uint64_t count
+    uint64_t size
     uint32_t process
-    uint32_t level
+    unsigned short level
+    unsigned char shared
+    unsigned char again
 
 cdef struct Runs:
     Leaves *runs
     uint64_t n
-    uint64_t room
+    uint32_t *tables         # shared tables met so far
+    uint64_t nr_tables
+    unsigned char shared     # of the table that the walk is in
+    unsigned char again
     bint failed
 
 
-cdef void note(Runs *found, uint64_t address, uint64_t pfn, uint64_t step, uint32_t process, int level,
+cdef void *more(void *array, uint64_t n, size_t size, bint *failed) noexcept nogil:
+    """The array with room for one more than `n`, which grows at powers of two; `failed` where there is no memory."""
+    cdef void *grown
+    if n & (n - 1):
+        return array
+    grown = realloc(array, (2 * n + 1) * size)
+    if grown is NULL:
+        failed[0] = True
+    return grown if grown is not NULL else array
+
+
+cdef void note(Runs *found, uint64_t address, uint64_t pfn, uint64_t size, uint32_t process, int level,
                int base_shift) noexcept nogil:
-    """One leaf of `step` base pages: extend the last run or begin one."""
+    """One leaf of `size` base pages: extend the last run or begin one."""
     cdef Leaves *last
-    cdef Leaves *runs
     if found.n:
         last = &found.runs[found.n - 1]
-        if (last.level == <uint32_t>level and last.process == process and last.pfn + last.count * step == pfn
-                and last.address + (last.count * step << base_shift) == address):
+        if (last.size == size and last.level == level and last.process == process
+                and last.pfn + last.count * size == pfn and last.again == found.again and last.shared == found.shared
+                and last.address + (last.count * size << base_shift) == address):
             last.count += 1
             return
-    if found.n == found.room:
-        runs = <Leaves *>realloc(found.runs, (2 * found.room + 64) * sizeof(Leaves))
-        if runs is NULL:
-            found.failed = True
-            return
-        found.runs = runs
-        found.room = 2 * found.room + 64
+    found.runs = <Leaves *>more(found.runs, found.n, sizeof(Leaves), &found.failed)
+    if found.failed:
+        return
     last = &found.runs[found.n]
     last.address = address
     last.pfn = pfn
     last.count = 1
+    last.size = size
     last.process = process
-    last.level = level
+    last.level = <unsigned short>level
+    last.shared = found.shared
+    last.again = found.again
     found.n += 1
+
+
+cdef void meet_table(Machine *m, uint32_t table, Runs *found) noexcept nogil:
+    """Remember a shared table, and whether it was met before."""
+    cdef uint64_t i
+    found.shared = found.again = 0
+    if (<hgm_ptdesc *>m.ptdescs.base)[table].sharers == 0:
+        return
+    found.shared = 1
+    for i in range(found.nr_tables):
+        if found.tables[i] == table:
+            found.again = 1
+            return
+    found.tables = <uint32_t *>more(found.tables, found.nr_tables, sizeof(uint32_t), &found.failed)
+    if not found.failed:
+        found.tables[found.nr_tables] = table
+        found.nr_tables += 1
 
 
 cdef void walk(Machine *m, uint32_t table, int level, uint64_t address, uint32_t process, Runs *found) noexcept nogil:
     """Every leaf below `table`, whose entries are of `level` and whose first stands for `address`."""
     cdef uint64_t *entries = <uint64_t *>(m.tables.base + (<uint64_t>table << m.geometry.table_shift))
     cdef int shift = m.geometry.level_shift[level]
-    cdef uint64_t step = <uint64_t>1 << (shift - m.geometry.base_shift)
-    cdef uint64_t i, entry
-    for i in range(<uint64_t>1 << m.geometry.index_bits):
+    cdef uint64_t step = <uint64_t>1 << (shift - m.geometry.base_shift), group
+    cdef uint64_t i = 0, entry
+    if level == 2:
+        meet_table(m, table, found)
+    while i < <uint64_t>1 << m.geometry.index_bits and not found.failed:
         entry = entries[i]
-        if not entry & HGM_PTE_PRESENT:
-            continue
-        if entry & HGM_PTE_LEAF:
-            note(found, address + (i << shift), entry >> HGM_PTE_FRAME_SHIFT, step, process, level,
+        group = 1
+        if entry & HGM_PTE_PRESENT and entry & HGM_PTE_LEAF:
+            if entry & HGM_PTE_GROUP:
+                group = m.geometry.group[level]
+            note(found, address + (i << shift), entry >> HGM_PTE_FRAME_SHIFT, step * group, process, level,
                  m.geometry.base_shift)
-        else:
+        elif entry & HGM_PTE_PRESENT:
             walk(m, <uint32_t>(entry >> HGM_PTE_FRAME_SHIFT), level - 1, address + (i << shift), process, found)
+        i += group
 
 
 def leaves(Core core):
@@ -80,12 +121,11 @@ def leaves(Core core):
     cdef Machine *m = &core.m
     cdef Runs found
     cdef uint32_t process
-    found.runs = NULL
-    found.n = found.room = 0
-    found.failed = False
+    memset(&found, 0, sizeof(found))
     try:
         with nogil:
             for process in range(m.nr_processes):
+                found.shared = found.again = 0
                 if m.processes[process].root:
                     walk(m, m.processes[process].root, m.geometry.levels, 0, process, &found)
         if found.failed:
@@ -96,17 +136,39 @@ def leaves(Core core):
         return out
     finally:
         free(found.runs)
+        free(found.tables)
 
 
-def mapcounts(runs, geometry):
+def split_at_folios(runs, folios, base_shift):
+    """Runs of leaves cut where they go from one huge page into the next, in the order of `runs`.
+
+    runs: an array of LEAVES; folios: Core.folios().
+    """
+    begin = folios["pfn"].astype(np.int64)
+    end = begin + folios["nr_pages"].astype(np.int64)
+    first = runs["pfn"].astype(np.int64)
+    last = first + (runs["count"] * runs["size"]).astype(np.int64)
+    low = np.searchsorted(begin, first, "right") - 1
+    parts = np.searchsorted(begin, last, "left") - low
+    of = np.repeat(np.arange(len(runs)), parts)
+    folio = low[of] + np.arange(len(of)) - np.repeat(np.cumsum(parts) - parts, parts)
+    start = np.maximum(first[of], begin[folio])
+    out = runs[of]
+    out["address"] += (start - first[of]).astype(np.uint64) << np.uint64(base_shift)
+    out["pfn"] = start
+    out["count"] = (np.minimum(last[of], end[folio]) - start) // out["size"].astype(np.int64)
+    return out
+
+
+def mapcounts(runs):
     """How many leaves map each base page: runs (first pfn, last pfn, count > 0), an int64 array (n, 3).
 
-    runs: an array of LEAVES. Sorted, disjoint; neighbours differ in count or do not touch.
+    runs: an array of LEAVES; a leaf in a shared table is one leaf, however many processes reach it. Sorted and
+    disjoint; neighbours differ in count or do not touch.
     """
-    size = np.array([0] + [1 << (geometry.level_shift(level) - geometry.base_shift)
-                           for level in range(1, geometry.levels + 1)], np.int64)
+    runs = runs[runs["again"] == 0]
     first = runs["pfn"].astype(np.int64)
-    last = first + runs["count"].astype(np.int64) * size[runs["level"]]
+    last = first + (runs["count"] * runs["size"]).astype(np.int64)
     at, where = np.unique(np.concatenate([first, last]), return_inverse=True)
     change = np.zeros(len(at), np.int64)
     np.add.at(change, where[:len(first)], 1)

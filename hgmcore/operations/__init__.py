@@ -4,7 +4,3 @@ Each is a Cython declaration file of inline functions that `hgmcore/engine.pxd` 
 scheme. An operation checks its arguments as the kernel does, walks and changes page tables, and tells the
 scheme of each primitive. It never changes a count itself.
 """
-
-SUPPORTED = frozenset({"file", "populate", "mmap", "register", "unregister", "split", "continue", "touch", "dontneed",
-                       "collapse", "munmap", "exit", "observe"})
-"""Statements that the engine executes; the others are read, written and converted, and refused by name."""

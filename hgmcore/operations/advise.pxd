@@ -1,26 +1,38 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""What only sets flags of VMAs: MADV_SPLIT, UFFDIO_REGISTER and UFFDIO_UNREGISTER."""
-from hgmcore.machine cimport Vma
+"""What sets flags of VMAs: MADV_SPLIT, UFFDIO_REGISTER and UFFDIO_UNREGISTER."""
 from hgmcore.operations.common cimport *
+from hgmcore.operations.zap cimport zap_range
+from hgmcore.share cimport unshare_range
 from hgmcore.vma cimport vma_search, vma_split
 
 cdef inline Outcome split(Machine *m, const hgm_operation *op) noexcept nogil:
-    """MADV_SPLIT of HGM v2: the range's VMAs may be mapped in pieces from now on. Changes no table."""
+    """MADV_SPLIT: the range's VMAs may be mapped in pieces from now on.
+
+    HGM v2 changes no table. Under the policy base_only everything in the range is unmapped first.
+    """
     cdef Mapping *v = &m.mappings[op.target]
     cdef uint64_t mask = page_mask(&m.files[v.file]), end = op.offset + op.length, done = 0
+    cdef uint64_t start, stop
     cdef uint32_t i
-    cdef Vma *vma
     if process_exited(m, v):
         return outcome(0, ESRCH)
     if NEEDS & WHOLE_ONLY or (op.offset | op.length) & mask or end < op.offset:
         return outcome(0, EINVAL)
-    if not vma_split(m, v, op.offset) or not vma_split(m, v, end):
-        return outcome(0, ENOMEM)
     i = vma_search(v, op.offset)
     while i < v.nr_vmas and v.vmas[i].start < end:
-        vma = &v.vmas[i]
-        vma.flags |= HGM_OPF_HGM
-        done += vma.end - vma.start
+        if not v.vmas[i].flags & HGM_OPF_SHARED:
+            return outcome(done, EINVAL)
+        start = max(v.vmas[i].start, op.offset)
+        stop = min(v.vmas[i].end, end)
+        if not v.vmas[i].flags & HGM_OPF_HGM:    # a VMA that has the flag stays in one part
+            if not vma_split(m, v, start) or not vma_split(m, v, stop):
+                return outcome(done, ENOMEM)
+            i = vma_search(v, start)
+            unshare_range(m, v, start, stop)
+            v.vmas[i].flags |= HGM_OPF_HGM
+        if m.options.base_only:
+            zap_range(m, v, start, stop, True)
+        done += stop - start
         i += 1
     return outcome(done, ENOMEM if done < op.length else 0)
 
@@ -33,6 +45,8 @@ cdef inline Outcome register(Machine *m, const hgm_operation *op) noexcept nogil
     if v.nr_vmas == 0:
         return outcome(0, EINVAL)
     for i in range(v.nr_vmas):
+        if op.flags & (HGM_OPF_MINOR | HGM_OPF_WP):
+            unshare_range(m, v, v.vmas[i].start, v.vmas[i].end)
         v.vmas[i].flags = (v.vmas[i].flags & ~<uint32_t>(HGM_OPF_MINOR | HGM_OPF_WP)) | (
             op.flags & (HGM_OPF_MINOR | HGM_OPF_WP))
     return outcome(0, 0)

@@ -1,30 +1,50 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""MADV_COLLAPSE in an HGM mapping: tables that hold leaves become one larger leaf."""
-from hgmcore.machine cimport Vma
+"""MADV_COLLAPSE in an HGM mapping: leaves become one larger leaf."""
 from hgmcore.operations.common cimport *
-from hgmcore.operations.uffd_continue cimport continue_level
-from hgmcore.operations.zap cimport leaf_like, zap_table
+from hgmcore.operations.uffd_continue cimport largest_leaf
+from hgmcore.operations.zap cimport Zapped, group_tables_free, leaf_like, zap_entries
 from hgmcore.vma cimport vma_search
 
-cdef inline void collapse_table(Machine *m, HugePage *h, uint64_t *entry, int level, uint64_t offset) noexcept nogil:
-    """Replace the table of `entry`, which holds a leaf, by one leaf of `level` for `offset`.
+cdef inline bint entries_hold_leaf(Machine *m, const uint64_t *entry, int n) noexcept nogil:
+    """Is there a leaf at or below one of `n` adjacent entries?"""
+    cdef uint64_t ignored = 0
+    cdef int i
+    for i in range(n):
+        if is_leaf(entry[i]) or is_table(entry[i]) and subtree_find_leaf(m, entry[i], &ignored):
+            return True
+    return False
 
-    One replacement: the scheme is told of each leaf, but neither of a last nor of a first one. The number of
-    present children of the table that holds `entry` does not change.
+cdef inline void replace_by_leaf(Machine *m, HugePage *h, uint64_t *entry, int size, uint64_t offset,
+                                 const uint32_t *path) noexcept nogil:
+    """Put leaf number `size` for `offset` in place of what is at and below `entry`, which holds a leaf.
+
+    One replacement: the scheme is told of each leaf, but neither of a last nor of a first one.
     """
+    cdef int level = m.geometry.leaf_level[size], n = m.geometry.leaf_entries[size], i
     cdef hgm_leaf leaf = leaf_like(m, h, HGM_BY_COLLAPSE)
     cdef hgm_subtree s = subtree_of(m, h, HGM_BY_COLLAPSE)
-    cdef uint64_t size = <uint64_t>1 << m.geometry.level_shift[level]
-    cdef uint64_t address = h.mapping.address + offset
+    cdef uint64_t bytes = <uint64_t>1 << m.geometry.leaf_shift[size], address = h.mapping.address + offset
+    cdef uint64_t step = (bytes // n) >> m.geometry.base_shift
+    cdef uint64_t *table = entry - entry_index(m, address, level)
+    cdef bint whole = size == h.file.leaf
+    cdef Zapped zapped
     leaf.first = (offset - h.start) >> m.geometry.base_shift
-    s.covers = level == h.file.level
-    s.removed = zap_table(m, table_number(entry[0]), level - 1, address, address + size, &leaf, leaf.first)
-    if level == h.file.level:
+    leaf.folio = h.folio
+    leaf.covers = s.covers = whole
+    zapped = zap_entries(m, table, level, address, address + bytes, &leaf, leaf.first)
+    s.removed = zapped.leaves
+    if whole:
         hgm_table_free(&m.cost, &m.options, &s)
-    subtree_free(m, entry, level)
-    leaf.nr_pages = size >> m.geometry.base_shift
-    leaf.whole = level == h.file.level
-    entry[0] = leaf_entry(h.folio.pfn + leaf.first)
+    for i in range(n):
+        if is_table(entry[i]):
+            subtree_free(m, &entry[i], level)
+    if NEEDS & NEEDS_COUNTER and not (whole or level == h.file.level):
+        table_desc(m, path[level]).children += 1 - <uint32_t>zapped.children
+    leaf.nr_pages = bytes >> m.geometry.base_shift
+    leaf.count = 1
+    leaf.whole = whole
+    for i in range(n):
+        entry[i] = leaf_entry(h.folio.pfn + leaf.first + i * step) | (HGM_PTE_GROUP if n > 1 else 0)
     m.cost.leaf_installs += 1
     hgm_leaf_install(&m.cost, &m.options, &leaf)
 
@@ -33,19 +53,25 @@ cdef inline Outcome collapse_vma(Machine *m, Mapping *v, uint64_t start, uint64_
     cdef HugePage h
     cdef uint32_t path[MAX_LEVELS]
     cdef uint64_t *entry
-    cdef uint64_t ignored, at = start
-    cdef int level, target
+    cdef uint64_t at = start
+    cdef int level, target, size, n
     while at < end:
         h = huge_page(m, v, at, False)
-        target = continue_level(m, &h, at, end - at, True)
+        if h.folio is not NULL and h.folio.flags & HGM_FOLIO_POISONED:
+            at = min(h.start + page_mask(h.file) + 1, end)
+            continue
+        size = largest_leaf(m, &h, at, end - at, True)
         if h.entry is not NULL:
             level = h.file.level
-            entry = descend(m, h.entry, v.address + at, &level, target, path)
-            if level > target and is_leaf(entry[0]):
+            target = m.geometry.leaf_level[size]
+            n = m.geometry.leaf_entries[size]
+            entry = descend(m, entry_for(m, &h, at), v.address + at, &level, target, path)
+            if is_leaf(entry[0]) and (level > target or n == 1 and entry[0] & HGM_PTE_GROUP):
                 return outcome(at - start, EEXIST)
-            if level == target and is_table(entry[0]) and subtree_find_leaf(m, entry[0], &ignored):
-                collapse_table(m, &h, entry, level, at)
-        at += <uint64_t>1 << m.geometry.level_shift[target]
+            if (level == target and size > 0 and h.folio is not NULL and not (n == 1 and is_leaf(entry[0]))
+                    and not entry[0] & HGM_PTE_GROUP and entries_hold_leaf(m, entry, n)):
+                replace_by_leaf(m, &h, entry, size, at, path)
+        at += <uint64_t>1 << m.geometry.leaf_shift[size]
     return outcome(at - start, 0)
 
 cdef inline Outcome collapse(Machine *m, const hgm_operation *op) noexcept nogil:
@@ -56,12 +82,12 @@ cdef inline Outcome collapse(Machine *m, const hgm_operation *op) noexcept nogil
     if process_exited(m, v):
         return outcome(0, ESRCH)
     end = start + ((op.length + base) & ~base)
-    if NEEDS & WHOLE_ONLY or start & base or end < start or op.length + base < op.length:
+    if NEEDS & WHOLE_ONLY or m.options.base_only or start & base or end < start or op.length + base < op.length:
         return outcome(0, EINVAL)
     first = i = vma_search(v, start)
     at = start
     while at < end:
-        if i == v.nr_vmas or v.vmas[i].start > at:
+        if i == v.nr_vmas or v.vmas[i].start > at or not v.vmas[i].flags & HGM_OPF_SHARED:
             return outcome(0, EINVAL)
         at = v.vmas[i].end
         i += 1
@@ -70,7 +96,7 @@ cdef inline Outcome collapse(Machine *m, const hgm_operation *op) noexcept nogil
     while at < end and o.error == 0:
         stop = min(end, v.vmas[i].end)
         o = outcome(stop - at, 0)
-        if v.vmas[i].flags & HGM_OPF_HGM:
+        if v.vmas[i].flags & HGM_OPF_HGM and not NEEDS & COLLAPSES_NOTHING:
             o = collapse_vma(m, v, at, stop)
         at += o.done
         i += 1

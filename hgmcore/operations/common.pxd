@@ -1,13 +1,19 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """What several operations need: results, the huge page at an offset, installing a leaf."""
-from libc.errno cimport EAGAIN, EEXIST, EFAULT, EINVAL, ENOENT, ENOMEM, ESRCH
+from libc.errno cimport EAGAIN, EEXIST, EFAULT, EINVAL, EIO, ENOENT, ENOMEM, ESRCH
+from libc.stdint cimport INT32_MAX
 from libc.string cimport memset
 from hgmcore.hgm cimport *
-from hgmcore.folio cimport page_cache_get
-from hgmcore.machine cimport File, Machine, Mapping, MAX_LEVELS, Process
+from hgmcore.folio cimport folio_at, folio_number, folio_of, page_cache_get
+from hgmcore.machine cimport File, Machine, Mapping, MAX_LEVELS, Process, Vma
 from hgmcore.memory cimport region_grow
 from hgmcore.scheme cimport *
+from hgmcore.share cimport share_table
 from hgmcore.table cimport *
+from hgmcore.vma cimport vma_find
+
+cdef extern from "<errno.h>" nogil:
+    const int EHWPOISON
 
 # What an operation came to: bytes done, and an errno and an event or 0.
 cdef struct Outcome:
@@ -20,7 +26,7 @@ cdef struct HugePage:
     Mapping *mapping
     File *file
     hgm_folio *folio         # in the page cache, or NULL
-    uint64_t *entry          # hstate-level entry; NULL: no upper tables
+    uint64_t *entry          # first hstate-level entry; NULL: no upper tables
     uint64_t start           # offset in the mapping
     bint leaf_known          # this operation installed a leaf in its subtree
 
@@ -43,6 +49,10 @@ cdef inline uint64_t page_mask(const File *f) noexcept nogil:
 cdef inline bint process_exited(Machine *m, const Mapping *v) noexcept nogil:
     return m.processes[v.process].exited
 
+cdef inline bint maps_pieces(Machine *m, uint32_t vma_flags) noexcept nogil:
+    """May a VMA be mapped in pieces?"""
+    return vma_flags & HGM_OPF_HGM and not NEEDS & WHOLE_ONLY
+
 cdef inline Outcome outcome(uint64_t done, int error) noexcept nogil:
     cdef Outcome o
     o.done = done
@@ -64,42 +74,124 @@ cdef inline void record(Machine *m, uint64_t index, Outcome *o) noexcept nogil:
     result.event = o.event
 
 cdef inline HugePage huge_page(Machine *m, Mapping *v, uint64_t offset, bint alloc) noexcept nogil:
-    """The huge page that holds `offset`, which lies in a VMA; `alloc` makes the upper tables."""
+    """The huge page that holds `offset`, which lies in a VMA; `alloc` makes (or shares) the upper tables."""
     cdef HugePage h
+    cdef Process *p = &m.processes[v.process]
+    cdef uint64_t *upper
+    cdef uint64_t address
+    cdef uint32_t number
     h.mapping = v
     h.file = &m.files[v.file]
     h.start = offset & ~page_mask(h.file)
     h.folio = page_cache_get(m, h.file, (v.file_offset + h.start) >> h.file.page_shift)
-    h.entry = hstate_entry(m, &m.processes[v.process], v.address + h.start, h.file.level, alloc)
+    h.entry = NULL
     h.leaf_known = False
+    address = v.address + h.start
+    upper = hstate_entry(m, p, address, h.file.level + 1, alloc)
+    if upper is NULL:
+        return h
+    if upper[0] == 0:
+        if not alloc:
+            return h
+        if not share_table(m, v, h.start, upper):
+            number = table_alloc(m)
+            if number == NO_TABLE:
+                return h
+            upper[0] = <uint64_t>number << HGM_PTE_FRAME_SHIFT | HGM_PTE_PRESENT
+    h.entry = &table_entries(m, table_number(upper[0]))[entry_index(m, address, h.file.level)]
     return h
+
+cdef inline uint64_t *entry_for(Machine *m, const HugePage *h, uint64_t offset) noexcept nogil:
+    """The hstate-level entry of `h` that holds `offset`."""
+    return &h.entry[(offset - h.start) >> m.geometry.level_shift[h.file.level]]
+
+# A huge page of a contiguous size has several hstate-level entries and no table of its own: its subtree are
+# those entries and what hangs below them. Its first piece counts as `table_add`, its last as `table_free`.
+
+cdef inline bint huge_page_none(const HugePage *h) noexcept nogil:
+    cdef int i
+    for i in range(h.file.entries):
+        if h.entry[i] != 0:
+            return False
+    return True
+
+cdef inline bint huge_page_whole(const HugePage *h) noexcept nogil:
+    """Is it mapped by one leaf?"""
+    return is_leaf(h.entry[0]) and (h.file.entries == 1 or h.entry[0] & HGM_PTE_GROUP != 0)
+
+cdef inline bint find_leaf(Machine *m, const HugePage *h, uint64_t *scanned) noexcept nogil:
+    """Is any part of the huge page mapped? Adds the entries read to `*scanned`; of one entry, those below it."""
+    cdef int i
+    if h.file.entries == 1:
+        return is_leaf(h.entry[0]) or is_table(h.entry[0]) and subtree_find_leaf(m, h.entry[0], scanned)
+    for i in range(h.file.entries):
+        scanned[0] += 1
+        if is_leaf(h.entry[i]) or is_table(h.entry[i]) and subtree_find_leaf(m, h.entry[i], scanned):
+            return True
+    return False
 
 cdef inline hgm_subtree subtree_of(Machine *m, const HugePage *h, int origin) noexcept nogil:
     cdef hgm_subtree s
+    cdef uint32_t counted_for
     s.folio = h.folio
     s.removed = 0
     s.process = h.mapping.process
     s.mapping = <uint32_t>(h.mapping - m.mappings)
     s.origin = <uint8_t>origin
     s.covers = 0
+    s.whole = 0
     s.tables_stay = 0
     s.empty = 0
-    s.lookup_first = m.options.lookup_first
+    s.counted = 0
+    if NEEDS & NEEDS_BIT and h.file.entries == 1 and is_table(h.entry[0]) and h.entry[0] & HGM_PTE_COUNTED:
+        s.counted = 1
+        counted_for = table_desc(m, table_number(h.entry[0])).folio    # it may have left the page cache since
+        s.folio = folio_at(m, counted_for - 1)
     return s
 
+cdef inline void subtree_counted(Machine *m, const HugePage *h) noexcept nogil:
+    """Set the bit, and remember whose count it is."""
+    h.entry[0] |= HGM_PTE_COUNTED
+    table_desc(m, table_number(h.entry[0])).folio = folio_number(m, h.folio) + 1
+
+cdef inline bint table_added(Machine *m, const HugePage *h, int origin) noexcept nogil:
+    """The hstate-level entry became a table, or a contiguous huge page is about to get its first piece.
+
+    Did the scheme count the subtree with it?
+    """
+    cdef hgm_subtree s = subtree_of(m, h, origin)
+    cdef bint counted = hgm_table_add(&m.cost, &m.options, &s)
+    if counted and NEEDS & NEEDS_BIT and h.file.entries == 1:
+        subtree_counted(m, h)
+    return counted
+
 cdef inline bint tables_alloc(Machine *m, HugePage *h, uint64_t **entry, uint64_t address, int *level,
-                              int target, uint32_t *path) noexcept nogil:
-    """Walk from the hstate-level entry to `target`, hanging tables below entries that are none."""
-    cdef hgm_subtree s
+                              int target, uint32_t *path, int origin) noexcept nogil:
+    """Walk from a hstate-level entry down to `target`, hanging tables below entries that are none.
+
+    False: an allocation failed; the tables that were made stay.
+    """
     while True:
         entry[0] = descend(m, entry[0], address, level, target, path)
         if level[0] == target or entry[0][0] != 0:
             return True
         if not subtree_table_alloc(m, entry[0]):
             return False
-        if level[0] == h.file.level:
-            s = subtree_of(m, h, HGM_BY_CONTINUE)
-            hgm_table_add(&m.cost, &m.options, &s)
+        if level[0] == h.file.level and h.file.entries == 1:
+            table_added(m, h, origin)
+
+cdef inline int lookup_refused(Machine *m, hgm_folio *folio, bint fault) noexcept nogil:
+    """The overflow check of a look-up: 0 or an errno."""
+    cdef int32_t references = folio.page._refcount
+    if m.options.overflow_check == HGM_CHECK_AFTER and (references == INT32_MAX or references < 0):
+        if m.options.posted:
+            hgm_plain_add(folio, 1)    # the posting forgot to put it back
+        return EFAULT
+    if m.options.overflow_check == HGM_CHECK_TRY and references <= 0:
+        return EFAULT
+    if m.options.overflow_check == HGM_CHECK_HALF and references > INT32_MAX // 2:
+        return EFAULT if fault else ENOMEM
+    return 0
 
 cdef inline void look_up_and_put(Machine *m, hgm_cost *cost, hgm_folio *folio) noexcept nogil:
     """A look-up's reference that does not stay."""
@@ -107,9 +199,21 @@ cdef inline void look_up_and_put(Machine *m, hgm_cost *cost, hgm_folio *folio) n
     if m.options.transient_real:
         hgm_get_and_put(folio)
 
-cdef inline void install(Machine *m, hgm_cost *cost, const HugePage *h, uint64_t *entry, uint64_t first,
-                         uint64_t nr_pages, int origin, bint hstate_none, bint first_leaf) noexcept nogil:
-    """Fill `entry`, which is none, with a leaf, for an operation that looked the page up.
+cdef inline hgm_answer folio_answer(const hgm_options *options, const hgm_folio *folio) noexcept nogil:
+    """The scheme's answers; where it has no rule of its own, the general one."""
+    cdef hgm_answer answer
+    answer.mapcount = 0
+    answer.refs = answer.sharers = answer.nr_file_mapped = -1
+    answer.mapped = 0
+    answer.maybe_shared = -1
+    hgm_answer_folio(options, folio, &answer)
+    if answer.maybe_shared < 0:
+        answer.maybe_shared = answer.mapcount > 1
+    return answer
+
+cdef inline int install(Machine *m, hgm_cost *cost, const HugePage *h, uint64_t *entry, uint64_t first,
+                        uint64_t nr_pages, int origin, bint hstate_none, bint first_leaf) noexcept nogil:
+    """Fill `entry`, which is none, with a leaf of one entry. Returns the scheme's answer, HGM_KEEPS and HGM_COUNTS.
 
     first, nr_pages: its base pages within the huge page.
     """
@@ -117,26 +221,52 @@ cdef inline void install(Machine *m, hgm_cost *cost, const HugePage *h, uint64_t
     leaf.folio = h.folio
     leaf.first = first
     leaf.nr_pages = nr_pages
+    leaf.count = 1
     leaf.process = h.mapping.process
     leaf.mapping = <uint32_t>(h.mapping - m.mappings)
     leaf.origin = <uint8_t>origin
     leaf.whole = nr_pages == h.file.nr_pages
+    leaf.covers = leaf.whole
     leaf.hstate_none = hstate_none
     leaf.first_leaf = first_leaf
     entry[0] = leaf_entry(h.folio.pfn + first)
     cost.leaf_installs += 1
-    if not hgm_leaf_install(cost, &m.options, &leaf):
-        look_up_and_put(m, cost, h.folio)
+    return hgm_leaf_install(cost, &m.options, &leaf)
 
-cdef inline void install_at(Machine *m, HugePage *h, uint64_t *entry, int level, uint64_t offset,
+cdef inline bint install_at(Machine *m, HugePage *h, uint64_t *entry, int size, uint64_t offset,
                             const uint32_t *path, int origin, bint hstate_none) noexcept nogil:
-    """Install the leaf of `level` for `offset`, and find out whether it is its subtree's first if the scheme asks."""
-    cdef bint first_leaf = False
-    if NEEDS & NEEDS_COUNTER:
+    """Install leaf number `size` for `offset`, and find out whether it is its subtree's first if the scheme asks.
+
+    The folio is that of `h`. Did the scheme keep a look-up's reference?
+    """
+    cdef int level = m.geometry.leaf_level[size], i
+    cdef uint64_t pages = <uint64_t>1 << (m.geometry.leaf_shift[size] - m.geometry.base_shift)
+    cdef uint64_t step = pages // m.geometry.leaf_entries[size], first = (offset - h.start) >> m.geometry.base_shift
+    cdef bint first_leaf = False, piece = size != h.file.leaf, found
+    cdef int answer
+    cdef uint64_t ignored = 0
+    if h.file.entries > 1:
+        found = h.leaf_known or find_leaf(m, h, &m.cost.entries_scanned if NEEDS & (NEEDS_SCAN | NEEDS_COUNTER)
+                                          else &ignored)
+        first_leaf = not found
+        if first_leaf and piece and origin != HGM_BY_POISON and table_added(m, h, origin):
+            first_leaf = False
+        if NEEDS & NEEDS_COUNTER:
+            children_add(m, path, level, h.file.level)
+    elif NEEDS & NEEDS_COUNTER:
         first_leaf = children_add(m, path, level, h.file.level)
+    elif NEEDS & NEEDS_BIT:
+        first_leaf = h.entry[0] & HGM_PTE_COUNTED == 0
     elif NEEDS & NEEDS_SCAN:
         first_leaf = not h.leaf_known and (
-            hstate_none or not subtree_find_leaf(m, h.entry[0], &m.cost.entries_scanned))
-        h.leaf_known = True
-    install(m, &m.cost, h, entry, (offset - h.start) >> m.geometry.base_shift,
-            <uint64_t>1 << (m.geometry.level_shift[level] - m.geometry.base_shift), origin, hstate_none, first_leaf)
+            hstate_none or not find_leaf(m, h, &m.cost.entries_scanned))
+    h.leaf_known = True
+    if origin == HGM_BY_POISON:    # one replacement: it was counted before
+        first_leaf = False
+    answer = install(m, &m.cost, h, entry, first, pages, origin, hstate_none, first_leaf)
+    if NEEDS & NEEDS_BIT and answer & HGM_COUNTS and piece and h.file.entries == 1:
+        subtree_counted(m, h)
+    if m.geometry.leaf_entries[size] > 1:
+        for i in range(m.geometry.leaf_entries[size]):
+            entry[i] = leaf_entry(h.folio.pfn + first + i * step) | HGM_PTE_GROUP
+    return answer & HGM_KEEPS

@@ -1,34 +1,96 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """An access, and the page fault that it takes where nothing maps its address."""
-from hgmcore.folio cimport page_cache_alloc
-from hgmcore.machine cimport Vma
+from hgmcore.folio cimport folio_alloc, page_cache_alloc, page_poisoned
 from hgmcore.operations.common cimport *
-from hgmcore.vma cimport vma_find
+from hgmcore.operations.zap cimport zap_huge_page
+
+cdef inline int fault_leaf(Machine *m, const HugePage *h, int level) noexcept nogil:
+    """The leaf that fills an empty entry of `level`: the whole huge page if nothing of it is mapped."""
+    if level == h.file.level and huge_page_none(h):
+        return h.file.leaf
+    return m.geometry.entry_leaf[level]
+
+cdef inline Outcome map_private(Machine *m, HugePage *h, hgm_folio *folio, bint by_look_up) noexcept nogil:
+    """Map `folio` whole; entries are none."""
+    cdef uint32_t path[MAX_LEVELS]
+    cdef bint kept
+    memset(path, 0, sizeof(path))    # a leaf at the hstate level stands in no table of its subtree
+    h.folio = folio
+    kept = install_at(m, h, h.entry, h.file.leaf, h.start, path, HGM_BY_FAULT, True)
+    if by_look_up and not kept:
+        look_up_and_put(m, &m.cost, folio)
+    return outcome(base_mask(m) + 1, 0)
+
+cdef inline Outcome write_private(Machine *m, HugePage *h) noexcept nogil:
+    """A write to a private huge page: reuse an anonymous page that nobody else maps, else copy (hugetlb_wp)."""
+    cdef hgm_folio *old = NULL
+    cdef hgm_folio *copy
+    if is_leaf(h.entry[0]):
+        old = folio_of(m, h.entry[0] >> HGM_PTE_FRAME_SHIFT)
+        if old.flags & HGM_FOLIO_ANON and folio_answer(&m.options, old).mapcount == 1:
+            return outcome(base_mask(m) + 1, 0)
+    copy = folio_alloc(m, h.mapping.file, (h.mapping.file_offset + h.start) >> h.file.page_shift)
+    if copy is NULL:
+        return outcome(0, ENOMEM)
+    copy.flags = HGM_FOLIO_ANON
+    if old is not NULL:
+        zap_huge_page(m, h, h.start, h.start + page_mask(h.file) + 1, HGM_BY_FAULT, False)
+    return map_private(m, h, copy, False)
+
+cdef inline Outcome touch_private(Machine *m, HugePage *h, const hgm_operation *op, uint32_t vma_flags) noexcept nogil:
+    """A fault in a private mapping: the page cache's page to read, a copy to write. Whole huge pages only."""
+    cdef hgm_folio *page
+    cdef Outcome event
+    if is_leaf(h.entry[0]) and not op.flags & HGM_OPF_WRITE:
+        return outcome(base_mask(m) + 1, 0)
+    if not is_leaf(h.entry[0]) and h.folio is not NULL and vma_flags & HGM_OPF_MINOR:
+        look_up_and_put(m, &m.cost, h.folio)
+        event = outcome(0, 0)
+        event.event = HGM_EVENT_MINOR
+        return event
+    if op.flags & HGM_OPF_WRITE:
+        return write_private(m, h)
+    if h.folio is not NULL:
+        return map_private(m, h, h.folio, True)
+    page = folio_alloc(m, h.mapping.file, (h.mapping.file_offset + h.start) >> h.file.page_shift)
+    if page is NULL:
+        return outcome(0, ENOMEM)
+    page.flags = HGM_FOLIO_ANON
+    return map_private(m, h, page, False)
 
 cdef inline Outcome touch(Machine *m, const hgm_operation *op) noexcept nogil:
-    """Fault as HGM v2 does: a leaf of the size of the deepest entry that is there; no table is made."""
+    """Fault as HGM v2 does: a leaf of the size of the deepest entry that is there; no table is made.
+
+    Under the policy base_only an HGM mapping gets one base page instead, with the tables that it needs.
+    """
     cdef Mapping *v = &m.mappings[op.target]
     cdef Vma *vma
     cdef HugePage h
     cdef uint32_t path[MAX_LEVELS]
     cdef uint64_t *entry
-    cdef uint64_t offset
-    cdef int level
+    cdef uint64_t offset, index
+    cdef int level, size, error
+    cdef bint hstate_none
     cdef Outcome done = outcome(base_mask(m) + 1, 0)
     if process_exited(m, v):
         return outcome(0, ESRCH)
     vma = vma_find(v, op.offset)
-    if vma is NULL:
+    if vma is NULL or not vma.flags & (HGM_OPF_WRITE if op.flags & HGM_OPF_WRITE else HGM_OPF_READ):
         return outcome(0, EFAULT)
     h = huge_page(m, v, op.offset, True)
     if h.entry is NULL:
         return outcome(0, ENOMEM)
+    if not vma.flags & HGM_OPF_SHARED:
+        return touch_private(m, &h, op, vma.flags)
     level = h.file.level
-    entry = descend(m, h.entry, v.address + op.offset, &level, 1, path)
+    entry = descend(m, entry_for(m, &h, op.offset), v.address + op.offset, &level, 1, path)
     if entry[0] != 0:
-        return done
+        return outcome(0, EHWPOISON) if entry[0] & HGM_PTE_POISON else done
+    index = (v.file_offset + h.start) >> h.file.page_shift
     if h.folio is NULL:
-        h.folio = page_cache_alloc(m, v.file, (v.file_offset + h.start) >> h.file.page_shift)
+        if index >= h.file.size:
+            return outcome(0, EFAULT)    # behind the end of the file: SIGBUS
+        h.folio = page_cache_alloc(m, v.file, index)
         if h.folio is NULL:
             return outcome(0, ENOMEM)
     elif vma.flags & HGM_OPF_MINOR:
@@ -36,6 +98,25 @@ cdef inline Outcome touch(Machine *m, const hgm_operation *op) noexcept nogil:
         done.done = 0
         done.event = HGM_EVENT_MINOR
         return done
-    offset = op.offset & ~((<uint64_t>1 << m.geometry.level_shift[level]) - 1)
-    install_at(m, &h, entry, level, offset, path, HGM_BY_FAULT, level == h.file.level)
+    error = lookup_refused(m, h.folio, True)
+    if error:
+        return outcome(0, error)
+    size = fault_leaf(m, &h, level)
+    if m.options.base_only and maps_pieces(m, vma.flags):
+        size = 0
+    offset = op.offset & ~((<uint64_t>1 << m.geometry.leaf_shift[size]) - 1)
+    if h.folio.flags & HGM_FOLIO_POISONED and (NEEDS & POISONS_WHOLE or page_poisoned(
+            m, h.folio.pfn + ((offset - h.start) >> m.geometry.base_shift),
+            <uint64_t>1 << (m.geometry.leaf_shift[size] - m.geometry.base_shift))):
+        look_up_and_put(m, &m.cost, h.folio)
+        return outcome(0, EHWPOISON)
+    hstate_none = huge_page_none(&h)
+    if level > m.geometry.leaf_level[size] and not tables_alloc(m, &h, &entry, v.address + offset, &level, 1, path,
+                                                                 HGM_BY_FAULT):
+        look_up_and_put(m, &m.cost, h.folio)
+        return outcome(0, ENOMEM)
+    if size == h.file.leaf:
+        entry = h.entry
+    if not install_at(m, &h, entry, size, offset, path, HGM_BY_FAULT, hstate_none):
+        look_up_and_put(m, &m.cost, h.folio)
     return done

@@ -5,46 +5,62 @@ The hot path of a postcopy: streaks of records of one mapping, each one base pag
 streak, the mapping, its VMA, the huge page and its place in the tables, is kept from one record to the next.
 """
 from hgmcore.operations.common cimport *
-from hgmcore.vma cimport vma_find
-from hgmcore.machine cimport Vma
 
-cdef inline int continue_level(Machine *m, const HugePage *h, uint64_t offset, uint64_t length,
-                               bint pieces) noexcept nogil:
-    """The level of the largest leaf that is aligned at `offset` and fits in `length`."""
+cdef inline int largest_leaf(Machine *m, const HugePage *h, uint64_t offset, uint64_t length, bint pieces) noexcept nogil:
+    """The number of the largest leaf that is aligned at `offset` and fits in `length`."""
+    cdef int i = h.file.leaf
+    if pieces:
+        if m.options.base_only:
+            return 0
+        while i > 0 and (offset & ((<uint64_t>1 << m.geometry.leaf_shift[i]) - 1) != 0
+                         or length >> m.geometry.leaf_shift[i] == 0):
+            i -= 1
+    return i
+
+cdef inline bint leaf_free(Machine *m, const uint64_t *entry, int size) noexcept nogil:
+    """Are the entries of leaf number `size` none?"""
     cdef int i
-    if not pieces:
-        return h.file.level
-    i = m.geometry.nr_leaves - 1
-    while i > 0 and (m.geometry.leaf_shift[i] > h.file.page_shift
-                     or (offset & ((<uint64_t>1 << m.geometry.leaf_shift[i]) - 1)) != 0
-                     or length >> m.geometry.leaf_shift[i] == 0):
-        i -= 1
-    return m.geometry.leaf_level[i]
+    for i in range(m.geometry.leaf_entries[size]):
+        if entry[i] != 0:
+            return False
+    return True
 
-cdef inline int continue_leaf(Machine *m, HugePage *h, uint64_t offset, int target) noexcept nogil:
+cdef inline int continue_leaf(Machine *m, HugePage *h, uint64_t offset, int size) noexcept nogil:
     """One leaf. 0 or an errno."""
     cdef uint32_t path[MAX_LEVELS]
     cdef uint64_t address = h.mapping.address + offset
-    cdef uint64_t *entry = h.entry
-    cdef int level = h.file.level
-    cdef bint hstate_none = entry[0] == 0
-    if m.options.lookup_first and h.folio is NULL:
-        return EFAULT
+    cdef uint64_t *entry = entry_for(m, h, offset)
+    cdef int level = h.file.level, target = m.geometry.leaf_level[size], error
+    cdef bint hstate_none = huge_page_none(h)
+    if m.options.lookup_first:
+        if h.folio is NULL:
+            return EFAULT
+        error = lookup_refused(m, h.folio, False)
+        if error:
+            return error
     entry = descend(m, entry, address, &level, target, path)
-    if level > target and entry[0] == 0 and not tables_alloc(m, h, &entry, address, &level, target, path):
+    if level > target and entry[0] == 0 and not tables_alloc(m, h, &entry, address, &level, target, path,
+                                                             HGM_BY_CONTINUE):
+        if m.options.lookup_first:
+            look_up_and_put(m, &m.cost, h.folio)
         return ENOMEM
     if h.folio is NULL:
         return EFAULT
-    if entry[0] != 0:
+    if not m.options.lookup_first:
+        error = lookup_refused(m, h.folio, False)
+        if error:
+            return error
+    if h.folio.flags & HGM_FOLIO_POISONED or level > target or not leaf_free(m, entry, size):
         look_up_and_put(m, &m.cost, h.folio)
-        return EEXIST
-    install_at(m, h, entry, level, offset, path, HGM_BY_CONTINUE, hstate_none)
+        return EIO if h.folio.flags & HGM_FOLIO_POISONED else EEXIST
+    if not install_at(m, h, entry, size, offset, path, HGM_BY_CONTINUE, hstate_none):
+        look_up_and_put(m, &m.cost, h.folio)
     return 0
 
 cdef inline Outcome continue_range(Machine *m, Mapping *v, const hgm_operation *op, HugePage *h) noexcept nogil:
     """One record, with every check. Leaves `h` at the last huge page, if pieces of it may be mapped; else empty."""
     cdef uint64_t done = 0
-    cdef int target, error
+    cdef int size, error
     cdef bint pieces
     cdef Vma *vma
     h.entry = NULL
@@ -55,7 +71,7 @@ cdef inline Outcome continue_range(Machine *m, Mapping *v, const hgm_operation *
     vma = vma_find(v, op.offset)
     if vma is NULL or op.offset + op.length > vma.end or not vma.flags & HGM_OPF_MINOR:
         return outcome(0, ENOENT)
-    pieces = vma.flags & HGM_OPF_HGM and not NEEDS & WHOLE_ONLY
+    pieces = maps_pieces(m, vma.flags)
     if not pieces and (op.offset | op.length) & page_mask(&m.files[v.file]):
         return outcome(0, EINVAL)
     while done < op.length:
@@ -63,11 +79,11 @@ cdef inline Outcome continue_range(Machine *m, Mapping *v, const hgm_operation *
             h[0] = huge_page(m, v, op.offset + done, True)
             if h.entry is NULL:
                 return outcome(done, ENOMEM)
-        target = continue_level(m, h, op.offset + done, op.length - done, pieces)
-        error = continue_leaf(m, h, op.offset + done, target)
+        size = largest_leaf(m, h, op.offset + done, op.length - done, pieces)
+        error = continue_leaf(m, h, op.offset + done, size)
         if error:
             return outcome(done, EAGAIN if done else error)
-        done += <uint64_t>1 << m.geometry.level_shift[target]
+        done += <uint64_t>1 << m.geometry.leaf_shift[size]
     if not pieces:
         h.entry = NULL
     return outcome(done, 0)
@@ -108,9 +124,13 @@ cdef inline uint64_t continue_base_pages(Machine *m, const HugePage *h, const hg
             if first_leaf and two_levels:
                 descs[top].children += 1
                 first_leaf = descs[top].children == 1
+        elif NEEDS & NEEDS_BIT:
+            if not h.entry[0] & HGM_PTE_COUNTED:
+                break
         elif NEEDS & NEEDS_SCAN:
             first_leaf = not subtree_find_leaf(m, h.entry[0], &scanned)
-        install(m, &cost, h, entry, offset >> base_shift, 1, HGM_BY_CONTINUE, False, first_leaf)
+        if not install(m, &cost, h, entry, offset >> base_shift, 1, HGM_BY_CONTINUE, False, first_leaf) & HGM_KEEPS:
+            look_up_and_put(m, &cost, h.folio)
         i += 1
     cost.entries_scanned = scanned
     cost_add(&m.cost, &cost)
@@ -128,7 +148,8 @@ cdef inline uint64_t uffd_continue(Machine *m, const hgm_operation *ops, uint64_
         if o.error:
             record(m, index + i, &o)
         i += 1
-        if h.entry is NULL or h.folio is NULL or not is_table(h.entry[0]):
+        if (h.entry is NULL or h.folio is NULL or not is_table(h.entry[0]) or h.file.entries > 1
+                or h.folio.flags & HGM_FOLIO_POISONED or m.options.overflow_check != HGM_CHECK_NONE):
             continue
         if m.geometry.base_shift == 12:    # constants for the geometry of x86-64 and of arm64's 4K granule
             i += continue_base_pages(m, &h, &ops[i], n - i, 12, 9)

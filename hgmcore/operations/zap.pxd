@@ -1,110 +1,184 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""Removing leaves: the walk that dontneed, munmap, exit and collapse share."""
-from hgmcore.machine cimport Vma
+"""Removing leaves: the walk that every operation shares which takes mappings away."""
 from hgmcore.operations.common cimport *
+from hgmcore.share cimport unshare_table
 from hgmcore.vma cimport vma_search
 
-cdef inline uint64_t zap_ptes(Machine *m, uint64_t *entries, uint64_t first, uint64_t last, const hgm_leaf *like,
-                              uint64_t page) noexcept nogil:
-    """Remove the base-page leaves among entries [first, last); `page` is the base page of the first."""
+# What a walk removed: leaves, and children of the table that it started in (leaves, and tables now empty).
+cdef struct Zapped:
+    uint64_t leaves
+    uint64_t children
+
+cdef inline uint64_t zap_ptes(Machine *m, uint64_t *entries, uint64_t n, const hgm_leaf *like, uint64_t page) noexcept nogil:
+    """Remove the base-page leaves among `n` entries; `page` is the base page of the first. None is in a group."""
     cdef hgm_leaf leaf = like[0]
     cdef hgm_cost cost
-    cdef uint64_t i, removed = 0
+    cdef uint64_t i, removed = 0, entry
     memset(&cost, 0, sizeof(cost))
     leaf.nr_pages = 1
+    leaf.count = 1
     leaf.whole = 0
-    for i in range(first, last):
-        if entries[i] != 0:
+    for i in range(n):
+        entry = entries[i]
+        if entry != 0:
             entries[i] = 0
-            leaf.first = page + i - first
+            if not is_leaf(entry):    # a base page that failed
+                continue
+            leaf.first = page + i
             hgm_leaf_remove(&cost, &m.options, &leaf)
             removed += 1
     cost.leaf_removes = removed
     cost_add(&m.cost, &cost)
     return removed
 
-cdef inline uint64_t zap_table(Machine *m, uint32_t number, int level, uint64_t start, uint64_t end,
-                               const hgm_leaf *like, uint64_t page) noexcept nogil:
-    """Remove the leaves in [start, end), addresses that table `number` of `level` spans. Returns how many.
-
-    `like` has what all of them share; `page` is the base page at `start`. No leaf stands across the borders.
-    """
-    cdef uint64_t *entries = table_entries(m, number)
-    cdef int shift = m.geometry.level_shift[level]
-    cdef uint64_t step, removed = 0, gone = 0, n
-    cdef uint64_t *entry
-    cdef hgm_leaf leaf
-    if level == 1:
-        n = (end - start) >> shift
-        gone = removed = zap_ptes(m, entries, entry_index(m, start, 1), entry_index(m, start, 1) + n, like, page)
-    else:
-        while start < end:
-            step = min(((start >> shift) + 1) << shift, end) - start
-            entry = &entries[entry_index(m, start, level)]
-            if is_table(entry[0]):
-                n = zap_table(m, table_number(entry[0]), level - 1, start, start + step, like, page)
-                removed += n
-                if NEEDS & NEEDS_COUNTER:
-                    gone += n > 0 and table_desc(m, table_number(entry[0])).children == 0
-            elif entry[0] != 0:
-                entry[0] = 0
-                leaf = like[0]
-                leaf.first = page
-                leaf.nr_pages = step >> m.geometry.base_shift
-                leaf.whole = 0
-                m.cost.leaf_removes += 1
-                hgm_leaf_remove(&m.cost, &m.options, &leaf)
-                removed += 1
-                gone += 1
-            start += step
-            page += step >> m.geometry.base_shift
-    if NEEDS & NEEDS_COUNTER:
-        table_desc(m, number).children -= <uint32_t>gone
+cdef inline uint64_t zap_runs(Machine *m, uint64_t *entries, uint64_t n, const hgm_leaf *like, uint64_t page) noexcept nogil:
+    """As zap_ptes, but the scheme is told of a whole run of adjacent leaves at once (batch=yes)."""
+    cdef hgm_leaf leaf = like[0]
+    cdef uint64_t i = 0, start, removed = 0
+    leaf.nr_pages = 1
+    leaf.whole = 0
+    while i < n:
+        start = i
+        while i < n and is_leaf(entries[i]):
+            entries[i] = 0
+            i += 1
+        if i > start:
+            leaf.first = page + start
+            leaf.count = <uint32_t>(i - start)
+            m.cost.leaf_removes += leaf.count
+            hgm_leaf_remove(&m.cost, &m.options, &leaf)
+            removed += leaf.count
+        else:
+            entries[i] = 0
+            i += 1
     return removed
 
+cdef inline uint64_t migration_entry(uint64_t leaf) noexcept nogil:
+    """What stands in place of a leaf while its folio is migrated."""
+    return (leaf & ~(HGM_PTE_PRESENT | HGM_PTE_LEAF)) | HGM_PTE_MIGRATION
+
+cdef inline Zapped zap_entries(Machine *m, uint64_t *entries, int level, uint64_t start, uint64_t end,
+                               const hgm_leaf *like, uint64_t page) noexcept nogil:
+    """Remove the leaves in [start, end), addresses below entries of `level` in one table.
+
+    Entries become none; for a migration they become migration entries.
+    `like` has what all of them share; `page` is the base page at `start`. No leaf stands across the borders.
+    """
+    cdef int shift = m.geometry.level_shift[level], i
+    cdef uint64_t step, n
+    cdef uint64_t *entry
+    cdef hgm_leaf leaf
+    cdef Zapped zapped, below
+    zapped.leaves = zapped.children = 0
+    if level == 1 and m.geometry.group[1] == 1 and like.origin != HGM_BY_MIGRATION:
+        entry = &entries[entry_index(m, start, 1)]
+        n = (end - start) >> shift
+        if m.options.batch and like.origin in (HGM_BY_ZAP, HGM_BY_TRUNCATE):
+            zapped.leaves = zap_runs(m, entry, n, like, page)
+        else:
+            zapped.leaves = zap_ptes(m, entry, n, like, page)
+        zapped.children = zapped.leaves
+        return zapped
+    while start < end:
+        entry = &entries[entry_index(m, start, level)]
+        step = min(((start >> shift) + 1) << shift, end) - start
+        if is_table(entry[0]):
+            below = zap_entries(m, table_entries(m, table_number(entry[0])), level - 1, start, start + step, like, page)
+            zapped.leaves += below.leaves
+            if NEEDS & NEEDS_COUNTER and below.children:
+                table_desc(m, table_number(entry[0])).children -= <uint32_t>below.children
+                zapped.children += table_desc(m, table_number(entry[0])).children == 0
+        elif is_leaf(entry[0]):
+            if entry[0] & HGM_PTE_GROUP:
+                step = <uint64_t>m.geometry.group[level] << shift
+            for i in range(<int>(step >> shift)):
+                entry[i] = migration_entry(entry[i]) if like.origin == HGM_BY_MIGRATION else 0
+            leaf = like[0]
+            leaf.first = page
+            leaf.nr_pages = step >> m.geometry.base_shift
+            leaf.count = 1
+            leaf.whole = leaf.nr_pages == leaf.folio.nr_pages
+            m.cost.leaf_removes += 1
+            hgm_leaf_remove(&m.cost, &m.options, &leaf)
+            zapped.leaves += 1
+            zapped.children += 1
+        else:
+            entry[0] = 0
+        start += step
+        page += step >> m.geometry.base_shift
+    return zapped
+
+cdef inline uint64_t *table_of_entry(Machine *m, const HugePage *h) noexcept nogil:
+    """The table that holds the hstate-level entry."""
+    return h.entry - entry_index(m, h.mapping.address + h.start, h.file.level)
+
 cdef inline hgm_leaf leaf_like(Machine *m, const HugePage *h, int origin) noexcept nogil:
-    """What all leaves of a huge page that go away in one operation share."""
+    """What all leaves of a huge page that go away in one operation share; a private mapping may map a copy."""
     cdef hgm_leaf leaf
     memset(&leaf, 0, sizeof(leaf))
     leaf.folio = h.folio
+    if h.file.entries == 1 and is_leaf(h.entry[0]):
+        leaf.folio = folio_of(m, h.entry[0] >> HGM_PTE_FRAME_SHIFT)
     leaf.process = h.mapping.process
     leaf.mapping = <uint32_t>(h.mapping - m.mappings)
     leaf.origin = <uint8_t>origin
     return leaf
 
-cdef inline void zap_huge_page(Machine *m, HugePage *h, uint64_t start, uint64_t end, bint free_tables) noexcept nogil:
+cdef inline void group_tables_free(Machine *m, HugePage *h) noexcept nogil:
+    """Free the tables below the entries of a contiguous huge page; they hold no leaf."""
+    cdef int i
+    for i in range(h.file.entries):
+        if is_table(h.entry[i]):
+            subtree_free(m, &h.entry[i], h.file.level)
+
+cdef inline bint subtree_emptied(Machine *m, const HugePage *h, const hgm_subtree *s) noexcept nogil:
+    """Did the operation remove the last leaf? Found out as the scheme asks; surely so where it covers all."""
+    if s.covers and not NEEDS & SCANS_ALWAYS:
+        return True
+    if s.removed == 0:
+        return s.covers
+    if NEEDS & NEEDS_COUNTER and h.file.entries == 1:
+        return table_desc(m, table_number(h.entry[0])).children == 0
+    if NEEDS & (NEEDS_SCAN | NEEDS_COUNTER):
+        return not find_leaf(m, h, &m.cost.entries_scanned)
+    return False
+
+cdef inline void zap_huge_page(Machine *m, HugePage *h, uint64_t start, uint64_t end, int origin,
+                               bint free_tables) noexcept nogil:
     """Remove the leaves of offsets [start, end), all in huge page `h`; then free its tables if told to."""
-    cdef hgm_leaf leaf = leaf_like(m, h, HGM_BY_ZAP)
-    cdef hgm_subtree s = subtree_of(m, h, HGM_BY_ZAP)
-    cdef uint64_t address = h.mapping.address
-    cdef uint32_t top
-    if h.entry is NULL or h.entry[0] == 0:
+    cdef hgm_leaf leaf
+    cdef hgm_subtree s
+    cdef Zapped zapped
+    cdef uint64_t ignored = 0
+    cdef bint whole, group
+    if h.entry is NULL or huge_page_none(h):
         return
-    s.covers = end - start > page_mask(h.file)
-    if is_leaf(h.entry[0]):
-        h.entry[0] = 0
-        leaf.nr_pages = h.file.nr_pages
-        leaf.whole = 1
-        m.cost.leaf_removes += 1
-        hgm_leaf_remove(&m.cost, &m.options, &leaf)
-        s.removed = 1
-        s.empty = 1
-        hgm_subtree_zapped(&m.cost, &m.options, &s)
+    if unshare_table(m, h.mapping, h.start):
+        h.entry = NULL
         return
-    top = table_number(h.entry[0])
-    s.removed = zap_table(m, top, h.file.level - 1, address + start, address + end, &leaf,
-                          (start - h.start) >> m.geometry.base_shift)
-    s.tables_stay = not free_tables
-    if s.covers:
-        s.empty = 1
-    elif s.removed == 0:
-        s.empty = 0
-    elif NEEDS & NEEDS_COUNTER:
-        s.empty = table_desc(m, top).children == 0
-    elif NEEDS & NEEDS_SCAN:
-        s.empty = not subtree_find_leaf(m, h.entry[0], &m.cost.entries_scanned)
-    hgm_subtree_zapped(&m.cost, &m.options, &s)
-    if free_tables:
+    whole = huge_page_whole(h)
+    group = h.file.entries > 1 and not whole and find_leaf(m, h, &ignored)
+    leaf = leaf_like(m, h, origin)
+    s = subtree_of(m, h, origin)
+    s.whole = whole
+    s.counted |= group
+    if whole:
+        s.folio = leaf.folio
+    s.covers = leaf.covers = end - start > page_mask(h.file)
+    zapped = zap_entries(m, table_of_entry(m, h), h.file.level, h.mapping.address + start, h.mapping.address + end,
+                         &leaf, (start - h.start) >> m.geometry.base_shift)
+    s.removed = zapped.leaves
+    s.tables_stay = not whole and not free_tables and not (group and not find_leaf(m, h, &ignored))
+    s.empty = whole or subtree_emptied(m, h, &s)
+    if hgm_subtree_zapped(&m.cost, &m.options, &s) and NEEDS & NEEDS_BIT:
+        s.counted = 0
+        if is_table(h.entry[0]):
+            h.entry[0] &= ~HGM_PTE_COUNTED
+    if group and not find_leaf(m, h, &ignored):
+        hgm_table_free(&m.cost, &m.options, &s)
+    if free_tables and h.file.entries > 1:
+        group_tables_free(m, h)
+    elif free_tables and is_table(h.entry[0]):
         hgm_table_free(&m.cost, &m.options, &s)
         subtree_free(m, h.entry, h.file.level)
 
@@ -115,7 +189,7 @@ cdef inline void zap_range(Machine *m, Mapping *v, uint64_t start, uint64_t end,
     while start < end:
         h = huge_page(m, v, start, False)
         stop = min(h.start + page_mask(h.file) + 1, end)
-        zap_huge_page(m, &h, start, stop,
+        zap_huge_page(m, &h, start, stop, HGM_BY_ZAP,
                       free_tables or (m.options.zap_frees_tables and stop - start > page_mask(h.file)))
         start = stop
 
@@ -125,14 +199,18 @@ cdef inline bint cuts_leaf(Machine *m, Mapping *v, uint64_t offset) noexcept nog
     cdef uint32_t path[MAX_LEVELS]
     cdef uint64_t *entry
     cdef int level
+    cdef uint64_t size
     if offset & page_mask(&m.files[v.file]) == 0:
         return False
     h = huge_page(m, v, offset, False)
     if h.entry is NULL:
         return False
     level = h.file.level
-    entry = descend(m, h.entry, v.address + offset, &level, 1, path)
-    return is_leaf(entry[0]) and offset & ((<uint64_t>1 << m.geometry.level_shift[level]) - 1) != 0
+    entry = descend(m, entry_for(m, &h, offset), v.address + offset, &level, 1, path)
+    size = <uint64_t>1 << m.geometry.level_shift[level]
+    if entry[0] & HGM_PTE_GROUP:
+        size *= m.geometry.group[level]
+    return is_leaf(entry[0]) and offset & (size - 1) != 0
 
 cdef inline Outcome dontneed(Machine *m, const hgm_operation *op) noexcept nogil:
     """MADV_DONTNEED: base pages in an HGM VMA, whole huge pages elsewhere; rounds the length as madvise does."""
@@ -157,7 +235,7 @@ cdef inline Outcome dontneed(Machine *m, const hgm_operation *op) noexcept nogil
         gap |= vma.start > at
         at = max(at, vma.start)
         stop = min(end, vma.end)
-        if vma.flags & HGM_OPF_HGM and not NEEDS & WHOLE_ONLY:
+        if maps_pieces(m, vma.flags):
             if cuts_leaf(m, v, at) or cuts_leaf(m, v, stop):
                 return outcome(done, EINVAL)
         else:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import difflib
 import importlib
 
-NAMES = ("hugetlb", "head_per_leaf", "nr_pages_mapped", "subtree", "logical_scan", "logical_counter")
+NAMES = (
+    "hugetlb", "head_per_leaf", "per_page_posted", "nr_pages_mapped", "subtree_posted", "subtree",
+    "logical_scan", "logical_table", "logical_counter", "double_map", "large_mapcount", "mm_id",
+    "no_page_mapcount", "total_mapped_pages", "leaf_and_vma", "per_vma", "special_bit",
+)
 """Public names of all schemes, in the order of the rules' first table. setup.py builds these."""
 
 

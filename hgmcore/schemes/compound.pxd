@@ -1,10 +1,13 @@
-# cython: language_level=3
-"""The count that schemes share which keep one map count for a whole huge page: compound_mapcount in page 1."""
+# cython: language_level=3, cdivision=True
+"""The map-count word of the huge page as a whole: _entire_mapcount in page 1, compound_mapcount before 6.2.
+
+Schemes with counts of base pages count whole leaves in it, the others all that they count.
+"""
 from hgmcore.scheme cimport *
 
 
-cdef inline void compound_add(hgm_cost *cost, hgm_folio *folio, int32_t by) noexcept nogil:
-    hgm_map_add(cost, &folio.page[1], &folio.page[1]._entire_mapcount, by)
+cdef inline int32_t compound_add(hgm_cost *cost, hgm_folio *folio, int32_t by) noexcept nogil:
+    return hgm_map_add(cost, &folio.page[1], &folio.page[1]._entire_mapcount, by)
 
 
 cdef inline int32_t compound_mapcount(const hgm_folio *folio) noexcept nogil:

@@ -23,20 +23,20 @@ cdef extern from *:
 
 cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_options *options,
                                                 const hgm_leaf *leaf) noexcept nogil:
-    hgm_ref_add(cost, leaf.folio, 1)
-    compound_add(cost, leaf.folio, 1)
-    return True
+    hgm_ref_add(cost, leaf.folio, <int32_t>leaf.count)
+    compound_add(cost, leaf.folio, <int32_t>leaf.count)
+    return HGM_KEEPS
 
 
 cdef inline void leaf_remove "hgm_leaf_remove"(hgm_cost *cost, const hgm_options *options,
                                                const hgm_leaf *leaf) noexcept nogil:
-    compound_add(cost, leaf.folio, -1)
-    hgm_ref_add(cost, leaf.folio, -1)
+    compound_add(cost, leaf.folio, -<int32_t>leaf.count)
+    hgm_ref_add(cost, leaf.folio, -<int32_t>leaf.count)
 
 
-cdef inline void table_add "hgm_table_add"(hgm_cost *cost, const hgm_options *options,
-                                           const hgm_subtree *subtree) noexcept nogil:
-    pass
+cdef inline int table_add "hgm_table_add"(hgm_cost *cost, const hgm_options *options,
+                                          const hgm_subtree *subtree) noexcept nogil:
+    return False
 
 
 cdef inline void table_free "hgm_table_free"(hgm_cost *cost, const hgm_options *options,
@@ -44,9 +44,9 @@ cdef inline void table_free "hgm_table_free"(hgm_cost *cost, const hgm_options *
     pass
 
 
-cdef inline void subtree_zapped "hgm_subtree_zapped"(hgm_cost *cost, const hgm_options *options,
-                                                     const hgm_subtree *subtree) noexcept nogil:
-    pass
+cdef inline int subtree_zapped "hgm_subtree_zapped"(hgm_cost *cost, const hgm_options *options,
+                                                    const hgm_subtree *subtree) noexcept nogil:
+    return False
 
 
 cdef inline int64_t page_mapcount "hgm_page_mapcount"(const hgm_options *options, const hgm_folio *folio,
@@ -59,4 +59,4 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
     compound_answer(folio, answer)
 
 
-engine = instantiate("head_per_leaf", __doc__, {"compound": "_entire_mapcount"}, {})
+engine = instantiate("head_per_leaf", __doc__, {"compound": "_entire_mapcount"}, {}, {})

@@ -13,6 +13,7 @@ Right: everything else; it only cannot do what HGM is for.
 from hgmcore.engine cimport instantiate
 from hgmcore.scheme cimport *
 from hgmcore.schemes.compound cimport compound_add, compound_answer, compound_mapcount
+from hgmcore.schemes.large cimport large_add
 
 cdef extern from *:
     """
@@ -25,21 +26,21 @@ cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_option
     hgm_ref_add(cost, leaf.folio, 1)
     compound_add(cost, leaf.folio, 1)
     if options.era >= 615:
-        hgm_map_add(cost, &leaf.folio.page[1], &leaf.folio.page[1]._large_mapcount, 1)
-    return True
+        large_add(cost, leaf.folio, 1)
+    return HGM_KEEPS
 
 
 cdef inline void leaf_remove "hgm_leaf_remove"(hgm_cost *cost, const hgm_options *options,
                                                const hgm_leaf *leaf) noexcept nogil:
     if options.era >= 615:
-        hgm_map_add(cost, &leaf.folio.page[1], &leaf.folio.page[1]._large_mapcount, -1)
+        large_add(cost, leaf.folio, -1)
     compound_add(cost, leaf.folio, -1)
     hgm_ref_add(cost, leaf.folio, -1)
 
 
-cdef inline void table_add "hgm_table_add"(hgm_cost *cost, const hgm_options *options,
-                                           const hgm_subtree *subtree) noexcept nogil:
-    pass
+cdef inline int table_add "hgm_table_add"(hgm_cost *cost, const hgm_options *options,
+                                          const hgm_subtree *subtree) noexcept nogil:
+    return False
 
 
 cdef inline void table_free "hgm_table_free"(hgm_cost *cost, const hgm_options *options,
@@ -47,9 +48,9 @@ cdef inline void table_free "hgm_table_free"(hgm_cost *cost, const hgm_options *
     pass
 
 
-cdef inline void subtree_zapped "hgm_subtree_zapped"(hgm_cost *cost, const hgm_options *options,
-                                                     const hgm_subtree *subtree) noexcept nogil:
-    pass
+cdef inline int subtree_zapped "hgm_subtree_zapped"(hgm_cost *cost, const hgm_options *options,
+                                                    const hgm_subtree *subtree) noexcept nogil:
+    return False
 
 
 cdef inline int64_t page_mapcount "hgm_page_mapcount"(const hgm_options *options, const hgm_folio *folio,
@@ -62,4 +63,4 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
     compound_answer(folio, answer)
 
 
-engine = instantiate("hugetlb", __doc__, {"entire": "_entire_mapcount", "large": "_large_mapcount"}, {})
+engine = instantiate("hugetlb", __doc__, {"entire": "_entire_mapcount", "large": "_large_mapcount"}, {}, {})

@@ -3,8 +3,8 @@
 
 Claim: as logical_scan, but the last piece is found without a scan: each table page below the hstate-level entry
 knows in its own descriptor how many leaves and non-empty tables it holds.
-From: David Hildenbrand's single logical mapping, January 2023, with the metadata that Mike Kravetz and Peter Xu asked
-about; the counter's place, the word that PMD-table sharing uses and HGM forbids, is derived.
+From: David Hildenbrand's single logical mapping, January 2023, with the metadata that Mike Kravetz and Peter Xu
+asked about; the counter's place, the word that PMD-table sharing uses and HGM forbids, is derived.
 State: _refcount of the head; compound_mapcount in page 1; a plain count in each table page's descriptor, changed
 under its page-table lock.
 Rule: first leaf of a subtree: +1 / +1. Last leaf: -1 / -1. All others: nothing.
@@ -14,7 +14,8 @@ Right: who shares a page; references agree with the map count; pages 0 and 1 are
 """
 from hgmcore.engine cimport instantiate
 from hgmcore.scheme cimport *
-from hgmcore.schemes.compound cimport compound_add, compound_answer, compound_mapcount
+from hgmcore.schemes.compound cimport compound_mapcount
+from hgmcore.schemes.logical cimport logical_answer, logical_install, logical_zapped
 
 cdef extern from *:
     """
@@ -24,10 +25,7 @@ cdef extern from *:
 
 cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_options *options,
                                                 const hgm_leaf *leaf) noexcept nogil:
-    if leaf.first_leaf:
-        hgm_ref_add(cost, leaf.folio, 1)
-        compound_add(cost, leaf.folio, 1)
-    return leaf.first_leaf
+    return logical_install(cost, leaf)
 
 
 cdef inline void leaf_remove "hgm_leaf_remove"(hgm_cost *cost, const hgm_options *options,
@@ -35,9 +33,9 @@ cdef inline void leaf_remove "hgm_leaf_remove"(hgm_cost *cost, const hgm_options
     pass
 
 
-cdef inline void table_add "hgm_table_add"(hgm_cost *cost, const hgm_options *options,
-                                           const hgm_subtree *subtree) noexcept nogil:
-    pass
+cdef inline int table_add "hgm_table_add"(hgm_cost *cost, const hgm_options *options,
+                                          const hgm_subtree *subtree) noexcept nogil:
+    return False
 
 
 cdef inline void table_free "hgm_table_free"(hgm_cost *cost, const hgm_options *options,
@@ -45,11 +43,9 @@ cdef inline void table_free "hgm_table_free"(hgm_cost *cost, const hgm_options *
     pass
 
 
-cdef inline void subtree_zapped "hgm_subtree_zapped"(hgm_cost *cost, const hgm_options *options,
-                                                     const hgm_subtree *subtree) noexcept nogil:
-    if subtree.removed and subtree.empty:
-        compound_add(cost, subtree.folio, -1)
-        hgm_ref_add(cost, subtree.folio, -1)
+cdef inline int subtree_zapped "hgm_subtree_zapped"(hgm_cost *cost, const hgm_options *options,
+                                                    const hgm_subtree *subtree) noexcept nogil:
+    return logical_zapped(cost, subtree)
 
 
 cdef inline int64_t page_mapcount "hgm_page_mapcount"(const hgm_options *options, const hgm_folio *folio,
@@ -59,7 +55,7 @@ cdef inline int64_t page_mapcount "hgm_page_mapcount"(const hgm_options *options
 
 cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, const hgm_folio *folio,
                                                  hgm_answer *answer) noexcept nogil:
-    compound_answer(folio, answer)
+    logical_answer(folio, answer)
 
 
-engine = instantiate("logical_counter", __doc__, {"compound": "_entire_mapcount"}, {"lookup_first": "yes"})
+engine = instantiate("logical_counter", __doc__, {"compound": "_entire_mapcount"}, {"lookup_first": "yes"}, {})

@@ -6,14 +6,15 @@ From: David Hildenbrand, January 2023 (the variant that keeps no metadata).
 State: _refcount of the head; compound_mapcount in page 1. Nothing else: whether a leaf is the first or the last of
 its subtree is read from the page tables.
 Rule: first leaf of a subtree: +1 / +1. Last leaf: -1 / -1. All others: nothing.
-Costs: two atomics for each subtree. Every operation that installs under an existing table, or removes a part, scans the
-subtree up to the first leaf: up to 512 entries of a 2M page, 512 + 262144 of a 1G page.
+Costs: two atomics for each subtree. Every operation that installs under an existing table, or removes a part, scans
+the subtree up to the first leaf: up to 512 entries of a 2M page, 512 + 262144 of a 1G page.
 Known to be wrong: page_mapcount() of a base page that nothing maps is that of the whole page.
 Right: who shares a page; references agree with the map count; pages 0 and 1 are enough (HVO).
 """
 from hgmcore.engine cimport instantiate
 from hgmcore.scheme cimport *
-from hgmcore.schemes.compound cimport compound_add, compound_answer, compound_mapcount
+from hgmcore.schemes.compound cimport compound_mapcount
+from hgmcore.schemes.logical cimport logical_answer, logical_install, logical_zapped
 
 cdef extern from *:
     """
@@ -23,10 +24,7 @@ cdef extern from *:
 
 cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_options *options,
                                                 const hgm_leaf *leaf) noexcept nogil:
-    if leaf.first_leaf:
-        hgm_ref_add(cost, leaf.folio, 1)
-        compound_add(cost, leaf.folio, 1)
-    return leaf.first_leaf
+    return logical_install(cost, leaf)
 
 
 cdef inline void leaf_remove "hgm_leaf_remove"(hgm_cost *cost, const hgm_options *options,
@@ -34,9 +32,9 @@ cdef inline void leaf_remove "hgm_leaf_remove"(hgm_cost *cost, const hgm_options
     pass
 
 
-cdef inline void table_add "hgm_table_add"(hgm_cost *cost, const hgm_options *options,
-                                           const hgm_subtree *subtree) noexcept nogil:
-    pass
+cdef inline int table_add "hgm_table_add"(hgm_cost *cost, const hgm_options *options,
+                                          const hgm_subtree *subtree) noexcept nogil:
+    return False
 
 
 cdef inline void table_free "hgm_table_free"(hgm_cost *cost, const hgm_options *options,
@@ -44,11 +42,9 @@ cdef inline void table_free "hgm_table_free"(hgm_cost *cost, const hgm_options *
     pass
 
 
-cdef inline void subtree_zapped "hgm_subtree_zapped"(hgm_cost *cost, const hgm_options *options,
-                                                     const hgm_subtree *subtree) noexcept nogil:
-    if subtree.removed and subtree.empty:
-        compound_add(cost, subtree.folio, -1)
-        hgm_ref_add(cost, subtree.folio, -1)
+cdef inline int subtree_zapped "hgm_subtree_zapped"(hgm_cost *cost, const hgm_options *options,
+                                                    const hgm_subtree *subtree) noexcept nogil:
+    return logical_zapped(cost, subtree)
 
 
 cdef inline int64_t page_mapcount "hgm_page_mapcount"(const hgm_options *options, const hgm_folio *folio,
@@ -58,7 +54,7 @@ cdef inline int64_t page_mapcount "hgm_page_mapcount"(const hgm_options *options
 
 cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, const hgm_folio *folio,
                                                  hgm_answer *answer) noexcept nogil:
-    compound_answer(folio, answer)
+    logical_answer(folio, answer)
 
 
-engine = instantiate("logical_scan", __doc__, {"compound": "_entire_mapcount"}, {"lookup_first": "yes"})
+engine = instantiate("logical_scan", __doc__, {"compound": "_entire_mapcount"}, {"lookup_first": "yes"}, {})

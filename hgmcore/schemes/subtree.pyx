@@ -5,17 +5,21 @@ Claim: page_mapcount() keeps its meaning, the number of mappings of the huge pag
 From: HGM RFC v1 (June 2022), James Houghton, with the repair that he gave in January 2023: the page is looked up
 before the tables are touched, so that what is counted was really mapped.
 State: _refcount of the head; compound_mapcount in page 1.
-Rule: map +1 when the hstate-level entry becomes a table or a whole leaf, -1 when it stops being one; a zap of the
-whole huge page clears it. Reference +1 for each leaf installed, -1 for each removed.
+Rule: map +1 when the hstate-level entry becomes a table or a whole leaf, -1 when it stops being one; a zap or
+truncate of the whole huge page is taken to clear it. Reference +1 for each leaf installed, -1 for each removed.
+With lookup_first=no a table is counted with its first piece, if the same step made the table.
 Costs: two atomics for the first piece, one for each other. A collapse leaves the map count alone.
 Known to be wrong: references exceed the map count while pieces exist, so checks of the one against the other
-fail; a page whose last piece was unmapped alone stays "mapped" until the tables go. With zap_frees_tables=no a
-full zap leaves an uncounted table behind, and what is mapped there next is not counted.
+fail; a page whose last piece was unmapped alone stays "mapped" until the tables go. Where a full zap leaves its
+tables (zap_frees_tables=no) they are uncounted: what is mapped there next is not counted, and freeing them takes the
+count back once more; so does freeing what a failed step left behind (lookup_first=no). Migration leaves a subtree's
+count with the old page and so fails.
 Right: who shares a page; pages 0 and 1 are enough (HVO).
 """
 from hgmcore.engine cimport instantiate
 from hgmcore.scheme cimport *
 from hgmcore.schemes.compound cimport compound_add, compound_answer, compound_mapcount
+from hgmcore.schemes.leaves cimport exchanges, whole_comes, whole_goes
 
 cdef extern from *:
     """
@@ -25,35 +29,40 @@ cdef extern from *:
 
 cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_options *options,
                                                 const hgm_leaf *leaf) noexcept nogil:
-    hgm_ref_add(cost, leaf.folio, 1)
-    if leaf.hstate_none and (leaf.whole or not options.lookup_first):
+    hgm_ref_add(cost, leaf.folio, <int32_t>leaf.count)
+    if whole_comes(leaf) or (leaf.hstate_none and not options.lookup_first):
         compound_add(cost, leaf.folio, 1)
-    return True
+    return HGM_KEEPS
 
 
 cdef inline void leaf_remove "hgm_leaf_remove"(hgm_cost *cost, const hgm_options *options,
                                                const hgm_leaf *leaf) noexcept nogil:
-    if leaf.whole:
+    if whole_goes(leaf):
         compound_add(cost, leaf.folio, -1)
-    hgm_ref_add(cost, leaf.folio, -1)
+    hgm_ref_add(cost, leaf.folio, -<int32_t>leaf.count)
 
 
-cdef inline void table_add "hgm_table_add"(hgm_cost *cost, const hgm_options *options,
-                                           const hgm_subtree *subtree) noexcept nogil:
-    if subtree.lookup_first:
-        compound_add(cost, subtree.folio, 1)
+cdef inline int table_add "hgm_table_add"(hgm_cost *cost, const hgm_options *options,
+                                          const hgm_subtree *subtree) noexcept nogil:
+    if not options.lookup_first or exchanges(subtree.origin):
+        return False
+    compound_add(cost, subtree.folio, 1)
+    return True
 
 
 cdef inline void table_free "hgm_table_free"(hgm_cost *cost, const hgm_options *options,
                                              const hgm_subtree *subtree) noexcept nogil:
-    if subtree.origin != HGM_BY_COLLAPSE:
+    if subtree.folio is not NULL and not exchanges(subtree.origin):
         compound_add(cost, subtree.folio, -1)
 
 
-cdef inline void subtree_zapped "hgm_subtree_zapped"(hgm_cost *cost, const hgm_options *options,
-                                                     const hgm_subtree *subtree) noexcept nogil:
-    if subtree.covers and subtree.tables_stay and subtree.removed:
+cdef inline int subtree_zapped "hgm_subtree_zapped"(hgm_cost *cost, const hgm_options *options,
+                                                    const hgm_subtree *subtree) noexcept nogil:
+    if (subtree.covers and subtree.tables_stay and subtree.removed
+            and (subtree.origin == HGM_BY_ZAP or subtree.origin == HGM_BY_TRUNCATE)):
         compound_add(cost, subtree.folio, -1)
+        return True
+    return False
 
 
 cdef inline int64_t page_mapcount "hgm_page_mapcount"(const hgm_options *options, const hgm_folio *folio,
@@ -66,4 +75,5 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
     compound_answer(folio, answer)
 
 
-engine = instantiate("subtree", __doc__, {"compound": "_entire_mapcount"}, {"lookup_first": "yes", "zap_frees_tables": "yes"})
+engine = instantiate("subtree", __doc__, {"compound": "_entire_mapcount"},
+                     {"lookup_first": "yes", "zap_frees_tables": "yes"}, {})

@@ -47,6 +47,8 @@ typedef struct hgm_page {
 
 /* A scheme executed a persistent atomic on this line; set by hgm_ref_add and hgm_map_add, never cleared. */
 #define HGM_PAGE_TOUCHED 1ull
+/* PageDoubleMap of THP before 6.2, in page 1 (there: PG_workingset). */
+#define HGM_PAGE_DOUBLE_MAP 2ull
 
 typedef char hgm_page_is_one_line[sizeof(hgm_page) == 64 ? 1 : -1];
 
@@ -58,26 +60,37 @@ typedef struct hgm_folio {
 	uint32_t file, index;	/* where it stands, or stood, in a page cache */
 	int32_t pins;
 	uint32_t flags;		/* HGM_FOLIO_* */
+	int32_t poisons;	/* references that memory failure holds */
+	uint32_t unused;
 } hgm_folio;
 
 #define HGM_FOLIO_CACHED 1u	/* in its file's page cache */
 #define HGM_FOLIO_FREED 2u	/* its reference count reached 0 */
+#define HGM_FOLIO_POISONED 4u	/* one of its base pages failed */
+#define HGM_FOLIO_ANON 8u	/* a private copy: never in a page cache */
 
 /*
  * Page-table entries
  * ==================
- * 0 is none. A present entry is a table or a leaf. A leaf carries HGM_PTE_LEAF at every level (x86 sets PS
+ * 0 is none. A present entry is a table or a leaf; another is a leaf that is being migrated (its frame stays in
+ * it) or a base page that failed. A leaf carries HGM_PTE_LEAF at every level (x86 sets PS
  * only above the PTE level), so that one test serves all. The frame is the number of the first base page of a
  * leaf, or the number of a table page in the arena.
  */
 #define HGM_PTE_PRESENT 0x001ull
+#define HGM_PTE_MIGRATION 0x002ull
+#define HGM_PTE_POISON 0x004ull
 #define HGM_PTE_LEAF 0x080ull
+#define HGM_PTE_GROUP 0x100ull		/* part of a contiguous group that is one leaf */
+#define HGM_PTE_COUNTED 0x200ull	/* hstate-level entry: its subtree is counted (x86: a software bit) */
 #define HGM_PTE_FRAME_SHIFT 12
 
 /* A page-table page's own descriptor, its struct page (kernel: struct ptdesc). */
 typedef struct hgm_ptdesc {
 	uint32_t children;	/* present leaves and non-empty tables in it, where a scheme asks for the count */
-	uint32_t unused[15];
+	uint32_t sharers;	/* processes that share it beyond the first (kernel: pt_share_count) */
+	uint32_t folio;		/* top table of a counted subtree: number + 1 of the folio that has its count */
+	uint32_t unused[13];
 } hgm_ptdesc;
 
 /* Operation records */
@@ -128,39 +141,54 @@ typedef struct hgm_cost {
 } hgm_cost;
 
 /* Whose doing a primitive is. */
-enum hgm_origin { HGM_BY_CONTINUE, HGM_BY_FAULT, HGM_BY_ZAP, HGM_BY_COLLAPSE };
+enum hgm_origin {
+	HGM_BY_CONTINUE, HGM_BY_FAULT, HGM_BY_FORK,
+	HGM_BY_ZAP,		/* munmap, exit, MADV_DONTNEED, and MADV_SPLIT of base_only */
+	HGM_BY_TRUNCATE,	/* the page leaves the page cache: rmap finds its leaves, tables stay */
+	HGM_BY_COLLAPSE, HGM_BY_MIGRATION, HGM_BY_POISON
+};
 
-/* A leaf that becomes present or goes away. */
+/*
+ * One leaf that becomes present or goes away; with `batch`, a run of `count` base-page leaves that are adjacent in
+ * one table.
+ */
 typedef struct hgm_leaf {
 	hgm_folio *folio;
 	uint64_t first;		/* its first base page within the folio */
-	uint64_t nr_pages;	/* base pages */
-	uint32_t process, mapping;
+	uint64_t nr_pages;	/* base pages of one leaf */
+	uint32_t count;		/* leaves */
+	uint32_t process, mapping;	/* numbers from 0 */
 	uint8_t origin;		/* enum hgm_origin */
 	uint8_t whole;		/* it stands at the hstate level */
+	uint8_t covers;		/* the operation covers the whole huge page */
 	uint8_t hstate_none;	/* the hstate-level entry was none when the operation's step began */
-	uint8_t first_leaf;	/* no other leaf in its subtree; only under HGM_NEEDS_SCAN and HGM_NEEDS_COUNTER */
+	uint8_t first_leaf;	/* no other leaf in its subtree; under HGM_NEEDS_SCAN and _COUNTER; under _BIT: the bit is clear */
 } hgm_leaf;
 
 /* The page tables below one hstate-level entry. */
 typedef struct hgm_subtree {
-	hgm_folio *folio;	/* NULL: the page cache has no page (yet) */
+	hgm_folio *folio;	/* whose leaves it has or had; NULL: the page cache had no page when it was made */
 	uint64_t removed;	/* leaves that this operation removed */
 	uint32_t process, mapping;
 	uint8_t origin;		/* enum hgm_origin */
 	uint8_t covers;		/* the operation covers the whole huge page */
+	uint8_t whole;		/* no tables: one leaf maps the huge page */
 	uint8_t tables_stay;	/* its tables are left behind */
-	uint8_t empty;		/* no leaf is left; only under HGM_NEEDS_SCAN and HGM_NEEDS_COUNTER, and if `covers` */
-	uint8_t lookup_first;	/* the page was looked up before the tables were touched */
+	uint8_t empty;		/* no leaf is left; where `covers` is 0 only under HGM_NEEDS_SCAN and _COUNTER */
+	uint8_t counted;	/* only under HGM_NEEDS_BIT: its bit is set */
 } hgm_subtree;
 
 /* What a scheme answers about one folio. */
 typedef struct hgm_answer {
 	int64_t mapcount;	/* folio_mapcount() */
+	int64_t refs;		/* references that the folio's mappings hold; -1: one for each leaf */
+	int64_t sharers;	/* the count that smaps, mbind and the like use; -1: page_mapcount() */
 	int64_t nr_file_mapped;	/* its part of NR_FILE_MAPPED in base pages; -1: the scheme keeps no such statistic */
 	int32_t mapped;		/* folio_mapped() */
-	int32_t maybe_shared;	/* folio_maybe_mapped_shared() or its forerunner */
+	int32_t maybe_shared;	/* folio_maybe_mapped_shared() or its forerunner; -1: mapcount > 1 */
 } hgm_answer;
+
+enum hgm_overflow_check { HGM_CHECK_NONE, HGM_CHECK_AFTER, HGM_CHECK_TRY, HGM_CHECK_HALF };
 
 /* The options that the core and the schemes act on. */
 typedef struct hgm_options {
@@ -168,7 +196,12 @@ typedef struct hgm_options {
 	uint8_t cache_refs_folio;	/* page-cache references: the number of base pages, not 1 */
 	uint8_t lookup_first;
 	uint8_t zap_frees_tables;
+	uint8_t rmap_aware;
+	uint8_t base_only;
+	uint8_t batch;
 	uint8_t transient_real;
+	uint8_t overflow_check;	/* enum hgm_overflow_check */
+	uint8_t posted;		/* model=posted */
 } hgm_options;
 
 /*
@@ -214,6 +247,12 @@ HGM_INLINE void hgm_get_and_put(hgm_folio *folio)
 {
 	__atomic_add_fetch(&folio->page->_refcount, 1, __ATOMIC_RELAXED);
 	__atomic_sub_fetch(&folio->page->_refcount, 1, __ATOMIC_RELAXED);
+}
+
+/* References that are no mapping's (page cache, pins, isolation, memory failure): not counted as cost. */
+HGM_INLINE int32_t hgm_plain_add(hgm_folio *folio, int32_t by)
+{
+	return __atomic_add_fetch(&folio->page->_refcount, by, __ATOMIC_RELAXED);
 }
 
 #ifdef __cplusplus

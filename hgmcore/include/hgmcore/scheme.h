@@ -16,25 +16,46 @@
 #define HGM_NEEDS_SCAN 1
 /* Find them by counts of present children in the page-table pages' descriptors (hgm_ptdesc). */
 #define HGM_NEEDS_COUNTER 2
-/* The scheme maps whole huge pages or nothing: operations that need HGM are refused. */
-#define HGM_WHOLE_ONLY 4
-
 /*
- * A leaf became present. Returns 1 if the scheme keeps the reference that the operation's look-up took, as the
- * leaf's own (and has counted it with hgm_ref_add), else 0.
+ * Keep a software bit in the hstate-level entry, "this subtree is counted": set where the scheme answers so to
+ * hgm_leaf_install() or hgm_table_add(), cleared where it answers 1 to hgm_subtree_zapped(), and with the tables. Told
+ * as first_leaf (the bit is clear) and as `counted`. With HGM_NEEDS_SCAN a partial zap scans for the last leaf.
  */
+#define HGM_NEEDS_BIT 4
+/* As HGM_NEEDS_SCAN, but scan after every removal, also where the operation covers the whole huge page. */
+#define HGM_SCANS_ALWAYS 8
+/* The scheme maps whole huge pages or nothing: operations that need HGM are refused. */
+#define HGM_WHOLE_ONLY 16
+/* It counts on struct pages that HVO takes away. */
+#define HGM_WRITES_TAILS 32
+/* Memory failure unmaps the whole huge page, not 4K of it. */
+#define HGM_POISONS_WHOLE 64
+/* As posted: MADV_COLLAPSE finds every entry large enough and does nothing. */
+#define HGM_COLLAPSES_NOTHING 128
+/* As posted: fork takes the success of its overflow check for failure. */
+#define HGM_FORK_CHECK_INVERTED 256
+
+/* What hgm_leaf_install() answers, or-ed. */
+#define HGM_KEEPS 1	/* the reference that the operation's look-up took stays, and was counted with hgm_ref_add() */
+#define HGM_COUNTS 2	/* the subtree is counted with this leaf: under HGM_NEEDS_BIT the bit is set */
+
+/* A leaf, or a run of them, became present. */
 HGM_INLINE int hgm_leaf_install(hgm_cost *cost, const hgm_options *options, const hgm_leaf *leaf);
 /* A present leaf goes away. */
 HGM_INLINE void hgm_leaf_remove(hgm_cost *cost, const hgm_options *options, const hgm_leaf *leaf);
-/* An hstate-level entry became a table. */
-HGM_INLINE void hgm_table_add(hgm_cost *cost, const hgm_options *options, const hgm_subtree *subtree);
+/*
+ * An hstate-level entry became a table. Returns 1 if the scheme counts the subtree with it (HGM_NEEDS_BIT: the bit
+ * is set).
+ */
+HGM_INLINE int hgm_table_add(hgm_cost *cost, const hgm_options *options, const hgm_subtree *subtree);
 /* An hstate-level entry stops being a table: its subtree is freed (origin collapse: a whole leaf replaces it). */
 HGM_INLINE void hgm_table_free(hgm_cost *cost, const hgm_options *options, const hgm_subtree *subtree);
 /*
  * An operation is through with removing leaves below (or at) one hstate-level entry; once for each operation
- * and entry that was not none, before its tables are freed. Not called for a collapse.
+ * and entry that was not none, before its tables are freed. Not called for a collapse nor for the leaf that
+ * memory failure replaces by smaller ones. Returns 1 if the scheme took the subtree's count back (HGM_NEEDS_BIT).
  */
-HGM_INLINE void hgm_subtree_zapped(hgm_cost *cost, const hgm_options *options, const hgm_subtree *subtree);
+HGM_INLINE int hgm_subtree_zapped(hgm_cost *cost, const hgm_options *options, const hgm_subtree *subtree);
 
 /* page_mapcount() of base page `page` of the folio. */
 HGM_INLINE int64_t hgm_page_mapcount(const hgm_options *options, const hgm_folio *folio, uint64_t page);

@@ -1,0 +1,85 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""What is done to a file and its page cache: populate, hole punch, truncate, extra references."""
+from hgmcore.folio cimport folio_put, page_cache_alloc, page_cache_remove
+from hgmcore.operations.common cimport *
+from hgmcore.operations.zap cimport zap_huge_page
+from hgmcore.rmap cimport rmap_next
+
+cdef inline Outcome populate(Machine *m, const hgm_operation *op) noexcept nogil:
+    """Bring huge pages [offset, offset + length) of a file into its page cache."""
+    cdef File *f = &m.files[op.target]
+    cdef uint64_t i
+    for i in range(op.offset, op.offset + op.length):
+        if page_cache_get(m, f, i) is NULL and page_cache_alloc(m, op.target, i) is NULL:
+            return outcome((i - op.offset) << f.page_shift, ENOMEM)
+    f.size = max(f.size, op.offset + op.length)
+    return outcome(op.length << f.page_shift, 0)
+
+cdef inline void remove_pages(Machine *m, uint32_t file, uint64_t first, uint64_t last) noexcept nogil:
+    """Unmap huge pages [first, last) of a file everywhere, then take them out of the page cache.
+
+    The reverse map holds no mmap lock, so it frees no page table unless zap_frees_tables says so.
+    """
+    cdef File *f = &m.files[file]
+    cdef uint64_t index, offset = 0
+    cdef uint32_t at
+    cdef Mapping *v
+    cdef HugePage h
+    cdef hgm_folio *folio
+    for index in range(first, last):
+        at = 0
+        v = rmap_next(m, file, index, &at, &offset)
+        while v is not NULL:
+            h = huge_page(m, v, offset, False)
+            zap_huge_page(m, &h, offset, offset + page_mask(f) + 1, HGM_BY_TRUNCATE, m.options.zap_frees_tables)
+            v = rmap_next(m, file, index, &at, &offset)
+        folio = page_cache_get(m, f, index)
+        if folio is not NULL:
+            page_cache_remove(m, folio)
+
+cdef inline Outcome punch(Machine *m, const hgm_operation *op) noexcept nogil:
+    """FALLOC_FL_PUNCH_HOLE: whole huge pages go; the edges are only zeroed, their mappings stay."""
+    cdef File *f = &m.files[op.target]
+    cdef uint64_t mask = page_mask(f)
+    cdef uint64_t first = (op.offset + mask) >> f.page_shift, last = (op.offset + op.length) >> f.page_shift
+    if op.length == 0:
+        return outcome(0, EINVAL)
+    if first >= last:
+        return outcome(0, 0)
+    remove_pages(m, op.target, first, last)
+    return outcome((last - first) << f.page_shift, 0)
+
+cdef inline Outcome truncate(Machine *m, const hgm_operation *op) noexcept nogil:
+    """ftruncate: the pages behind the new end go, and accesses there get SIGBUS."""
+    cdef File *f = &m.files[op.target]
+    cdef uint64_t size = op.offset >> f.page_shift
+    if op.offset & page_mask(f) or size > f.pages:
+        return outcome(0, EINVAL)
+    if size < f.size:
+        remove_pages(m, op.target, size, f.size)
+    f.size = size
+    return outcome(0, 0)
+
+cdef inline Outcome pin(Machine *m, const hgm_operation *op) noexcept nogil:
+    """Hold `length` extra references on huge page `offset`. ENOENT: it is not in the page cache."""
+    cdef hgm_folio *folio = page_cache_get(m, &m.files[op.target], op.offset)
+    if folio is NULL:
+        return outcome(0, ENOENT)
+    if op.length > <uint64_t>(INT32_MAX - folio.pins):
+        return outcome(0, EINVAL)
+    if folio.page._refcount + <int64_t>op.length > INT32_MAX:
+        m.cost.overflows += 1
+    folio.pins += <int32_t>op.length
+    hgm_plain_add(folio, <int32_t>op.length)
+    return outcome(op.length, 0)
+
+cdef inline Outcome unpin(Machine *m, const hgm_operation *op) noexcept nogil:
+    """Drop extra references. ENOENT: no such page. EINVAL: it has not so many."""
+    cdef hgm_folio *folio = page_cache_get(m, &m.files[op.target], op.offset)
+    if folio is NULL:
+        return outcome(0, ENOENT)
+    if op.length > <uint64_t>folio.pins:
+        return outcome(0, EINVAL)
+    folio.pins -= <int32_t>op.length
+    folio_put(folio, <int32_t>op.length)
+    return outcome(op.length, 0)

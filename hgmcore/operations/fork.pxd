@@ -1,0 +1,164 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""fork: a child with the parent's mappings; page tables are copied only where the child could not fault them in."""
+from hgmcore.operations.address_space cimport unmap
+from hgmcore.operations.common cimport *
+from hgmcore.vma cimport vma_insert
+
+cdef inline int copy_refused(Machine *m, const hgm_folio *folio) noexcept nogil:
+    """The overflow check of a copied leaf (try_get_page): 0 or an errno. HGM v2 had its sense inverted."""
+    cdef int32_t references = folio.page._refcount
+    if m.options.overflow_check == HGM_CHECK_AFTER and NEEDS & FORK_CHECK_INVERTED:
+        return EFAULT if references > 0 else 0
+    if m.options.overflow_check in (HGM_CHECK_AFTER, HGM_CHECK_TRY) and references <= 0:
+        return EFAULT
+    if m.options.overflow_check == HGM_CHECK_HALF and references > INT32_MAX // 2:
+        return ENOMEM
+    return 0
+
+cdef inline int copy_leaf(Machine *m, HugePage *child, uint64_t offset, int size) noexcept nogil:
+    """Install leaf number `size` for `offset` in the child. 0 or an errno."""
+    cdef uint32_t path[MAX_LEVELS]
+    cdef int level = child.file.level, error = copy_refused(m, child.folio)
+    cdef bint hstate_none = huge_page_none(child)
+    cdef uint64_t *entry = entry_for(m, child, offset)
+    if error:
+        return error
+    if not tables_alloc(m, child, &entry, child.mapping.address + offset, &level, m.geometry.leaf_level[size], path,
+                        HGM_BY_FORK):
+        return ENOMEM
+    install_at(m, child, entry, size, offset, path, HGM_BY_FORK, hstate_none)
+    return 0
+
+cdef inline int copy_run(Machine *m, HugePage *child, uint64_t offset, uint64_t n) noexcept nogil:
+    """Install `n` adjacent base-page leaves that stand in one table, telling the scheme of them at once (batch)."""
+    cdef uint32_t path[MAX_LEVELS]
+    cdef hgm_leaf leaf
+    cdef int level = 1, error
+    cdef uint64_t i
+    cdef uint64_t *entry
+    cdef bint hstate_none = huge_page_none(child), first_leaf = False
+    cdef uint64_t ignored = 0
+    if n == 1 or child.file.entries > 1:
+        for i in range(n):
+            error = copy_leaf(m, child, offset + (i << m.geometry.base_shift), 0)
+            if error:
+                return error
+        return 0
+    level = child.file.level
+    entry = entry_for(m, child, offset)
+    if not tables_alloc(m, child, &entry, child.mapping.address + offset, &level, 1, path, HGM_BY_FORK):
+        return ENOMEM
+    memset(&leaf, 0, sizeof(leaf))
+    if NEEDS & NEEDS_COUNTER:
+        first_leaf = children_add(m, path, 1, child.file.level)
+        table_desc(m, path[1]).children += <uint32_t>(n - 1)
+    elif NEEDS & NEEDS_BIT:
+        first_leaf = child.entry[0] & HGM_PTE_COUNTED == 0
+    elif NEEDS & NEEDS_SCAN:
+        first_leaf = not child.leaf_known and (hstate_none or not find_leaf(m, child, &m.cost.entries_scanned))
+    child.leaf_known = True
+    leaf.folio = child.folio
+    leaf.first = (offset - child.start) >> m.geometry.base_shift
+    leaf.nr_pages = 1
+    leaf.count = <uint32_t>n
+    leaf.process = child.mapping.process
+    leaf.mapping = <uint32_t>(child.mapping - m.mappings)
+    leaf.origin = HGM_BY_FORK
+    leaf.hstate_none = hstate_none
+    leaf.first_leaf = first_leaf
+    for i in range(n):
+        entry[i] = leaf_entry(child.folio.pfn + leaf.first + i)
+    m.cost.leaf_installs += n
+    if hgm_leaf_install(&m.cost, &m.options, &leaf) & HGM_COUNTS and NEEDS & NEEDS_BIT:
+        subtree_counted(m, child)
+    return 0
+
+cdef inline int copy_entries(Machine *m, HugePage *child, const uint64_t *entries, int level, uint64_t n,
+                             uint64_t offset) noexcept nogil:
+    """Copy the leaves at and below `n` source entries of `level`, the first of which stands for `offset`."""
+    cdef uint64_t i = 0, run, bytes = <uint64_t>1 << m.geometry.level_shift[level]
+    cdef int error = 0, size
+    cdef bint batch = m.options.batch and m.options.overflow_check == HGM_CHECK_NONE
+    while i < n and error == 0:
+        if is_table(entries[i]):
+            error = copy_entries(m, child, table_entries(m, table_number(entries[i])), level - 1,
+                                 <uint64_t>1 << m.geometry.index_bits, offset + i * bytes)
+        elif is_leaf(entries[i]) and entries[i] & HGM_PTE_GROUP:
+            size = m.geometry.entry_leaf[level] + 1
+            error = copy_leaf(m, child, offset + i * bytes, size)
+            i += m.geometry.leaf_entries[size] - 1
+        elif is_leaf(entries[i]) and batch and level == 1:
+            run = 1
+            while i + run < n and is_leaf(entries[i + run]) and not entries[i + run] & HGM_PTE_GROUP:
+                run += 1
+            error = copy_run(m, child, offset + i * bytes, run)
+            i += run - 1
+        elif is_leaf(entries[i]):
+            error = copy_leaf(m, child, offset + i * bytes, m.geometry.entry_leaf[level])
+        i += 1
+    return error
+
+cdef inline int copy_vma(Machine *m, Mapping *v, const Vma *vma, Mapping *w) noexcept nogil:
+    """Copy what a VMA of the parent's mapping `v` maps to the child's `w`. 0 or an errno."""
+    cdef HugePage parent, child
+    cdef uint64_t at = vma.start
+    cdef int error
+    while at < vma.end:
+        parent = huge_page(m, v, at, False)
+        if parent.entry is not NULL and not huge_page_none(&parent):
+            child = huge_page(m, w, at, True)
+            if child.entry is NULL:
+                return ENOMEM
+            if is_leaf(parent.entry[0]):
+                child.folio = folio_of(m, parent.entry[0] >> HGM_PTE_FRAME_SHIFT)
+            error = copy_entries(m, &child, parent.entry, parent.file.level, parent.file.entries, at)
+            if error:
+                return error
+        at += page_mask(parent.file) + 1
+    return 0
+
+cdef inline int copy_mapping(Machine *m, Mapping *v, Mapping *w) noexcept nogil:
+    """Give the child's mapping `w` the VMAs of `v`, and their page tables where fork copies them. 0 or an errno."""
+    cdef uint32_t i, flags
+    cdef int error
+    w.file = v.file
+    w.address = v.address
+    w.length = v.length
+    w.file_offset = v.file_offset
+    for i in range(v.nr_vmas):
+        flags = v.vmas[i].flags
+        if not flags & HGM_OPF_WP:    # userfaultfd follows into the child only with the fork event
+            flags &= ~<uint32_t>HGM_OPF_MINOR
+        if not vma_insert(m, w, i, v.vmas[i].start, v.vmas[i].end, flags):
+            return ENOMEM
+        if flags & HGM_OPF_WP or not flags & HGM_OPF_SHARED:
+            error = copy_vma(m, v, &v.vmas[i], w)
+            if error:
+                return error
+    return 0
+
+cdef inline Outcome fork(Machine *m, const hgm_operation *op) noexcept nogil:
+    """The child has the parent's mappings under their names. If copying fails there is no child."""
+    cdef Process *parent = &m.processes[op.target]
+    cdef Process *child = &m.processes[op.arg]
+    cdef uint32_t v = parent.first_mapping, w = child.first_mapping
+    cdef int error = 0
+    if parent.exited or child.exited:
+        return outcome(0, ESRCH)
+    child.next_address = parent.next_address
+    if parent.root != NO_TABLE and child.root == NO_TABLE:
+        child.root = table_alloc(m)
+        if child.root == NO_TABLE:
+            return outcome(0, ENOMEM)
+    while v and w and error == 0:
+        if m.mappings[v - 1].name == m.mappings[w - 1].name:
+            error = copy_mapping(m, &m.mappings[v - 1], &m.mappings[w - 1])
+            w = m.mappings[w - 1].next
+        v = m.mappings[v - 1].next
+    if error:
+        w = child.first_mapping
+        while w:
+            unmap(m, &m.mappings[w - 1], 0, m.mappings[w - 1].length)
+            w = m.mappings[w - 1].next
+        child.exited = True
+    return outcome(0, error)

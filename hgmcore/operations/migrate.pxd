@@ -1,0 +1,124 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""Migration of huge pages to other memory, as mbind and migrate_pages do it.
+
+A page can only be moved while nobody but the migration knows it: every leaf becomes a migration entry, then its
+map count must be 0 and its references those of the page cache and of the isolation (folio_migrate_mapping()).
+"""
+from hgmcore.folio cimport cache_refs, folio_alloc, folio_put
+from hgmcore.operations.common cimport *
+from hgmcore.operations.zap cimport zap_huge_page
+from hgmcore.rmap cimport rmap_next
+from hgmcore.vma cimport vma_search
+
+cdef enum:
+    ATTEMPTS = 10    # NR_MAX_MIGRATE_PAGES_RETRY, mm/migrate.c
+
+cdef inline bint looks_exclusive(Machine *m, const HugePage *h) noexcept nogil:
+    """Would mbind without MOVE_ALL take it? By the era's rule, and if its page table is not shared."""
+    cdef hgm_answer answer = folio_answer(&m.options, h.folio)
+    cdef int64_t count = answer.sharers
+    cdef uint64_t *table = h.entry - entry_index(m, h.mapping.address + h.start, h.file.level)
+    if table_desc(m, (<unsigned char *>table - m.tables.base) >> m.geometry.table_shift).sharers:
+        return False
+    if m.options.era >= 615:
+        return (answer.mapcount if count < 0 else count) <= 1
+    return (hgm_page_mapcount(&m.options, h.folio, 0) if count < 0 else count) == 1
+
+cdef inline void remove_migration_ptes(Machine *m, HugePage *h, uint64_t *entries, int level, uint64_t n,
+                                       uint64_t offset, uint32_t *path) noexcept nogil:
+    """Turn the migration entries at and below `n` entries of `level` into leaves of the folio of `h`."""
+    cdef uint64_t i = 0, bytes = <uint64_t>1 << m.geometry.level_shift[level]
+    cdef int size, j
+    while i < n:
+        if is_table(entries[i]):
+            path[level - 1] = table_number(entries[i])
+            remove_migration_ptes(m, h, table_entries(m, path[level - 1]), level - 1,
+                                  <uint64_t>1 << m.geometry.index_bits, offset + i * bytes, path)
+        elif entries[i] & HGM_PTE_MIGRATION:
+            size = m.geometry.entry_leaf[level] + (1 if entries[i] & HGM_PTE_GROUP else 0)
+            for j in range(m.geometry.leaf_entries[size]):
+                entries[i + j] = 0
+            install_at(m, h, &entries[i], size, offset + i * bytes, path, HGM_BY_MIGRATION, huge_page_none(h))
+            i += m.geometry.leaf_entries[size] - 1
+        i += 1
+
+cdef inline void for_each_mapping(Machine *m, hgm_folio *old, hgm_folio *new) noexcept nogil:
+    """In every mapping of `old`: leaves to migration entries (new NULL), or migration entries to leaves of `new`."""
+    cdef uint32_t path[MAX_LEVELS]
+    cdef uint32_t at = 0
+    cdef uint64_t offset = 0
+    cdef Mapping *v = rmap_next(m, old.file, old.index, &at, &offset)
+    cdef HugePage h
+    while v is not NULL:
+        h = huge_page(m, v, offset, False)
+        if h.entry is not NULL:
+            if is_leaf(h.entry[0]) and (h.entry[0] >> HGM_PTE_FRAME_SHIFT) - old.pfn >= old.nr_pages:
+                pass    # a private mapping's own copy
+            elif new is NULL:
+                h.folio = old
+                zap_huge_page(m, &h, offset, offset + page_mask(h.file) + 1, HGM_BY_MIGRATION, False)
+            else:
+                h.folio = new
+                remove_migration_ptes(m, &h, h.entry, h.file.level, h.file.entries, offset, path)
+        v = rmap_next(m, old.file, old.index, &at, &offset)
+
+cdef inline int migrate_folio(Machine *m, hgm_folio *folio) noexcept nogil:
+    """Move one folio. 0; EAGAIN: counts or references did not come out, mappings restored; ENOMEM."""
+    cdef hgm_folio *new = folio_alloc(m, folio.file, folio.index)
+    cdef bint cached = folio.flags & HGM_FOLIO_CACHED
+    cdef int32_t refs = cache_refs(m, folio) if cached else 0
+    cdef int attempt
+    if new is NULL:
+        return ENOMEM
+    hgm_plain_add(folio, 1)
+    for attempt in range(ATTEMPTS):
+        for_each_mapping(m, folio, NULL)
+        if not folio_answer(&m.options, folio).mapped and folio.page._refcount == refs + 1:
+            break
+        for_each_mapping(m, folio, folio)
+    else:
+        new.flags = HGM_FOLIO_FREED
+        folio_put(folio, 1)
+        return EAGAIN
+    new.flags = folio.flags
+    new.page._refcount = refs
+    if cached:
+        m.files[folio.file].cache[folio.index] = folio_number(m, new) + 1
+        folio.flags &= ~HGM_FOLIO_CACHED
+    for_each_mapping(m, folio, new)
+    folio_put(folio, refs + 1)
+    return 0
+
+cdef inline Outcome migrate(Machine *m, const hgm_operation *op) noexcept nogil:
+    """Each huge page met in the range, once. A shared one is skipped unless `all`; EFAULT: the range has a gap."""
+    cdef Mapping *v = &m.mappings[op.target]
+    cdef uint64_t base = base_mask(m), at = op.offset, end, ignored = 0, done = 0
+    cdef uint32_t i
+    cdef int error = 0, failed
+    cdef HugePage h
+    if process_exited(m, v):
+        return outcome(0, ESRCH)
+    end = at + ((op.length + base) & ~base)
+    if at & base or end < at or op.length + base < op.length:
+        return outcome(0, EINVAL)
+    i = vma_search(v, at)
+    while at < end:
+        if i == v.nr_vmas or v.vmas[i].start > at:
+            return outcome(0, EFAULT)
+        at = v.vmas[i].end
+        i += 1
+    at = op.offset
+    while at < end:
+        h = huge_page(m, v, at, False)
+        if h.entry is not NULL and is_leaf(h.entry[0]):
+            h.folio = folio_of(m, h.entry[0] >> HGM_PTE_FRAME_SHIFT)
+        if (h.entry is not NULL and h.folio is not NULL and find_leaf(m, &h, &ignored)
+                and not h.folio.flags & HGM_FOLIO_POISONED
+                and (op.flags & HGM_OPF_ALL or looks_exclusive(m, &h))):
+            failed = migrate_folio(m, h.folio)
+            if failed:
+                error = failed
+            else:
+                done += page_mask(h.file) + 1
+        at = h.start + page_mask(h.file) + 1
+    return outcome(done, error)

@@ -1,0 +1,81 @@
+# cython: language_level=3, cdivision=True
+"""THP of 6.10 to 6.14: per-page counts, and all mappings of the folio in one word (_large_mapcount)
+
+Claim: folio_mapcount() is one read, and tells most folios that are shared from those that are not.
+From: THP of Linux 6.10 to 6.14, David Hildenbrand.
+State: as nr_pages_mapped, and _large_mapcount in page 1.
+Rule: as nr_pages_mapped; besides, _large_mapcount changes by 1 for a whole leaf, by k for a piece of k base pages.
+folio_likely_mapped_shared(): no at one mapping; yes with a whole leaf or more mappings than base pages; else what
+base page 0 has.
+Costs: up to 2 + 2k atomics on k lines. Writes every struct page: the vmemmap optimisation (HVO) is given up.
+Known to be wrong: sharing that misses base page 0 goes unseen.
+Right: the map count of every base page, and of the folio.
+Adapted: to hugetlb, which the kernel leaves out. A 2M leaf in a 1G page, which it never had, counts as its 512 base
+pages, and as one reference.
+"""
+from hgmcore.engine cimport instantiate
+from hgmcore.scheme cimport *
+from hgmcore.schemes.compound cimport compound_mapcount
+from hgmcore.schemes.large cimport large_add, large_answer, large_mapcount
+from hgmcore.schemes.leaves cimport mappings_of
+from hgmcore.schemes.per_page cimport per_page_add, per_page_mapcount, per_page_nr_file_mapped
+
+cdef extern from *:
+    """
+    #define HGM_NEEDS HGM_WRITES_TAILS
+    """
+
+
+cdef inline bint likely_mapped_shared(const hgm_folio *folio) noexcept nogil:
+    cdef int64_t mapcount = large_mapcount(folio)
+    if mapcount <= 1:
+        return False
+    return compound_mapcount(folio) > 0 or mapcount > <int64_t>folio.nr_pages or folio.page[0]._mapcount > 1
+
+
+cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_options *options,
+                                                const hgm_leaf *leaf) noexcept nogil:
+    hgm_ref_add(cost, leaf.folio, <int32_t>leaf.count)
+    per_page_add(cost, leaf, 1)
+    large_add(cost, leaf.folio, mappings_of(leaf))
+    return HGM_KEEPS
+
+
+cdef inline void leaf_remove "hgm_leaf_remove"(hgm_cost *cost, const hgm_options *options,
+                                               const hgm_leaf *leaf) noexcept nogil:
+    large_add(cost, leaf.folio, -mappings_of(leaf))
+    per_page_add(cost, leaf, -1)
+    hgm_ref_add(cost, leaf.folio, -<int32_t>leaf.count)
+
+
+cdef inline int table_add "hgm_table_add"(hgm_cost *cost, const hgm_options *options,
+                                          const hgm_subtree *subtree) noexcept nogil:
+    return False
+
+
+cdef inline void table_free "hgm_table_free"(hgm_cost *cost, const hgm_options *options,
+                                             const hgm_subtree *subtree) noexcept nogil:
+    pass
+
+
+cdef inline int subtree_zapped "hgm_subtree_zapped"(hgm_cost *cost, const hgm_options *options,
+                                                    const hgm_subtree *subtree) noexcept nogil:
+    return False
+
+
+cdef inline int64_t page_mapcount "hgm_page_mapcount"(const hgm_options *options, const hgm_folio *folio,
+                                                      uint64_t page) noexcept nogil:
+    return per_page_mapcount(folio, page)
+
+
+cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, const hgm_folio *folio,
+                                                 hgm_answer *answer) noexcept nogil:
+    large_answer(folio, answer)
+    answer.maybe_shared = likely_mapped_shared(folio)
+    answer.nr_file_mapped = per_page_nr_file_mapped(folio)
+
+
+engine = instantiate("large_mapcount", __doc__,
+                     {"entire": "_entire_mapcount", "nr_pages_mapped": "_nr_pages_mapped",
+                      "large": "_large_mapcount"},
+                     {}, {"era": "6.15", "cache_refs": "folio", "batch": "yes"})

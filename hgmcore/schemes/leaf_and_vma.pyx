@@ -1,0 +1,73 @@
+# cython: language_level=3, cdivision=True
+"""Two counts side by side: head_per_leaf for the page, and one for each mapping that has a leaf of it
+
+Claim: who asks how many sharers there are gets a count that means it; references and page_mapcount() stay in step.
+From: hugetlb_vma_mapcount() and page_vmacount(), discussed by James Houghton and David Hildenbrand, January and
+February 2023.
+State: _refcount of the head; compound_mapcount in page 1; a second count beside it, here in the word that 6.10 gave
+to _large_mapcount.
+Rule: leaf installed: +1 / +1. Leaf removed: -1 / -1. First leaf of a subtree: second count +1; last: -1, found by a
+scan. smaps, mbind and the sharing predicate read the second count.
+Costs: two atomics for each leaf and two more for each subtree; scans as logical_scan.
+Known to be wrong: page_mapcount() of every base page is the number of leaves anywhere; both overflow as
+head_per_leaf. One more meaning of "map count" beside the others.
+Right: who shares a page; references agree with the map count; pages 0 and 1 are enough (HVO).
+"""
+from hgmcore.engine cimport instantiate
+from hgmcore.scheme cimport *
+from hgmcore.schemes.compound cimport compound_add, compound_answer, compound_mapcount
+from hgmcore.schemes.large cimport large_add, large_mapcount
+from hgmcore.schemes.leaves cimport last_leaf_gone
+
+cdef extern from *:
+    """
+    #define HGM_NEEDS HGM_NEEDS_SCAN
+    """
+
+
+cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_options *options,
+                                                const hgm_leaf *leaf) noexcept nogil:
+    hgm_ref_add(cost, leaf.folio, <int32_t>leaf.count)
+    compound_add(cost, leaf.folio, <int32_t>leaf.count)
+    if leaf.first_leaf:
+        large_add(cost, leaf.folio, 1)
+    return HGM_KEEPS
+
+
+cdef inline void leaf_remove "hgm_leaf_remove"(hgm_cost *cost, const hgm_options *options,
+                                               const hgm_leaf *leaf) noexcept nogil:
+    compound_add(cost, leaf.folio, -<int32_t>leaf.count)
+    hgm_ref_add(cost, leaf.folio, -<int32_t>leaf.count)
+
+
+cdef inline int table_add "hgm_table_add"(hgm_cost *cost, const hgm_options *options,
+                                          const hgm_subtree *subtree) noexcept nogil:
+    return False
+
+
+cdef inline void table_free "hgm_table_free"(hgm_cost *cost, const hgm_options *options,
+                                             const hgm_subtree *subtree) noexcept nogil:
+    pass
+
+
+cdef inline int subtree_zapped "hgm_subtree_zapped"(hgm_cost *cost, const hgm_options *options,
+                                                    const hgm_subtree *subtree) noexcept nogil:
+    if last_leaf_gone(subtree):
+        large_add(cost, subtree.folio, -1)
+    return last_leaf_gone(subtree)
+
+
+cdef inline int64_t page_mapcount "hgm_page_mapcount"(const hgm_options *options, const hgm_folio *folio,
+                                                      uint64_t page) noexcept nogil:
+    return compound_mapcount(folio)
+
+
+cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, const hgm_folio *folio,
+                                                 hgm_answer *answer) noexcept nogil:
+    compound_answer(folio, answer)
+    answer.sharers = large_mapcount(folio)
+    answer.maybe_shared = answer.sharers > 1
+
+
+engine = instantiate("leaf_and_vma", __doc__,
+                     {"compound": "_entire_mapcount", "vma_count": "_large_mapcount"}, {}, {})

@@ -1,0 +1,84 @@
+# cython: language_level=3, cdivision=True
+"""One logical mapping for each subtree, dropped when its page tables are gone
+
+Claim: a shared mapping's subtree can map only one huge page, so it is one user of the page as long as it exists; no
+piece has to know whether it is the last.
+From: David Hildenbrand, January 2023 (the simpler variant); counting with the table is James Houghton's repair.
+State: _refcount of the head; compound_mapcount in page 1; a software bit in the hstate-level entry: counted.
+Rule: +1 / +1 when the hstate-level entry becomes a table or a whole leaf; with lookup_first=no, at the first leaf
+while the bit is clear. -1 / -1 when the table is freed or the whole leaf removed. All pieces: nothing. A collapse,
+and memory failure's exchange of a leaf for smaller ones, keep the one count. With rmap_aware=yes truncate and
+migration take it back, and the next leaf takes it again.
+Costs: two atomics for each subtree.
+Known to be wrong: an empty subtree still counts. Truncate cannot free tables, so the page stays "mapped" and its
+memory held; what is mapped there next counts for the page that left, and once collapsed underflows. Migration finds
+the page mapped after every leaf is gone, and fails. (All three unless rmap_aware=yes.) page_mapcount() of a base page
+that nothing maps is that of the whole page.
+Right: who shares a page, while its subtrees have leaves; references agree with the map count; pages 0 and 1 are
+enough (HVO).
+"""
+from hgmcore.engine cimport instantiate
+from hgmcore.scheme cimport *
+from hgmcore.schemes.compound cimport compound_mapcount
+from hgmcore.schemes.leaves cimport exchanges, whole_goes
+from hgmcore.schemes.logical cimport logical_add, logical_answer, logical_drop
+
+cdef extern from *:
+    """
+    #define HGM_NEEDS HGM_NEEDS_BIT
+    """
+
+
+cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_options *options,
+                                                const hgm_leaf *leaf) noexcept nogil:
+    if exchanges(leaf.origin):
+        return 0
+    if options.lookup_first and leaf.hstate_none and not leaf.whole:
+        return HGM_KEEPS    # counted with its table, just now: this step's look-up is the subtree's reference
+    if leaf.whole or leaf.first_leaf:
+        logical_add(cost, leaf.folio)
+        return HGM_KEEPS | HGM_COUNTS
+    return 0
+
+
+cdef inline void leaf_remove "hgm_leaf_remove"(hgm_cost *cost, const hgm_options *options,
+                                               const hgm_leaf *leaf) noexcept nogil:
+    if whole_goes(leaf):
+        logical_drop(cost, leaf.folio)
+
+
+cdef inline int table_add "hgm_table_add"(hgm_cost *cost, const hgm_options *options,
+                                          const hgm_subtree *subtree) noexcept nogil:
+    if exchanges(subtree.origin):
+        return True    # by the leaf that it replaces
+    if options.lookup_first:
+        logical_add(cost, subtree.folio)
+    return options.lookup_first
+
+
+cdef inline void table_free "hgm_table_free"(hgm_cost *cost, const hgm_options *options,
+                                             const hgm_subtree *subtree) noexcept nogil:
+    if subtree.counted and not exchanges(subtree.origin):
+        logical_drop(cost, subtree.folio)
+
+
+cdef inline int subtree_zapped "hgm_subtree_zapped"(hgm_cost *cost, const hgm_options *options,
+                                                    const hgm_subtree *subtree) noexcept nogil:
+    if (options.rmap_aware and subtree.counted and subtree.tables_stay
+            and (subtree.origin == HGM_BY_TRUNCATE or subtree.origin == HGM_BY_MIGRATION)):
+        logical_drop(cost, subtree.folio)
+        return True
+    return False
+
+
+cdef inline int64_t page_mapcount "hgm_page_mapcount"(const hgm_options *options, const hgm_folio *folio,
+                                                      uint64_t page) noexcept nogil:
+    return compound_mapcount(folio)
+
+
+cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, const hgm_folio *folio,
+                                                 hgm_answer *answer) noexcept nogil:
+    logical_answer(folio, answer)
+
+
+engine = instantiate("logical_table", __doc__, {"compound": "_entire_mapcount"}, {"lookup_first": "yes"}, {})

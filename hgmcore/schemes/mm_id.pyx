@@ -1,0 +1,76 @@
+# cython: language_level=3, cdivision=True
+"""THP of 6.15: per-page counts, and two slots that say which processes own the mappings
+
+Claim: whether a folio is mapped by one process alone is known exactly, for up to two processes at a time.
+From: THP of Linux 6.15 and later, David Hildenbrand, March 2025.
+State: as large_mapcount, and in page 1 two slots (_mm_id, _mm_id_mapcount) and a bit: maybe shared.
+Rule: as large_mapcount. Under the lock that the change of _large_mapcount takes: a process's mappings count in its
+slot; one without takes a free slot; the bit is set when somebody else has mappings, cleared when one slot has them
+all.
+Costs: up to 2 + 2k atomics on k lines; the slots cost none of their own. Writes every struct page: the vmemmap
+optimisation (HVO) is given up.
+Known to be wrong: a third process has no slot and can leave a false "shared" behind, until at most one mapping is
+left.
+Right: the map count of every base page, and of the folio; who shares it, with two processes.
+Adapted: to hugetlb, which the kernel leaves out. A 2M leaf in a 1G page, which it never had, counts as its 512 base
+pages, and as one reference.
+"""
+from hgmcore.engine cimport instantiate
+from hgmcore.scheme cimport *
+from hgmcore.schemes.large cimport large_answer
+from hgmcore.schemes.leaves cimport mappings_of
+from hgmcore.schemes.owners cimport owners_add, owners_maybe_shared, owners_sub
+from hgmcore.schemes.per_page cimport per_page_add, per_page_mapcount, per_page_nr_file_mapped
+
+cdef extern from *:
+    """
+    #define HGM_NEEDS HGM_WRITES_TAILS
+    """
+
+
+cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_options *options,
+                                                const hgm_leaf *leaf) noexcept nogil:
+    hgm_ref_add(cost, leaf.folio, <int32_t>leaf.count)
+    per_page_add(cost, leaf, 1)
+    owners_add(cost, leaf.folio, leaf.process, mappings_of(leaf))
+    return HGM_KEEPS
+
+
+cdef inline void leaf_remove "hgm_leaf_remove"(hgm_cost *cost, const hgm_options *options,
+                                               const hgm_leaf *leaf) noexcept nogil:
+    owners_sub(cost, leaf.folio, leaf.process, mappings_of(leaf))
+    per_page_add(cost, leaf, -1)
+    hgm_ref_add(cost, leaf.folio, -<int32_t>leaf.count)
+
+
+cdef inline int table_add "hgm_table_add"(hgm_cost *cost, const hgm_options *options,
+                                          const hgm_subtree *subtree) noexcept nogil:
+    return False
+
+
+cdef inline void table_free "hgm_table_free"(hgm_cost *cost, const hgm_options *options,
+                                             const hgm_subtree *subtree) noexcept nogil:
+    pass
+
+
+cdef inline int subtree_zapped "hgm_subtree_zapped"(hgm_cost *cost, const hgm_options *options,
+                                                    const hgm_subtree *subtree) noexcept nogil:
+    return False
+
+
+cdef inline int64_t page_mapcount "hgm_page_mapcount"(const hgm_options *options, const hgm_folio *folio,
+                                                      uint64_t page) noexcept nogil:
+    return per_page_mapcount(folio, page)
+
+
+cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, const hgm_folio *folio,
+                                                 hgm_answer *answer) noexcept nogil:
+    large_answer(folio, answer)
+    answer.maybe_shared = owners_maybe_shared(folio)
+    answer.nr_file_mapped = per_page_nr_file_mapped(folio)
+
+
+engine = instantiate("mm_id", __doc__,
+                     {"entire": "_entire_mapcount", "nr_pages_mapped": "_nr_pages_mapped", "large": "_large_mapcount",
+                      "slots": "_mm_id_mapcount", "shared_bit": "_mm_id"},
+                     {"era": "6.15"}, {"cache_refs": "folio", "batch": "yes"})

@@ -1,0 +1,70 @@
+# cython: language_level=3, cdivision=True
+"""HGM v2 as posted: a count for each base page, and _nr_pages_mapped forgotten
+
+Claim: page_mapcount() means for a huge page mapped in pieces what it means for a THP.
+From: HGM v2, February 2023, James Houghton, with its bugs.
+State: _refcount of the head; _entire_mapcount in page 1; _mapcount of every base page. _nr_pages_mapped stays 0.
+Rule: whole leaf: ref and entire. A piece of k base pages: ref once, and the _mapcount of each of the k.
+Costs: 1 + k atomics on k lines; collapse of 1G takes back 262144 counts, about a second. Writes every struct page:
+the vmemmap optimisation (HVO) is given up.
+Known to be wrong: folio_mapcount() and folio_mapped() skip the base pages where _nr_pages_mapped is 0, so a page
+that is mapped only in pieces is "not mapped". fork's overflow check takes success for failure (with
+overflow_check=after). Memory failure unmaps the whole huge page.
+Right: the map count of every base page.
+"""
+from hgmcore.engine cimport instantiate
+from hgmcore.scheme cimport *
+from hgmcore.schemes.compound cimport compound_add, compound_answer, compound_mapcount
+from hgmcore.schemes.per_page cimport page_counts_add
+
+cdef extern from *:
+    """
+    #define HGM_NEEDS (HGM_WRITES_TAILS | HGM_POISONS_WHOLE | HGM_FORK_CHECK_INVERTED)
+    """
+
+
+cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_options *options,
+                                                const hgm_leaf *leaf) noexcept nogil:
+    hgm_ref_add(cost, leaf.folio, <int32_t>leaf.count)
+    if leaf.whole:
+        compound_add(cost, leaf.folio, 1)
+    else:
+        page_counts_add(cost, leaf, 1)
+    return HGM_KEEPS
+
+
+cdef inline void leaf_remove "hgm_leaf_remove"(hgm_cost *cost, const hgm_options *options,
+                                               const hgm_leaf *leaf) noexcept nogil:
+    if leaf.whole:
+        compound_add(cost, leaf.folio, -1)
+    else:
+        page_counts_add(cost, leaf, -1)
+    hgm_ref_add(cost, leaf.folio, -<int32_t>leaf.count)
+
+
+cdef inline int table_add "hgm_table_add"(hgm_cost *cost, const hgm_options *options,
+                                          const hgm_subtree *subtree) noexcept nogil:
+    return False
+
+
+cdef inline void table_free "hgm_table_free"(hgm_cost *cost, const hgm_options *options,
+                                             const hgm_subtree *subtree) noexcept nogil:
+    pass
+
+
+cdef inline int subtree_zapped "hgm_subtree_zapped"(hgm_cost *cost, const hgm_options *options,
+                                                    const hgm_subtree *subtree) noexcept nogil:
+    return False
+
+
+cdef inline int64_t page_mapcount "hgm_page_mapcount"(const hgm_options *options, const hgm_folio *folio,
+                                                      uint64_t page) noexcept nogil:
+    return compound_mapcount(folio) + folio.page[page]._mapcount
+
+
+cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, const hgm_folio *folio,
+                                                 hgm_answer *answer) noexcept nogil:
+    compound_answer(folio, answer)
+
+
+engine = instantiate("per_page_posted", __doc__, {"entire": "_entire_mapcount"}, {}, {"overflow_check": "after"})

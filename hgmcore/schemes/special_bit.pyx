@@ -1,0 +1,60 @@
+# cython: language_level=3, cdivision=True
+"""One logical mapping for each subtree, with a software bit in the hstate-level entry: "already counted"
+
+Claim: as logical_scan, but an install need not scan: the bit says whether the subtree is counted. What is counted
+twice, or taken back without having been counted, cannot arise.
+From: James Houghton and Peter Xu, February 2023: PAGE_SPECIAL on the hstate-level entry.
+State: _refcount of the head; compound_mapcount in page 1; the bit, which the engine keeps.
+Rule: leaf installed while the bit is clear: +1 / +1, bit set. Last leaf removed: -1 / -1, bit cleared. All others:
+nothing.
+Costs: two atomics for each subtree. Every operation that removes a part scans the subtree up to the first leaf.
+Known to be wrong: page_mapcount() of a base page that nothing maps is that of the whole page.
+Right: who shares a page; references agree with the map count; pages 0 and 1 are enough (HVO).
+"""
+from hgmcore.engine cimport instantiate
+from hgmcore.scheme cimport *
+from hgmcore.schemes.compound cimport compound_mapcount
+from hgmcore.schemes.logical cimport logical_answer, logical_install, logical_zapped
+
+cdef extern from *:
+    """
+    #define HGM_NEEDS (HGM_NEEDS_BIT | HGM_NEEDS_SCAN)
+    """
+
+
+cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_options *options,
+                                                const hgm_leaf *leaf) noexcept nogil:
+    return logical_install(cost, leaf)
+
+
+cdef inline void leaf_remove "hgm_leaf_remove"(hgm_cost *cost, const hgm_options *options,
+                                               const hgm_leaf *leaf) noexcept nogil:
+    pass
+
+
+cdef inline int table_add "hgm_table_add"(hgm_cost *cost, const hgm_options *options,
+                                          const hgm_subtree *subtree) noexcept nogil:
+    return False
+
+
+cdef inline void table_free "hgm_table_free"(hgm_cost *cost, const hgm_options *options,
+                                             const hgm_subtree *subtree) noexcept nogil:
+    pass
+
+
+cdef inline int subtree_zapped "hgm_subtree_zapped"(hgm_cost *cost, const hgm_options *options,
+                                                    const hgm_subtree *subtree) noexcept nogil:
+    return logical_zapped(cost, subtree)
+
+
+cdef inline int64_t page_mapcount "hgm_page_mapcount"(const hgm_options *options, const hgm_folio *folio,
+                                                      uint64_t page) noexcept nogil:
+    return compound_mapcount(folio)
+
+
+cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, const hgm_folio *folio,
+                                                 hgm_answer *answer) noexcept nogil:
+    logical_answer(folio, answer)
+
+
+engine = instantiate("special_bit", __doc__, {"compound": "_entire_mapcount"}, {"lookup_first": "yes"}, {})

@@ -1,0 +1,80 @@
+# cython: language_level=3, cdivision=True
+"""RFC v1 as posted: one map for each subtree of page tables, by signs that fail; a reference for each leaf
+
+Claim: page_mapcount() keeps its meaning, the number of mappings of the huge page, at no cost for each piece.
+From: HGM RFC v1, June 2022, James Houghton, with its bugs.
+State: _refcount of the head; compound_mapcount in page 1. Whether a subtree is counted is nowhere kept: each
+operation has its own sign for it.
+Rule: reference +1 for each leaf installed, -1 for each removed. Map +1 at UFFDIO_CONTINUE if the hstate-level entry
+was none before its tables were made; at a fault if the leaf is whole; at fork for the leaf of base page 0. Map -1
+in a zap of the whole huge page for the leaf of base page 0. MADV_COLLAPSE finds every entry large enough and does
+nothing.
+Costs: two atomics for the first piece, one for each other.
+Known to be wrong: a CONTINUE that failed left tables behind, so the next one is not counted and the zap after it
+underflows. Base page 0 never mapped: the count is never taken back, and fork does not count the child. A full zap
+leaves the tables, and what is mapped there next is not counted. References exceed the map count.
+Right: who shares a page, as long as base page 0 is mapped and nothing fails; pages 0 and 1 are enough (HVO).
+Adapted: a truncate counts as a zap; migration restores leaves as fork makes them and removes them as a zap does;
+memory failure, which exchanges a leaf for smaller ones, leaves the map count alone.
+"""
+from hgmcore.engine cimport instantiate
+from hgmcore.scheme cimport *
+from hgmcore.schemes.compound cimport compound_add, compound_answer, compound_mapcount
+from hgmcore.schemes.leaves cimport exchanges
+
+cdef extern from *:
+    """
+    #define HGM_NEEDS HGM_COLLAPSES_NOTHING
+    """
+
+
+cdef inline bint counts_map(const hgm_leaf *leaf) noexcept nogil:
+    """Does an operation take this leaf for the first of a new mapping? Each has its own sign."""
+    if leaf.origin == HGM_BY_CONTINUE:
+        return leaf.hstate_none
+    if leaf.origin == HGM_BY_FAULT:
+        return leaf.whole
+    return leaf.first == 0 and not exchanges(leaf.origin)
+
+
+cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_options *options,
+                                                const hgm_leaf *leaf) noexcept nogil:
+    hgm_ref_add(cost, leaf.folio, <int32_t>leaf.count)
+    if counts_map(leaf):
+        compound_add(cost, leaf.folio, 1)
+    return HGM_KEEPS
+
+
+cdef inline void leaf_remove "hgm_leaf_remove"(hgm_cost *cost, const hgm_options *options,
+                                               const hgm_leaf *leaf) noexcept nogil:
+    if leaf.first == 0 and leaf.covers and not exchanges(leaf.origin):
+        compound_add(cost, leaf.folio, -1)
+    hgm_ref_add(cost, leaf.folio, -<int32_t>leaf.count)
+
+
+cdef inline int table_add "hgm_table_add"(hgm_cost *cost, const hgm_options *options,
+                                          const hgm_subtree *subtree) noexcept nogil:
+    return False
+
+
+cdef inline void table_free "hgm_table_free"(hgm_cost *cost, const hgm_options *options,
+                                             const hgm_subtree *subtree) noexcept nogil:
+    pass
+
+
+cdef inline int subtree_zapped "hgm_subtree_zapped"(hgm_cost *cost, const hgm_options *options,
+                                                    const hgm_subtree *subtree) noexcept nogil:
+    return False
+
+
+cdef inline int64_t page_mapcount "hgm_page_mapcount"(const hgm_options *options, const hgm_folio *folio,
+                                                      uint64_t page) noexcept nogil:
+    return compound_mapcount(folio)
+
+
+cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, const hgm_folio *folio,
+                                                 hgm_answer *answer) noexcept nogil:
+    compound_answer(folio, answer)
+
+
+engine = instantiate("subtree_posted", __doc__, {"compound": "_entire_mapcount"}, {}, {})

@@ -1,0 +1,72 @@
+# cython: language_level=3, cdivision=True
+"""The RFC of April 2026: how many entries map the folio, and how many base pages they map in all
+
+Claim: two words of the folio serve every mix of leaf sizes; neither base pages nor whole leaves need counts.
+From: RFC of 12 April 2026, David Hildenbrand.
+State: _refcount of the head; in page 1 the number of entries (_large_mapcount), _total_mapped_pages, the two slots
+and the bit of mm_id.
+Rule: a leaf of any size: ref, entries by 1, total by its base pages. Slots and bit as mm_id, by entries.
+page_mapcount() is the average, rounded, at least 1: total over N.
+Costs: two atomics on two lines for each leaf; the total changes under the lock that the change of the entries
+takes.
+Known to be wrong: page_mapcount() of all that is not mapped evenly; a third process can leave a false "shared"
+behind; references and entries overflow after 8192 mappings of a 1G page by 4K.
+Right: the folio's map count, which agrees with the references for leaves of every size; who shares it, with two
+processes; pages 0 and 1 are enough (HVO).
+"""
+from hgmcore.engine cimport instantiate
+from hgmcore.scheme cimport *
+from hgmcore.schemes.large cimport large_answer
+from hgmcore.schemes.owners cimport average_mapcount, owners_add, owners_maybe_shared, owners_sub
+
+cdef extern from *:
+    """
+    #define HGM_NEEDS 0
+    """
+
+
+cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_options *options,
+                                                const hgm_leaf *leaf) noexcept nogil:
+    hgm_ref_add(cost, leaf.folio, <int32_t>leaf.count)
+    owners_add(cost, leaf.folio, leaf.process, <int32_t>leaf.count)
+    leaf.folio.page[1]._total_mapped_pages += <int64_t>(leaf.nr_pages * leaf.count)
+    return HGM_KEEPS
+
+
+cdef inline void leaf_remove "hgm_leaf_remove"(hgm_cost *cost, const hgm_options *options,
+                                               const hgm_leaf *leaf) noexcept nogil:
+    owners_sub(cost, leaf.folio, leaf.process, <int32_t>leaf.count)
+    leaf.folio.page[1]._total_mapped_pages -= <int64_t>(leaf.nr_pages * leaf.count)
+    hgm_ref_add(cost, leaf.folio, -<int32_t>leaf.count)
+
+
+cdef inline int table_add "hgm_table_add"(hgm_cost *cost, const hgm_options *options,
+                                          const hgm_subtree *subtree) noexcept nogil:
+    return False
+
+
+cdef inline void table_free "hgm_table_free"(hgm_cost *cost, const hgm_options *options,
+                                             const hgm_subtree *subtree) noexcept nogil:
+    pass
+
+
+cdef inline int subtree_zapped "hgm_subtree_zapped"(hgm_cost *cost, const hgm_options *options,
+                                                    const hgm_subtree *subtree) noexcept nogil:
+    return False
+
+
+cdef inline int64_t page_mapcount "hgm_page_mapcount"(const hgm_options *options, const hgm_folio *folio,
+                                                      uint64_t page) noexcept nogil:
+    return average_mapcount(folio, folio.page[1]._total_mapped_pages)
+
+
+cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, const hgm_folio *folio,
+                                                 hgm_answer *answer) noexcept nogil:
+    large_answer(folio, answer)
+    answer.maybe_shared = owners_maybe_shared(folio)
+
+
+engine = instantiate("total_mapped_pages", __doc__,
+                     {"entries": "_large_mapcount", "total_pages": "_total_mapped_pages", "slots": "_mm_id_mapcount",
+                      "shared_bit": "_mm_id"},
+                     {"era": "6.15"}, {"cache_refs": "folio", "batch": "yes"})
