@@ -11,10 +11,14 @@ def library():
 
 def pytest_terminal_summary(terminalreporter, config):
     session = getattr(config, "_benchmarksession", None)
-    rows = [bench.extra_info for bench in session.benchmarks if "ratio" in bench.extra_info] if session else []
+    infos = [bench.extra_info for bench in session.benchmarks] if session else []
+    write = terminalreporter.write_line
+    for info in infos:
+        if "lines_per_second" in info:
+            write(f"import of a QEMU log: {info['lines_per_second']:,} lines a second (goal {info['goal']:,})")
+    rows = [info for info in infos if "ratio" in info]
     if not rows:
         return
-    write = terminalreporter.write_line
     terminalreporter.section("against the roofline (ns for each operation, medians of the same rounds)")
     write(f"{'work':34} {'scheme':16} {'ns':>7} {'roofline':>9} {'ratio':>6} {'goal':>5}")
     for row in rows:

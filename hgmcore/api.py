@@ -101,6 +101,11 @@ class Machine:
         """
         return self.core.table(process=process.number) if number is None else self.core.table(number)
 
+    @staticmethod
+    def error_name(result) -> str:
+        """The name, as "EEXIST", of a result's errno."""
+        return ERROR_NAMES.get(int(result["errno"]), str(int(result["errno"])))
+
     def observe(self) -> dict:
         """Every huge page and mapping as the scheme sees it, and the truth; arrays over base pages are runs."""
         return observe.observe(self.core, self.engine, self.geometry, self.options, self.header, self.operations)

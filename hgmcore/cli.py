@@ -8,13 +8,15 @@ import click
 
 from hgmcore import __version__, importers, listing, recordings, report, schemes, workloads
 from hgmcore.compare import compare as run_compare
-from hgmcore.compare import describe, scheme_names
+from hgmcore.costs import cost_table, cost_text
+from hgmcore.compare import describe, scheme_names, why_refused
 from hgmcore.inputs import load_input
 from hgmcore.options import resolve
 from hgmcore.output import check_writable, progress, write_file, write_json
-from hgmcore.prose import ascii_only, printable
+from hgmcore.prose import WIDTH, ascii_only, listed, printable
 from hgmcore.replay import replay as run_replay
 from hgmcore.replay import to_json
+from hgmcore.sizes import parse_size
 from hgmcore.trace import TraceError
 
 OK, UNUSABLE, INTERRUPTED, PIPE_CLOSED = 0, 2, 130, 141
@@ -22,11 +24,16 @@ OK, UNUSABLE, INTERRUPTED, PIPE_CLOSED = 0, 2, 130, 141
 INPUT_HELP = f"""\
 \b
 INPUT is one of
-  FILE                         a trace, text (.hgm) or binary; - is standard input
-  recording:NAME               a recording of a real program that comes with hgmcore
+  FILE                         a trace, text (.hgm) or binary; - is stdin
+  recording:NAME               a recording of a real program, of the package
   workload:NAME[,key=value..]  generated; `hgmcore workloads` lists them
   nothing                      recording:{recordings.DEFAULT}
 """
+
+OPTION_HELP = """
+\b
+Options of the schemes, as --option KEY=VALUE, the default first
+""" + "\n".join(listed(listing.options_explained(), WIDTH - 2)) + "\n"
 
 
 def run(arguments=None):
@@ -90,6 +97,16 @@ def _require(module, what):
         raise click.ClickException(f"{what} needs {module}: pip install 'hgmcore[cli]'")
 
 
+def _size(context, parameter, text):
+    try:
+        size = parse_size(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    if size == 0:
+        raise click.BadParameter("a machine has some memory")
+    return size
+
+
 def _threads(context, parameter, number):
     if number != 1:
         raise click.BadParameter(f"{number} threads are not supported yet, only 1")
@@ -102,7 +119,7 @@ json_option = click.option(
     help="Write the exact result as JSON; - is standard output, and then nothing else is.")
 option_option = click.option(
     "--option", "options", multiple=True, metavar="KEY=VALUE", callback=_pairs,
-    help="An option of the schemes, listed by `hgmcore schemes`; may be repeated.")
+    help="An option of the schemes (below); may be repeated.")
 output_option = click.option(
     "-o", "--output", required=True, metavar="TRACE", callback=_file(),
     help="The trace to write: text if it ends in .hgm, else binary (Parquet).")
@@ -132,12 +149,12 @@ def command(epilog="", **attributes):
     return lambda function: cli.command(epilog=epilog, **attributes)(version_option(function))
 
 
-@command(epilog=INPUT_HELP + """
+@command(epilog=INPUT_HELP + OPTION_HELP + """
 \b
 Examples
   hgmcore compare
   hgmcore compare my.hgm --schemes head_per_leaf,subtree,logical_counter
-  hgmcore compare workload:postcopy,page_size=1G,pages=4 --option cache_refs=folio
+  hgmcore compare workload:postcopy,page_size=1G,pages=4 --option era=6.15
   hgmcore compare --json - | jq .schemes.subtree.error
   hgmcore compare my.hgmt --plot my.png --html my.html
 """)
@@ -147,13 +164,15 @@ Examples
 @option_option
 @click.option("--repeat", type=click.IntRange(min=0), default=5, show_default=True, metavar="N",
               help="Timed replays of each scheme; 0: none, so that the output is the same everywhere.")
+@click.option("--machine", default="1T", show_default=True, metavar="SIZE", callback=_size,
+              help="Memory of a machine, all in huge pages, whose struct pages are modelled: 512G, 4T.")
 @json_option
 @click.option("--plot", metavar="FILE", callback=_file(".png", ".svg"),
               help="Draw the comparison, as .png or .svg.")
 @click.option("--html", metavar="FILE", callback=_file(),
               help="Write one page with tables, figure and provenance.")
 @click.option("--markdown", is_flag=True, help="Print Markdown, with exact numbers, instead of text.")
-def compare(input, names, options, repeat, json_file, plot, html, markdown):
+def compare(input, names, options, repeat, machine, json_file, plot, html, markdown):
     """Replay a trace under several schemes: what each costs, and what each gets wrong.
 
     Costs are counted (atomics, struct pages, entries scanned, memory: the same on every machine) and measured
@@ -164,10 +183,10 @@ def compare(input, names, options, repeat, json_file, plot, html, markdown):
     if plot or html:
         _require("matplotlib", "--plot" if plot else "--html")
     for name in scheme_names(names):
-        resolve(schemes.load(name), options)
+        why_refused(schemes.load(name), options)
     trace = load_input(input)
     with progress(quiet=json_file == "-") as show:
-        result = run_compare(trace, schemes=names, repeat=repeat, progress=show, **options)
+        result = run_compare(trace, schemes=names, repeat=repeat, progress=show, machine=machine, **options)
     if plot:
         from hgmcore.plot import image
 
@@ -182,11 +201,11 @@ def compare(input, names, options, repeat, json_file, plot, html, markdown):
         click.echo(report.compare_markdown(result) if markdown else report.compare_text(result), nl=False)
 
 
-@command(epilog=INPUT_HELP + """
+@command(epilog=INPUT_HELP + OPTION_HELP + """
 \b
 Examples
   hgmcore replay my.hgm --scheme head_per_leaf
-  hgmcore replay my.hgm --scheme subtree --operations all --json - | jq .operations
+  hgmcore replay my.hgm --scheme subtree --operations all --json all.json
 """)
 @click.argument("input", required=False)
 @click.option("--scheme", required=True, metavar="NAME", help="The scheme to replay under.")
@@ -230,16 +249,27 @@ def info(input, json_file):
 Examples
   hgmcore schemes
   hgmcore schemes logical_counter
+  hgmcore schemes --costs --page-size 1G
 """)
 @click.argument("name", required=False)
+@click.option("--costs", is_flag=True, help="Count what each kind of operation costs under each scheme.")
+@click.option("--page-size", default="2M", show_default=True, metavar="SIZE", help="Huge page for --costs: 2M or 1G.")
 @json_option
-def list_schemes(name, json_file):
-    """List the schemes and their options, or explain one."""
+def list_schemes(name, costs, page_size, json_file):
+    """List the schemes and their options, or explain one, or count what single operations cost."""
     engines = [schemes.load(one) for one in ([name] if name else schemes.NAMES)]
+    if costs:
+        table = cost_table([engine.name for engine in engines], page_size=page_size)
+        if json_file:
+            write_json(json_file, {"format": "hgmcore-costs 1", "page_size": page_size, "costs": table})
+        if json_file != "-":
+            click.echo(cost_text(table, page_size), nl=False)
+        return
     if json_file:
         write_json(json_file, {"format": "hgmcore-schemes 1", "schemes": {
             engine.name: {"explanation": engine.explanation.strip(), "state": list(engine.state),
-                          "defaults": dict(engine.defaults)} for engine in engines}})
+                          "defaults": dict(engine.defaults), "posted": dict(engine.posted),
+                          "hvo": not engine.writes_tails} for engine in engines}})
     if json_file != "-":
         click.echo(listing.scheme_text(engines[0]) if name else listing.schemes_text(engines), nl=False)
 

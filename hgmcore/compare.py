@@ -11,53 +11,62 @@ import statistics
 import numpy as np
 
 from hgmcore import schemes as known_schemes
+from hgmcore.geometry import GEOMETRIES
 from hgmcore.options import resolve
 from hgmcore.replay import replay
 from hgmcore.replay import time as timed_replay
+from hgmcore.sizes import format_size, parse_named
 from hgmcore.statements import CODES, NAMES
 from hgmcore.trace import NO_TIME, Trace
 
 FORMAT = "hgmcore-compare 1"
+STRUCT_PAGE = 64  # bytes
 
 
-def compare(trace, schemes="all", repeat=5, progress=None, **options):
+def compare(trace, schemes="all", repeat=5, progress=None, machine="1T", **options):
     """Replay `trace` under each of `schemes` and return costs and errors, as plain JSON types.
 
     schemes: "all", a name, names separated by commas, or an iterable of names.
     repeat: timed replays of each scheme, interleaved round by round so that noise meets all alike;
         0 leaves the measured numbers out, so that the result is the same on every machine.
     progress: called as progress(replays done, replays in all, what runs next).
+    machine: memory, in bytes or as "1T", of the machine whose struct pages are modelled (see `struct_pages`).
     options: as for `hgmcore.replay`; they hold for every scheme.
 
     The result is `hgmcore-compare 1`: "trace" describes the input (see `describe`); "schemes" maps each
     name to "cost" (as a replay's, but `ns_per_operation` is the median of the timed replays; see `measured`),
-    "error" (see `Errors`), "refused" (how often each errno was the answer), "options" and "summary".
-    One observation is added at the end of the trace.
+    "error" (see `Errors`), "refusals" (how often each errno was the answer), "struct_pages" (see
+    `struct_pages`), "options" and "summary". A scheme that cannot live with the options has instead of
+    costs and errors a reason, "refused". One observation is added at the end of the trace.
 
-    Raises ValueError for an unknown scheme or option, or a value that an option does not take.
+    Raises ValueError for an unknown scheme or option, or a value that an option does not take, and if no
+    scheme can live with the options.
     """
     names = scheme_names(schemes)
     if repeat < 0:
         raise ValueError(f"repeat: {repeat} is negative")
-    engines = {name: known_schemes.load(name) for name in names}
-    resolved = {name: resolve(engine, dict(options)) for name, engine in engines.items()}
+    machine_size = parse_named("machine", machine)
+    if machine_size == 0:
+        raise ValueError("machine: it has no memory")
+    entries = {name: _entry(known_schemes.load(name), trace.header, options, machine_size) for name in names}
+    names = [name for name, entry in entries.items() if "refused" not in entry]
+    if not names:
+        raise ValueError(next(iter(entries.values()))["refused"])
     report_progress = progress or (lambda done, total, what: None)
     total = len(names) * (1 + repeat)
     done = 0
 
     observed = _with_final_observation(trace)
-    entries = {}
     for name in names:
         report_progress(done, total, f"counting {name}")
         errors = Errors()
         result = replay(observed, name, observer=errors, **options)
-        entries[name] = {
-            "summary": engines[name].explanation.strip().splitlines()[0],
-            "options": resolved[name],
-            "cost": {**result["cost"], "operations": len(trace)},
-            "error": errors.result(result),
-            "refused": refusals(result["operations"]),
-        }
+        entries[name].update(
+            options=result["options"],
+            cost={**result["cost"], "operations": len(trace)},
+            error=errors.result(result),
+            refusals=refusals(result["operations"]),
+        )
         done += 1
 
     runs = {name: [] for name in names}
@@ -77,7 +86,8 @@ def compare(trace, schemes="all", repeat=5, progress=None, **options):
         "options": {key: str(value) for key, value in options.items()},
         "repeat": repeat,
         "observations": int(np.count_nonzero(observed.operations["op"] == CODES["observe"])),
-        "machine": machine() if repeat else None,
+        "machine": host() if repeat else None,
+        "machine_size": machine_size,
         "schemes": entries,
     }
 
@@ -95,6 +105,48 @@ def scheme_names(schemes):
     for name in names:
         known_schemes.load(name)
     return names
+
+
+def _entry(engine, header, options, machine_size):
+    """What is known of a scheme before anything runs."""
+    reason = why_refused(engine, options)
+    return {"summary": engine.explanation.strip().splitlines()[0],
+            "struct_pages": struct_pages(engine, header, machine_size),
+            **({"refused": reason} if reason else {})}
+
+
+def why_refused(engine, options):
+    """The reason why a scheme cannot live with `options`, None if it can.
+
+    Only hvo=on makes one; ValueError for an option or value that no scheme takes.
+    """
+    try:
+        resolve(engine, dict(options))
+    except ValueError as error:
+        if not engine.writes_tails or options.get("hvo") != "on":
+            raise
+        resolve(engine, {**options, "hvo": "off"})
+        return str(error)
+    return None
+
+
+def struct_pages(engine, header, machine_size):
+    """What struct pages of 64 bytes a machine of `machine_size` bytes needs under a scheme, modelled.
+
+    For each size of the trace's HugeTLB pages, all the memory is in such pages. A scheme that writes only the
+    first struct pages can live with HVO (the HugeTLB vmemmap optimisation), which keeps one base page of
+    struct pages for each huge page, or what it has if that is less. Others, and memory that makes no whole
+    huge page, need a struct page for every base page.
+    Returns {"hvo": whether it can, "machine_bytes": {"2M": bytes, ...}}.
+    """
+    base = GEOMETRIES[header.geometry].base_page
+    hvo = not engine.writes_tails
+    needed = {}
+    for size in sorted({file.page_size for file in header.files if file.kind == "hugetlb"}):
+        of_one = size // base * STRUCT_PAGE
+        rest = machine_size % size // base * STRUCT_PAGE
+        needed[format_size(size)] = machine_size // size * (min(of_one, base) if hvo else of_one) + rest
+    return {"hvo": hvo, "machine_bytes": needed}
 
 
 def _with_final_observation(trace):
@@ -131,6 +183,8 @@ class Errors:
 
     false_shared: folios called shared that fewer than two processes map.
     false_exclusive: folios not called shared that two or more processes map.
+    false_shared_hugetlb, false_exclusive_hugetlb: the same by the kernel's rule for hugetlb, mapcount > 1,
+        for schemes that have one of their own.
     mapped_but_reported_unmapped: folios called unmapped that at least one leaf maps.
     unmapped_but_reported_mapped: folios called mapped that no leaf maps.
     page_mapcount_max_error: the largest |page_mapcount - leaves that map the page| of any base page.
@@ -146,16 +200,21 @@ class Errors:
 
     def __init__(self):
         self._sums = dict.fromkeys(
-            ("false_shared", "false_exclusive", "mapped_but_reported_unmapped",
-             "unmapped_but_reported_mapped", "page_mapcount_max_error", "page_mapcount_wrong_pages",
-             "pss_error_bytes", "smaps_shared_error_bytes", "refs_not_explained", "leaked_folios",
-             "freed_while_mapped"), 0)
+            ("false_shared", "false_exclusive", "false_shared_hugetlb", "false_exclusive_hugetlb",
+             "mapped_but_reported_unmapped", "unmapped_but_reported_mapped", "page_mapcount_max_error",
+             "page_mapcount_wrong_pages", "pss_error_bytes", "smaps_shared_error_bytes",
+             "refs_not_explained", "leaked_folios", "freed_while_mapped"), 0)
 
     def __call__(self, observation):
         sums = self._sums
         sums["leaked_folios"] = 0
-        for folio in observation["folios"]:
+        folios = observation["folios"]
+        for folio in folios:
             self._add_folio(folio)
+        wrong, largest = runs_difference(end_to_end([folio["page_mapcount"] for folio in folios]),
+                                         end_to_end([folio["truth"]["page_mapcount"] for folio in folios]))
+        sums["page_mapcount_wrong_pages"] += wrong
+        sums["page_mapcount_max_error"] = max(sums["page_mapcount_max_error"], largest)
         for mapping in observation["mappings"]:
             sums["pss_error_bytes"] += abs(mapping["pss"] - mapping["truth"]["pss"])
             sums["smaps_shared_error_bytes"] += abs(mapping["shared_hugetlb"] - mapping["truth"]["shared"])
@@ -164,14 +223,12 @@ class Errors:
     def _add_folio(self, folio):
         sums, truth = self._sums, folio["truth"]
         shared, mapped = truth["processes"] >= 2, truth["leaves"] > 0
-        sums["false_shared"] += bool(folio["maybe_shared"] and not shared)
-        sums["false_exclusive"] += bool(shared and not folio["maybe_shared"])
+        for rule in ("", "_hugetlb"):
+            said = folio[f"maybe_shared{rule}"]
+            sums[f"false_shared{rule}"] += bool(said and not shared)
+            sums[f"false_exclusive{rule}"] += bool(shared and not said)
         sums["mapped_but_reported_unmapped"] += bool(mapped and not folio["mapped"])
         sums["unmapped_but_reported_mapped"] += bool(folio["mapped"] and not mapped)
-
-        wrong, largest = runs_difference(folio["page_mapcount"], truth["page_mapcount"])
-        sums["page_mapcount_wrong_pages"] += wrong
-        sums["page_mapcount_max_error"] = max(sums["page_mapcount_max_error"], largest)
 
         outside = folio["page_cache_refs"] + folio["pins"]
         sums["refs_not_explained"] += abs(folio["refcount"] - outside - folio["mapcount"])
@@ -185,6 +242,14 @@ class Errors:
         sums["counter_overflows"] = int(replay_result["counters"]["overflows"])
         sums["refused_operations"] = int(np.count_nonzero(replay_result["operations"]["errno"]))
         return sums
+
+
+def end_to_end(folios):
+    """The runs of several folios (of at most 2**32 pages) as those of one, the folios 2**32 pages apart."""
+    if not folios:
+        return np.empty((0, 3), dtype=np.int64)
+    shift = np.repeat(np.arange(len(folios)) << 32, [len(runs) for runs in folios])
+    return np.concatenate(folios) + shift[:, None] * np.array([1, 1, 0])
 
 
 def runs_difference(reported, truth):
@@ -229,7 +294,7 @@ def describe(trace):
     }
 
 
-def machine():
+def host():
     """The machine that measured times are of: processor, kernel release, Python version."""
     return {"cpu": _cpu_model(), "kernel": f"{platform.system()} {platform.release()}",
             "python": platform.python_version()}

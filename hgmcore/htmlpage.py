@@ -33,6 +33,7 @@ def compare_html(result):
     parts += [_definitions(trace["provenance"].items())] if trace["provenance"] else []
     parts += [f"<figure>{plot.svg_element(result)}</figure>"]
     parts += [f"<h2>{_text(cost.title)}</h2>", as_html(cost), _definitions(report.cost_legend(result))]
+    parts += [f"<p>{_text(line)}</p>" for line in report.memory_notes(result)]
     parts += [f"<h2>{_text(errors.title)}</h2>", as_html(errors), _definitions(report.error_legend(result))]
     parts += [f"<p>{_text(note)}</p>" for note in report.notes(result)]
     schemes = [(name, scheme["summary"]) for name, scheme in result["schemes"].items()]

@@ -1,14 +1,15 @@
 """What the commands other than compare print: one replay, one trace, what schemes and workloads there are."""
 
-import errno
 import inspect
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 
+from hgmcore.api import ERROR_NAMES
 from hgmcore.compare import describe, runs_difference
 from hgmcore.options import OPTIONS
-from hgmcore.prose import indented, listed, paragraphs, plural, wrapped
+from hgmcore.prose import WIDTH, indented, listed, paragraphs, plural, shortened, wrapped
 from hgmcore.report import trace_lines
 from hgmcore.sizes import format_size
 from hgmcore.statements import NAMES
@@ -25,6 +26,7 @@ def replay_text(result, trace):
     lines += ["", "COST, counted: exact, the same on every machine; time measured", *_costs(result["cost"])]
     counters = result["counters"]
     lines += _values([(f"counter {name}", number) for name, number in counters.items()])
+    lines += ["", *_refusals(result["operations"], trace)]
     lines += ["", *_operations(result["operations"], trace)]
     observations = result["observations"]
     for observation in observations[:MOST]:
@@ -60,6 +62,22 @@ def _values(pairs):
             for key, text in texts]
 
 
+def _refusals(operations, trace):
+    """What was refused, or done in part, or answered by an event: how often, by operation and answer."""
+    asked = trace.operations[operations["index"].astype(np.int64)]
+    less = (operations["errno"] != 0) | (operations["event"] != 0) | (operations["done"] < asked["length"])
+    kinds = Counter(
+        (NAMES[op["op"]], _answer(entry, op), "in part" if entry["done"] else "nothing")
+        for entry, op in zip(operations[less], asked[less], strict=True))
+    table = Table("", [Column("operation", "text"), Column("answer", "text"), Column("done", "text"),
+                       Column("times")])
+    by_number = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+    table.rows += [[*kind, number] for kind, number in by_number]
+    failed = int(np.count_nonzero(operations["errno"]))
+    return [f"ANSWERS: {count(failed)} of {plural(len(trace), 'operation')} refused",
+            *_rows(table, len(table.rows))]
+
+
 def _operations(operations, trace):
     """The operations that a result keeps: all, or those that did not simply succeed."""
     with_lines = trace.lines is not None
@@ -68,17 +86,18 @@ def _operations(operations, trace):
     for entry in operations[:MOST]:
         index = int(entry["index"])
         line = [int(trace.lines[index])] if with_lines else []
-        op = NAMES[trace.operations["op"][index]]
-        table.rows.append([index, *line, op, format_size(int(entry["done"])), _answer(entry)])
-    failed = int(np.count_nonzero(operations["errno"]))
-    title = f"OPERATIONS: {count(failed)} of {count(len(trace))} failed; {count(len(operations))} to list"
-    return [title, *_rows(table, len(operations))]
+        op = trace.operations[index]
+        done = format_size(int(entry["done"]))
+        table.rows.append([index, *line, NAMES[op["op"]], done, _answer(entry, op)])
+    every = len(operations) == len(trace)
+    which = "all" if every else "refused, answered by an event, or less done than asked"
+    return [f"OPERATIONS: {count(len(operations))}, {which}", *_rows(table, len(operations))]
 
 
-def _answer(entry):
+def _answer(entry, op):
     if entry["errno"]:
-        return errno.errorcode.get(int(entry["errno"]), str(entry["errno"]))
-    return "minor event" if entry["event"] else "ok"
+        return ERROR_NAMES.get(int(entry["errno"]), str(entry["errno"]))
+    return "minor event" if entry["event"] else "less than asked" if entry["done"] < op["length"] else "ok"
 
 
 def _observation(observation):
@@ -150,19 +169,29 @@ def _first(names):
 
 def schemes_text(engines):
     """Every scheme in a line, and the options they take."""
-    options = [(name, f"{'|'.join(option.values)}. {option.help}") for name, option in OPTIONS.items()]
-    return _text(
-        listed([(engine.name, _summary(engine.explanation)) for engine in engines]),
-        ["Options; the first value is the default unless a scheme has its own:"],
-        listed(options),
-        ["`hgmcore schemes NAME` explains a scheme."])
+    room = max(len(engine.name) for engine in engines) + 2
+    names = [engine.name.ljust(room) + shortened(_summary(engine.explanation), WIDTH - room)
+             for engine in engines]
+    return _text(names, ["Options, the default first; a scheme may have its own default:"],
+                 listed(options_explained()), ["`hgmcore schemes NAME` explains a scheme."])
+
+
+def options_explained():
+    """(option, values and meaning) pairs of every option; its default comes first."""
+    return [(name, f"{'|'.join(option.values)}: {option.help}") for name, option in OPTIONS.items()]
 
 
 def scheme_text(engine):
-    """One scheme explained: its documentation, the words it keeps, the defaults it changes."""
-    pairs = [("state words", ", ".join(engine.state) or "none")]
-    pairs += [(f"default {key}", value) for key, value in engine.defaults.items()]
+    """One scheme explained: its documentation, the words it keeps, its options, and whether HVO suits it."""
+    hvo = ("no: it counts on struct pages that HVO gives back" if engine.writes_tails
+           else "yes: it counts on the first struct pages only")
+    pairs = [("state words", ", ".join(engine.state) or "none"), ("lives with HVO", hvo),
+             ("own defaults", _settings(engine.defaults)), ("model=posted", _settings(engine.posted))]
     return _text([engine.name], paragraphs(engine.explanation), listed(pairs))
+
+
+def _settings(options):
+    return ", ".join(f"{key}={value}" for key, value in options.items()) or "none; as the general defaults"
 
 
 def workloads_text(known, recordings):

@@ -311,6 +311,17 @@ cdef class Core:
             "underflows": c.underflows, "overflows": c.overflows,
         }
 
+    def forget_lines(self):
+        """Count touched struct pages from here on."""
+        cdef Machine *m = &self.m
+        cdef uint64_t i, j
+        cdef hgm_folio *f
+        for i in range(m.nr_folios):
+            f = folio_at(m, <uint32_t>i)
+            for j in range(f.nr_pages):
+                if f.page[j].flags & HGM_PAGE_TOUCHED:
+                    f.page[j].flags &= ~HGM_PAGE_TOUCHED
+
     def struct_pages(self):
         """(lines, bytes): struct pages that the scheme's atomics touched, and committed memory of struct pages.
 

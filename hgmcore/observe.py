@@ -12,7 +12,7 @@ import numpy as np
 
 from . import truth
 from .geometry import LEVEL_NAMES, PMD, PTE, PUD
-from .machine import FOLIO_CACHED, FOLIO_FREED, PAGE_DOUBLE_MAP
+from .machine import FOLIO, FOLIO_CACHED, FOLIO_FREED, PAGE, PAGE_DOUBLE_MAP
 
 SHARED_AT = 2
 """smaps: a page counts as shared from this map count on (Linux fs/proc/task_mmu.c)."""
@@ -59,15 +59,25 @@ def merge(runs):
     return np.stack([runs[first, 0], runs[last, 1], runs[first, 2]], 1)
 
 
-def cover(runs, first, last):
-    """The runs that lie in [first, last), relative to `first`, with gaps filled by runs of value 0."""
-    low, high = np.searchsorted(runs[:, 1], first, "right"), np.searchsorted(runs[:, 0], last, "left")
-    inner = runs[low:high].copy()
-    inner[:, :2] = np.clip(inner[:, :2], first, last) - first
-    edges = np.concatenate([[0], inner[:, :2].reshape(-1), [last - first]]).reshape(-1, 2)
-    gaps = np.column_stack([edges, np.zeros(len(edges), np.int64)])[edges[:, 0] < edges[:, 1]]
-    both = np.concatenate([inner, gaps])
-    return merge(both[np.argsort(both[:, 0], kind="stable")])
+def cover(runs, first, length):
+    """What `runs` say of each span [first, first + length), with 0 in the gaps: runs relative to each `first`.
+
+    first, length: sorted disjoint spans. Returns the runs of all spans in one array, and where each span's begin in
+    it, with the end of the last.
+    """
+    edges = np.unique(np.concatenate([runs[:, :2].reshape(-1), first, first + length]))
+    start, stop = edges[:-1], edges[1:]
+    span = np.searchsorted(first, start, side="right") - 1
+    inside = (span >= 0) & (start < (first + length)[span]) if len(first) else np.zeros(len(start), bool)
+    start, stop, span = start[inside], stop[inside], span[inside]
+    value = value_at(runs, start)
+    new = np.ones(len(start), bool)
+    new[1:] = (span[1:] != span[:-1]) | (value[1:] != value[:-1])
+    begin = np.flatnonzero(new)
+    final = np.append(begin, len(start))[1:] - 1
+    span = span[begin]
+    covered = np.stack([start[begin] - first[span], stop[final] - first[span], value[begin]], 1)
+    return covered, np.searchsorted(span, np.arange(len(first) + 1))
 
 
 class Observer:
@@ -107,48 +117,57 @@ class Observer:
 
     def folio_rows(self, listed):
         """One dict for each folio of `listed`; also gathers, by frame, the counts that smaps and the like go by."""
-        rows, counts, shared = [], [], {}
-        order = np.argsort(self.folio, kind="stable")
-        bounds = np.searchsorted(self.folio[order], np.arange(len(self.folios) + 1))
-        for f in listed:
-            number, pfn, pages = int(f["number"]), int(f["pfn"]), int(f["nr_pages"])
-            runs = self.core.page_mapcount(self.engine, number)
-            answer = self.core.answer(self.engine, number)
+        core, engine, truths = self.core, self.engine, self.folio_truths()
+        first = self.folios["pfn"].astype(np.int64)
+        page1 = core.pages(0, int(first[-1]) + 2)[first + 1] if len(first) else np.empty(0, PAGE)
+        state = {word: state_words(word, page1, field) for word, field in engine.state.items()}
+        table_shared = (np.bincount(self.folio, self.leaves["shared"], len(first)) > 0).tolist()
+        rows, counts, self.shared = [], [], np.zeros(len(first) + 1, bool)
+        for number, file, page, flags, pfn, pages, pins, refcount in listed[list(FOLIO.names)].tolist():
+            runs = core.page_mapcount(engine, number)
+            answer = core.answer(engine, number)
             smaps_runs = runs if answer["sharers"] < 0 else np.array([[0, pages, answer["sharers"]]])
-            counts.append(smaps_runs + np.array([pfn, pfn, 0]))
-            shared[number] = answer["maybe_shared"]
-            rows.append(self.folio_row(f, runs, smaps_runs, answer, order[bounds[number]:bounds[number + 1]]))
+            counts.append(smaps_runs + (pfn, pfn, 0))
+            self.shared[number] = answer["maybe_shared"]
+            cached = bool(flags & FOLIO_CACHED)
+            cache_refs = (pages if self.options["cache_refs"] == "folio" else 1) if cached else 0
+            refs = truths[number]["leaves"] if answer["refs"] < 0 else answer["refs"]
+            rows.append({
+                "file": self.names.files[file].name, "page": page, "refcount": refcount,
+                "mapcount": answer["mapcount"], "mapped": answer["mapped"], "maybe_shared": answer["maybe_shared"],
+                "maybe_shared_hugetlb": answer["mapcount"] > 1, "page_mapcount": runs, "kpagecount": runs,
+                "state": {word: values[number] for word, values in state.items()},
+                "expected_refs": cache_refs + pins + refs,
+                "movable": self.movable(smaps_runs, answer, table_shared[number]), "movable_all": True,
+                "hvo": self.options["hvo"] == "on", "page_cache_refs": cache_refs, "pins": pins,
+                "truth": truths[number],
+            })
+            if answer["nr_file_mapped"] >= 0:
+                rows[-1]["nr_file_mapped"] = answer["nr_file_mapped"]
+            if not cached:
+                rows[-1]["in_page_cache"] = False
         self.counts = np.concatenate(counts) if counts else np.empty((0, 3), np.int64)
         self.counts = self.counts[np.argsort(self.counts[:, 0])]
-        self.shared = shared
         return rows
 
-    def folio_row(self, f, runs, smaps_runs, answer, leaves):
-        pfn, pages = int(f["pfn"]), int(f["nr_pages"])
-        cached = bool(f["flags"] & FOLIO_CACHED)
-        cache_refs = (pages if self.options["cache_refs"] == "folio" else 1) if cached else 0
-        page1 = self.core.pages(pfn + 1, 1)[0]
-        true_runs = cover(self.true_counts, pfn, pfn + pages)
-        entries = int(self.leaves["count"][leaves][self.leaves["again"][leaves] == 0].sum())
-        row = {
-            "file": self.names.files[f["file"]].name, "page": int(f["page"]), "refcount": int(f["refcount"]),
-            "mapcount": answer["mapcount"], "mapped": answer["mapped"], "maybe_shared": answer["maybe_shared"],
-            "maybe_shared_hugetlb": answer["mapcount"] > 1, "page_mapcount": runs, "kpagecount": runs,
-            "state": {word: state_word(word, page1, field) for word, field in self.engine.state.items()},
-            "expected_refs": cache_refs + int(f["pins"]) + (entries if answer["refs"] < 0 else answer["refs"]),
-            "movable": self.movable(smaps_runs, answer, self.leaves["shared"][leaves].any()), "movable_all": True,
-            "hvo": self.options["hvo"] == "on", "page_cache_refs": cache_refs, "pins": int(f["pins"]),
-            "truth": {"leaves": entries,
-                      "processes": len(np.unique(self.leaves["process"][leaves])),
-                      "mappings": len(np.unique(self.mapping[leaves])),
-                      "pages_mapped": int(np.sum((true_runs[:, 1] - true_runs[:, 0])[true_runs[:, 2] > 0])),
-                      "page_mapcount": true_runs},
-        }
-        if answer["nr_file_mapped"] >= 0:
-            row["nr_file_mapped"] = answer["nr_file_mapped"]
-        if not cached:
-            row["in_page_cache"] = False
-        return row
+    def folio_truths(self):
+        """The recount of every folio, listed or not: one dict each; computed for all of them at once."""
+        n = len(self.folios)
+        runs, bounds = cover(self.true_counts, self.folios["pfn"].astype(np.int64),
+                             self.folios["nr_pages"].astype(np.int64))
+        mapped = np.where(runs[:, 2] > 0, runs[:, 1] - runs[:, 0], 0)
+        entries = np.where(self.leaves["again"] == 0, self.leaves["count"], 0)
+        columns = (np.bincount(self.folio, entries, n).astype(np.int64), self.distinct(self.leaves["process"]),
+                   self.distinct(self.mapping), np.diff(np.append(0, np.cumsum(mapped))[bounds]))
+        return [{"leaves": leaves, "processes": processes, "mappings": mappings, "pages_mapped": pages_mapped,
+                 "page_mapcount": runs[begin:end]}
+                for leaves, processes, mappings, pages_mapped, begin, end in zip(
+                    *(column.tolist() for column in columns), bounds[:-1].tolist(), bounds[1:].tolist())]
+
+    def distinct(self, owner):
+        """How many different owners (of less than 2**32) the leaves of each folio have."""
+        pairs = np.unique(self.folio.astype(np.int64) << 32 | np.asarray(owner, np.int64))
+        return np.bincount(pairs >> 32, minlength=len(self.folios))
 
     def movable(self, runs, answer, table_shared):
         """Does mbind(MPOL_MF_MOVE) move it? 6.2 and 6.3: the count of base page 0 is 1; 6.15: at most 1 mapping.
@@ -221,25 +240,23 @@ class Observer:
         stop = np.where(final, self.pfn[leaf] + self.length[leaf], stop)
         shift = self.page[leaf] - self.pfn[leaf]
         if self.options["era"] == "6.15":
-            of_folio = np.zeros(len(self.folios) + 1, bool)
-            for number, value in self.shared.items():
-                of_folio[number] = value
-            shared = of_folio[self.folio[leaf]]
+            shared = self.shared[self.folio[leaf]]
         else:
             shared = value_at(self.counts, start) >= SHARED_AT
         shared |= self.leaves["shared"][leaf] != 0
         return shared, {"leaf": leaf, "first": start + shift, "last": stop + shift}
 
 
-def state_word(word, page1, field):
-    """A word of a scheme's state, which stands in `field` of page 1, as reports show it."""
-    value = page1[field]
+def state_words(word, page1, field):
+    """A word of a scheme's state, which stands in `field` of each folio's page 1, as reports show it: a list."""
+    values = page1[field].tolist()
     if word == "nr_pages_mapped":
-        return f"{int(value):#x}"    # hexadecimal, for its flag
+        return [f"{value:#x}" for value in values]    # hexadecimal, for its flag
     if word == "slots":
-        return [[int(owner) & 0x7FFFFFFF, int(count)] for owner, count in zip(page1["_mm_id"], value)]
+        owners = (page1["_mm_id"] & 0x7FFFFFFF).tolist()
+        return [[list(slot) for slot in zip(*both)] for both in zip(owners, values)]
     if word == "shared_bit":
-        return bool(value[1] >> 31)
+        return [bool(value[1] >> 31) for value in values]
     if word == "double_map":
-        return bool(value & PAGE_DOUBLE_MAP)
-    return int(value)
+        return [bool(value & PAGE_DOUBLE_MAP) for value in values]
+    return values

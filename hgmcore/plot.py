@@ -4,8 +4,8 @@ import io
 
 import numpy as np
 
-from hgmcore.prose import ascii_only, plural
-from hgmcore.report import marked, notes, partial
+from hgmcore.prose import ascii_only, plural, wrapped
+from hgmcore.report import marked, notes, partial, ran
 from hgmcore.texttable import count
 
 COUNTED = (  # colours are of a palette that the colour-blind can tell apart
@@ -56,7 +56,7 @@ def figure(result):
     """A matplotlib Figure of the result; it belongs to no window and no global state."""
     from matplotlib.figure import Figure
 
-    names = [marked(result, name) for name in result["schemes"]]
+    names = [marked(result, name) for name in ran(result)]
     timed = result["repeat"] > 0
     rows = 0.32 * len(names)
     fig = Figure(figsize=(12, 2.6 + 2 * rows), layout="constrained")
@@ -79,7 +79,7 @@ def _markers(axes, result, series, title):
     """One marker for each scheme and kind of cost; the axis is logarithmic but has room for 0."""
     from matplotlib.ticker import EngFormatter
 
-    costs = [scheme["cost"] for scheme in result["schemes"].values()]
+    costs = [scheme["cost"] for scheme in ran(result).values()]
     for height, (label, value, colour, marker) in enumerate(series):
         y = np.arange(len(costs)) + 0.24 * (height - (len(series) - 1) / 2)
         x = [value(cost) for cost in costs]
@@ -89,12 +89,12 @@ def _markers(axes, result, series, title):
     axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     _finish(axes, title)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=1, frameon=False, fontsize=8)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=3.5, frameon=False, fontsize=8)
 
 
 def _times(axes, result):
     """Bars of the medians with standard deviations, and every single run as a dot."""
-    costs = [scheme["cost"] for scheme in result["schemes"].values()]
+    costs = [scheme["cost"] for scheme in ran(result).values()]
     y = np.arange(len(costs))
     spread = [cost["ns_per_operation_stddev"] or 0 for cost in costs]
     axes.barh(y, [cost["ns_per_operation"] for cost in costs], xerr=spread, height=0.55, color="#56b4e9",
@@ -122,7 +122,7 @@ def _finish(axes, title):
 
 def _errors(axes, result, names):
     """A grid of schemes and kinds of error: white where nothing is wrong, else a number, on red."""
-    errors = [scheme["error"] for scheme in result["schemes"].values()]
+    errors = [scheme["error"] for scheme in ran(result).values()]
     values = np.array([[_error(error, key) / divisor for _, key, divisor in ERRORS] for error in errors])
     magnitude = np.log10(np.maximum(values, 0.1)) + 1
     shade = np.where(values > 0, 0.25 + 0.75 * magnitude / max(1, magnitude.max()), np.nan)
@@ -137,7 +137,8 @@ def _errors(axes, result, names):
     axes.tick_params(length=0)
     axes.set_title(f"errors (counted, over {plural(result['observations'], 'observation')}): white is right")
     if partial(result):
-        axes.set_xlabel("\n".join(note for note in notes(result) if note.startswith("*")), fontsize=8)
+        stars = [line for note in notes(result) if note.startswith("*") for line in wrapped(note, width=170)]
+        axes.set_xlabel("\n".join(stars), fontsize=8)
 
 
 def _error(error, key):

@@ -8,11 +8,9 @@ _BREAKS = re.compile(r"(\s+|(?<=[,;/])(?=[A-Za-z]))")  # blanks, and in lists wi
 _TERM = re.compile(r"^([A-Za-z][\w ]{1,20}): ", re.MULTILINE)
 
 
-def some(names, what, most=3):
-    """"2 files: F, G", and only the first few of many."""
-    if len(names) > most:
-        return f"{plural(len(names), what)}: {', '.join(names[:most])}, ..."
-    return f"{plural(len(names), what)}: {', '.join(names)}" if names else f"no {what}"
+def each(names):
+    """"a", "a and b", "a, b and c"."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 def plural(number, what):
@@ -20,18 +18,26 @@ def plural(number, what):
     return f"{number:,} {what}{'' if number == 1 else 'es' if what.endswith('s') else 's'}"
 
 
-def wrapped(text, first="", rest=""):
-    """`text` as lines of at most 80 ASCII columns. first, rest: what the first and the others begin with."""
-    wrapper = textwrap.TextWrapper(WIDTH, break_on_hyphens=False)
+def wrapped(text, first="", rest="", width=WIDTH):
+    """`text` as lines of at most `width` ASCII columns. first, rest: what lines begin with."""
+    wrapper = textwrap.TextWrapper(width, break_on_hyphens=False)
     wrapper.initial_indent, wrapper.subsequent_indent = first, rest
     wrapper.wordsep_simple_re = _BREAKS
     return wrapper.wrap(ascii_only(text))
 
 
-def listed(pairs):
+def listed(pairs, width=WIDTH):
     """(term, meaning) pairs as lines, the meanings aligned."""
     room = max((len(term) for term, _ in pairs), default=0) + 4
-    return [line for term, meaning in pairs for line in wrapped(meaning, f"  {term}".ljust(room), " " * room)]
+    return [line for term, meaning in pairs
+            for line in wrapped(meaning, f"  {term}".ljust(room), " " * room, width)]
+
+
+def shortened(text, room):
+    """`text` in ASCII, in at most `room` characters; what does not fit is cut off."""
+    text = ascii_only(" ".join(text.split()))
+    cut = textwrap.shorten(text, room, placeholder=" ...")
+    return cut if cut == text or len(cut) > room // 2 else text[:room - 3] + "..."
 
 
 def indented(facts):

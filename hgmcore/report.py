@@ -5,14 +5,15 @@ but sums of two of its numbers and changes in per cent.
 """
 
 import re
-import textwrap
+from collections import Counter
 
-from hgmcore.prose import indented, listed, plural, some, wrapped
+from hgmcore.prose import ascii_only, each, indented, listed, plural, shortened, wrapped
 from hgmcore.sizes import format_size
 from hgmcore.texttable import Column, Table, as_markdown, as_text, count
 
-PROVENANCE = 150  # characters
+LINE = 78  # characters of an indented line
 SCALED = re.compile(r"\d[kMGTPE]\b")
+ORIGIN = ("recorder", "guest", "source")  # what of a trace's provenance heads a report
 ERROR_NOTES = (
     ("mapped_but_reported_unmapped", "folios in use reported as unmapped"),
     ("unmapped_but_reported_mapped", "unmapped folios reported as mapped"),
@@ -27,6 +28,7 @@ def compare_text(result):
     lines = [*wrapped(f"hgmcore compare: {result['trace']['name']}"), *indented(trace_lines(result["trace"]))]
     tables = [as_text(cost), as_text(errors)]
     lines += ["", cost.title, *tables[0], "", *listed(cost_legend(result))]
+    lines += indented(memory_notes(result))
     lines += ["", errors.title, *tables[1], "", *listed(error_legend(result))]
     if SCALED.search("\n".join(tables[0] + tables[1])):
         lines += ["", "k, M, G: thousands, millions, billions; --json has every digit."]
@@ -41,22 +43,38 @@ def compare_markdown(result):
     facts = "\n".join(f"* {fact}" for fact in trace_lines(result["trace"]))
     parts = [f"## hgmcore compare: {result['trace']['name']}", facts]
     parts += [f"### {cost.title}", "\n".join(as_markdown(cost)), _bullets(cost_legend(result))]
+    parts += memory_notes(result)
     parts += [f"### {errors.title}", "\n".join(as_markdown(errors)), _bullets(error_legend(result))]
     return "\n\n".join(parts + notes(result)).replace("<", "&lt;") + "\n"
 
 
 def trace_lines(trace):
-    """What the trace is, one fact a line; the beginning of its provenance (`hgmcore info` has all)."""
-    mix = ", ".join(f"{count(number)} {name}" for name, number in trace["by_operation"].items())
+    """What the trace is, in at most four short lines; `hgmcore info` has all of its provenance."""
+    mix = [f"{count(number)} {name}" for name, number in trace["by_operation"].items()]
     files = [f"{f['name']} of {f['pages']} x {format_size(f['page_size'])} {f['kind']}"
              for f in trace["files"]]
-    parts = [plural(len(trace["processes"]), "process"), plural(trace["mappings"], "mapping"),
-             plural(trace["threads"], "thread"), some(files, "file"), trace["geometry"]]
-    lines = [": ".join(filter(None, [plural(trace["operations"], "operation"), mix])), ", ".join(parts)]
-    if trace["provenance"]:
-        provenance = "; ".join(f"{key}: {value}" for key, value in trace["provenance"].items())
-        lines.append(textwrap.shorten(provenance, PROVENANCE, placeholder=" ..."))
-    return lines
+    files[:1] = [f"{plural(len(files), 'file')}: {files[0]}"] if files else ["no file"]
+    parts = [trace["geometry"], plural(len(trace["processes"]), "process"),
+             plural(trace["mappings"], "mapping"), plural(trace["threads"], "thread"), *files]
+    operations = plural(trace["operations"], "operation")
+    lines = [_fitting(mix, f"{operations}: ") if mix else operations, _fitting(parts)]
+    origin = {key: trace["provenance"][key] for key in ORIGIN if trace["provenance"].get(key)}
+    if origin:
+        facts = [f"{key}: {text}" for key, text in origin.items() if key != "source"]
+        room = (LINE - 2 * (len(facts) - 1)) // max(len(facts), 1)
+        lines.append("; ".join(shortened(fact, room) for fact in facts))
+        lines.append(shortened(f"source: {origin['source']}", LINE) if "source" in origin else "")
+    return list(filter(None, lines))
+
+
+def _fitting(parts, first=""):
+    """`first` and as many of the parts, with commas, as a line has room for."""
+    line = first + ascii_only(parts[0])
+    for i, part in enumerate(map(ascii_only, parts[1:]), start=2):
+        if len(line) + len(part) + (2 if i == len(parts) else len(", , ...")) > LINE:
+            return shortened(line, LINE - len(", ...")) + ", ..."
+        line += f", {part}"
+    return shortened(line, LINE)
 
 
 def cost_table(result):
@@ -73,6 +91,9 @@ def cost_table(result):
     title = "COST, counted: exact, the same on every machine"
     table = Table(title + ("; time measured" if timed else ""), columns)
     for name, scheme in result["schemes"].items():
+        if "refused" in scheme:
+            table.rows.append(_refused_row(name, scheme))
+            continue
         cost, atomics = scheme["cost"], scheme["cost"]["atomics"]
         row = [marked(result, name), atomics["ref"], atomics["map"], atomics["transient"], cost["lines"],
                cost["entries_scanned"], cost["table_bytes_peak"] + cost["struct_page_bytes"]]
@@ -84,6 +105,10 @@ def cost_table(result):
             row.append(_change(result, name, base))
         table.rows.append(row)
     return table
+
+
+def _refused_row(name, scheme):
+    return [name, "refused: " + scheme["refused"].removeprefix(f"scheme {name} ")]
 
 
 def _percent(part, whole):
@@ -102,7 +127,7 @@ def _change(result, name, base):
 
 def cost_legend(result):
     """What the columns of `cost_table` mean: (term, meaning) pairs."""
-    executed = all(scheme["options"].get("transient") == "real" for scheme in result["schemes"].values())
+    executed = all(scheme["options"].get("transient") == "real" for scheme in ran(result).values())
     legend = [
         ("ref, map", "atomic read-modify-writes of references and map counts that stay"),
         ("temp", f"atomics of look-ups that are put back, {'' if executed else 'not '}executed when timed"),
@@ -117,6 +142,23 @@ def cost_legend(result):
         where = f"{_plain(machine['cpu'])}, {machine['kernel']}"
         legend.append(("ns/op", f"{runs}; {where}; only ratios carry over"))
     return legend
+
+
+def memory_notes(result):
+    """What struct pages a machine needs that is full of the trace's huge pages: a sentence, or none."""
+    modelled = {name: scheme["struct_pages"] for name, scheme in result["schemes"].items()}
+    needs = {one["hvo"]: one["machine_bytes"] for one in modelled.values()}
+    if not any(needs.values()):
+        return []
+    parts = []
+    if True in needs:
+        sizes = [f"{format_size(need)} in {size} pages" for size, need in needs[True].items()]
+        parts.append(", ".join(sizes) + " with HVO")
+    if False in needs:  # a struct page for each base page, whatever the size of huge pages
+        who = each([name for name, one in modelled.items() if not one["hvo"]])
+        need = format_size(next(iter(needs[False].values())))
+        parts.append(f"{need} without, as {who} need it: they count on every struct page")
+    return [f"struct pages of a {format_size(result['machine_size'])} machine (modelled): {'; '.join(parts)}"]
 
 
 def _plain(cpu):
@@ -140,6 +182,9 @@ def error_table(result):
     observed = plural(result["observations"], "observation")
     table = Table(f"ERRORS, against a recount of the page tables, summed over {observed}", columns)
     for name, scheme in result["schemes"].items():
+        if "refused" in scheme:
+            table.rows.append(_refused_row(name, scheme))
+            continue
         error = scheme["error"]
         table.rows.append([marked(result, name)] + [error[key] for key in (
             "false_shared", "false_exclusive", "page_mapcount_wrong_pages", "page_mapcount_max_error",
@@ -164,22 +209,25 @@ def error_legend(result):
 def notes(result):
     """What the tables have no room for: who did less work, rare errors, who made no error."""
     lines = []
-    least = min(scheme["error"]["refused_operations"] for scheme in result["schemes"].values())
-    for name in partial(result):
-        lines.append(f"* {name} {_refused(result, name)}. {result['schemes'][name]['summary'].rstrip('.')}. "
-                     "Its numbers are of that much less work.")
-    others = [name for name in result["schemes"] if name not in partial(result)]
-    if least and len({str(result["schemes"][name]["refused"]) for name in others}) == 1:
-        which = "Every other scheme" if partial(result) else "Every scheme"
-        lines.append(f"{which} {_refused(result, others[0])}.")
-    elif least:
-        lines += [f"{name} {_refused(result, name)}." for name in others]
+    answers = {}  # how often each errno was the answer: who answered so
+    for name, scheme in ran(result).items():
+        answers.setdefault(tuple(scheme["refusals"].items()), []).append(name)
+    usual = max(answers, key=lambda one: len(answers[one]))
+    for refusals, names in answers.items():
+        star = "* " if names[0] in partial(result) else ""
+        less = "; less work, so the numbers do not compare" if star else ""
+        if refusals != usual:
+            what = f" {result['schemes'][names[0]]['summary'].rstrip('.')}." if len(names) == 1 else ""
+            lines.append(f"{star}{each(names)} refused {_refused(result, refusals)}{less}.{what}")
+    if usual:
+        who = ("Every other scheme" if len(answers) == 2 else "The others") if lines else "Every scheme"
+        lines.append(f"{who} refused {_refused(result, usual)}.")
     for key, what in ERROR_NOTES:
-        wrong = [f"{name} ({count(scheme['error'][key])})" for name, scheme in result["schemes"].items()
+        wrong = [f"{name} ({count(scheme['error'][key])})" for name, scheme in ran(result).items()
                  if scheme["error"][key]]
         if wrong:
             lines.append(f"Also wrong, {what}: {', '.join(wrong)}.")
-    right = [name for name in others if is_right(result, name)]
+    right = [name for name in ran(result) if name not in partial(result) and is_right(result, name)]
     if right:
         lines.append(f"No error: {', '.join(right)}.")
     if result["options"]:
@@ -187,28 +235,37 @@ def notes(result):
     return lines
 
 
-def _refused(result, name):
-    refused = result["schemes"][name]["refused"]
-    kinds = [errno if len(refused) == 1 else f"{errno} {count(number)}" for errno, number in refused.items()]
+def _refused(result, refusals):
+    """`refusals`: pairs of an errno's name and how often it was the answer."""
+    kinds = [f"{errno} {count(number)}" if len(refusals) > 1 else errno for errno, number in refusals]
+    number = sum(number for _, number in refusals)
     operations = plural(result["trace"]["operations"], "operation")
-    return f"refused {count(sum(refused.values()))} of {operations} ({', '.join(kinds)})"
+    return f"{count(number)} of {operations}" + (f" ({', '.join(kinds)})" if kinds else "")
+
+
+def ran(result):
+    """The schemes that could live with the options: name -> entry."""
+    return {name: scheme for name, scheme in result["schemes"].items() if "refused" not in scheme}
 
 
 def is_right(result, name):
-    """Whether the scheme made no error; a refused operation is none."""
+    """Whether the scheme made no error that the tables show; a refused operation is none."""
     error = result["schemes"][name]["error"]
-    return not any(value for key, value in error.items() if key != "refused_operations")
+    return not any(value for key, value in error.items()
+                   if key != "refused_operations" and not key.endswith("_hugetlb"))
 
 
 def partial(result):
-    """Schemes that refused more operations than another did: what they cost stands on less work."""
-    refused = {name: scheme["error"]["refused_operations"] for name, scheme in result["schemes"].items()}
-    return [name for name, number in refused.items() if number > min(refused.values())]
+    """Schemes that refused more operations than most did: what they cost stands on less work."""
+    refused = {name: scheme["error"]["refused_operations"] for name, scheme in ran(result).items()}
+    numbers = Counter(refused.values())
+    usual = min(numbers, key=lambda number: (-numbers[number], number))
+    return [name for name, number in refused.items() if number > usual]
 
 
 def baseline(result):
     """The scheme that changes of time are against: the first that did all the work; None without another."""
-    full = [name for name in result["schemes"] if name not in partial(result)]
+    full = [name for name in ran(result) if name not in partial(result)]
     return full[0] if len(full) > 1 else None
 
 

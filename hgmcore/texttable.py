@@ -25,7 +25,7 @@ class Column:
 
 @dataclass
 class Table:
-    """rows: one raw value for each column; None leaves a cell empty."""
+    """rows: one raw value for each column, None leaves a cell empty; or (name, words that span the rest)."""
 
     title: str
     columns: list
@@ -90,10 +90,15 @@ SHORTENED = {"text": SHORTEST_NAME} | dict.fromkeys(("count", "kB", "errors", "e
 
 
 def cells(table, room=None):
-    """The table's values as text, row by row. room: characters that each column has; None: enough."""
+    """The table's values as text, row by row. room: characters for a value of each column (all)."""
     room = room or [EXACT] * len(table.columns)
-    return [["" if value is None else FORMATS[column.kind](value, limit)
+    return [[name(row[0], room[0]), ascii_only(row[1])] if _spanning(table, row) else
+            ["" if value is None else FORMATS[column.kind](value, limit)
              for column, value, limit in zip(table.columns, row, room, strict=True)] for row in table.rows]
+
+
+def _spanning(table, row):
+    return len(row) == 2 < len(table.columns)
 
 
 def as_text(table, width=WIDTH):
@@ -103,13 +108,19 @@ def as_text(table, width=WIDTH):
     while max(map(len, lines)) > width:
         rows = cells(table, room)
         lines = _layout(table, rows, gap=1)
-        longest = [_shortenable(column, [row[i] for row in rows]) for i, column in enumerate(table.columns)]
+        longest = list(map(_shortenable, table.columns, _by_column(table, rows)))
         if not any(longest):
             break
         for i, length in enumerate(longest):
             if length == max(longest):
                 room[i] = length - 1
     return lines
+
+
+def _by_column(table, rows):
+    """The texts of each column, but for what spans several."""
+    return [[row[i] for row in rows if i == 0 or not _spanning(table, row)]
+            for i in range(len(table.columns))]
 
 
 def _shortenable(column, values):
@@ -125,13 +136,14 @@ def _layout(table, rows, gap):
     if any(column.group for column in table.columns):
         height = max(height, 2)  # a group stands above titles of one line
     heads = [[""] * (height - len(head)) + head for head in heads]
-    widths = [max(map(len, head + [row[i] for row in rows])) for i, head in enumerate(heads)]
+    widths = [max(map(len, head + texts)) for head, texts in zip(heads, _by_column(table, rows), strict=True)]
     _widen_groups(table.columns, widths, gap)
     lines = [_line(table.columns, [head[i] for head in heads], widths, gap) for i in range(height)]
     if height > 1:
         lines[-2] = _with_groups(lines[-2], table.columns, widths, gap)
     lines.append("-" * (sum(widths) + gap * (len(widths) - 1)))
-    return lines + [_line(table.columns, row, widths, gap) for row in rows]
+    return lines + [row[0].ljust(widths[0] + gap) + row[1] if _spanning(table, row)
+                    else _line(table.columns, row, widths, gap) for row in rows]
 
 
 def _spans(columns):
@@ -176,7 +188,8 @@ def _full_titles(table):
 def as_markdown(table):
     """The table as lines of Markdown, numbers exact."""
     rule = [":---" if column.kind == "text" else "---:" for column in table.columns]
-    return ["| " + " | ".join(row) + " |" for row in [_full_titles(table), rule, *cells(table)]]
+    rows = [row + [""] * (len(table.columns) - len(row)) for row in cells(table)]
+    return ["| " + " | ".join(row) + " |" for row in [_full_titles(table), rule, *rows]]
 
 
 def as_html(table):
@@ -188,5 +201,10 @@ def as_html(table):
                         for kind, value in zip(kinds, values, strict=True))
         return f"<tr>{inner}</tr>"
 
-    body = "\n".join(row("td", values) for values in cells(table))
+    def spanning(values):
+        return (f'<tr><td class="text">{html.escape(values[0])}</td>'
+                f'<td colspan="{len(kinds) - 1}">{html.escape(values[1])}</td></tr>')
+
+    body = "\n".join(spanning(values) if _spanning(table, values) else row("td", values)
+                     for values in cells(table))
     return f"<table>\n<thead>{row('th', _full_titles(table))}</thead>\n<tbody>\n{body}\n</tbody>\n</table>"

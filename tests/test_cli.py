@@ -10,6 +10,7 @@ import pytest
 
 from hgmcore import Trace, __version__, recordings, schemes, workloads
 from hgmcore.cli import run
+from hgmcore.options import OPTIONS
 
 ROOT = Path(__file__).parent.parent
 TEXT = """\
@@ -71,14 +72,20 @@ WRONG = {
     "a directory": (["compare", "."], "Is a directory"),
     "not a trace": (["compare", __file__], "first line"),
     "malformed line": (["compare", "bad.hgm"], "bad.hgm:2: "),
-    "not supported": (["replay", "fork.hgm", "--scheme", "subtree"], "fork.hgm:4: fork: not supported yet"),
+    "not supported": (["replay", "shmem.hgm", "--scheme", "subtree"], "kind shmem are not supported"),
     "unknown scheme": (["compare", "t.hgm", "--schemes", "subtre"], "did you mean 'subtree'? (known: huge"),
     "no scheme": (["compare", "t.hgm", "--schemes", ","], "no scheme"),
     "unknown scheme to replay": (["replay", "t.hgm", "--scheme", "foo"], "known: hugetlb"),
     "no scheme to replay": (["replay", "t.hgm"], "--scheme"),
     "unknown scheme to explain": (["schemes", "foo"], "known: hugetlb"),
     "unknown option": (["compare", "t.hgm", "--option", "colour=red"], "option 'colour' (known: cache_refs"),
-    "later option": (["compare", "t.hgm", "--option", "hvo=on"], "'hvo' is not supported yet"),
+    "later option": (["compare", "t.hgm", "--option", "locks=pt"], "'locks' is not supported yet"),
+    "refused by the only scheme": (["compare", "t.hgm", "--schemes", "mm_id", "--option", "hvo=on"],
+                                   "scheme mm_id counts on struct pages that hvo=on takes away"),
+    "refused by the scheme": (["replay", "t.hgm", "--scheme", "mm_id", "--option", "hvo=on"],
+                              "scheme mm_id counts on struct pages that hvo=on takes away"),
+    "machine without memory": (["compare", "t.hgm", "--machine", "0"], "--machine"),
+    "machine of what": (["compare", "t.hgm", "--machine", "big"], "'big' is not a number"),
     "unknown value": (["compare", "t.hgm", "--option", "era=5"], "'5' is not one of 6.2, 6.3, 6.15"),
     "not key=value": (["compare", "t.hgm", "--option", "era"], "'era' is not of the form key=value"),
     "a parameter, not an option": (["compare", "t.hgm", "--option", "schemes=all"], "option 'schemes'"),
@@ -109,7 +116,7 @@ WRONG = {
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_input_is_one_line_and_status_2(case, capfd):
     Path("bad.hgm").write_text("hgmcore-trace 1\nfile F 2M many\n")
-    Path("fork.hgm").write_text("hgmcore-trace 1\nfile F 2M 1\nmmap A v F 0 2M shared wp\nfork A B\n")
+    Path("shmem.hgm").write_text("hgmcore-trace 1\nfile F 2M 1 shmem\n")
     arguments, reason = WRONG[case]
     assert reason in error(capfd, *arguments)
 
@@ -234,6 +241,26 @@ def test_options_reach_the_schemes(capfd):
     result = result_of(capfd, "compare", "t.hgm", "--option", "cache_refs=folio", "--repeat", "0")
     assert result["options"] == {"cache_refs": "folio"}
     assert result["schemes"]["subtree"]["options"]["cache_refs"] == "folio"
+
+
+def test_one_refused_scheme_does_not_stop_the_others(capfd):
+    result = result_of(capfd, "compare", "t.hgm", "--option", "hvo=on", "--repeat", "0", "--machine", "64G")
+    assert set(result["schemes"]) == set(schemes.NAMES)
+    assert "hvo=on" in result["schemes"]["mm_id"]["refused"]
+    modelled = result["schemes"]["subtree"]["struct_pages"]
+    assert modelled == {"hvo": True, "machine_bytes": {"2M": 32768 * 4096}}
+    assert result["machine_size"] == 64 << 30
+    text = printed(capfd, "compare", "t.hgm", "--option", "hvo=on", "--repeat", "0")
+    assert "mm_id               refused: counts on" in text
+
+
+@pytest.mark.parametrize("name", ["compare", "replay"])
+def test_help_lists_every_option_with_its_values(name, capfd):
+    text = printed(capfd, name, "--help")
+    for option, meaning in OPTIONS.items():
+        line = next(line for line in text.splitlines() if line.split()[:1] == [option])
+        assert line.split()[1] == "|".join(meaning.values) + ":"
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_compare_without_input_is_the_recording(capfd):

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hgmcore import Trace, schemes
-from hgmcore.compare import Errors, compare, describe, measured, refusals, runs_difference, scheme_names
+from hgmcore.compare import (Errors, compare, describe, end_to_end, measured, refusals, runs_difference,
+                             scheme_names, struct_pages)
 from hgmcore.machine import RESULT
 
 module = importlib.import_module("hgmcore.compare")
@@ -20,8 +21,8 @@ def runs(*rows):
 
 def folio(**changes):
     """A folio of 8 base pages that one process maps by one leaf, in the page cache, all reported right."""
-    one = {"refcount": 2, "mapcount": 1, "mapped": True, "maybe_shared": False, "page_cache_refs": 1,
-           "pins": 0, "page_mapcount": runs((0, 8, 1)),
+    one = {"refcount": 2, "mapcount": 1, "mapped": True, "maybe_shared": False,
+           "maybe_shared_hugetlb": False, "page_cache_refs": 1, "pins": 0, "page_mapcount": runs((0, 8, 1)),
            "truth": {"leaves": 1, "processes": 1, "page_mapcount": runs((0, 8, 1))}}
     truth = {**one["truth"], **changes.pop("truth", {})}
     return {**one, **changes, "truth": truth}
@@ -45,9 +46,10 @@ def errors_of(*observations, errnos=(), underflows=0, overflows=0):
     return errors.result({"operations": operations, "counters": counters})
 
 
-NAMES = ("false_shared", "false_exclusive", "mapped_but_reported_unmapped", "unmapped_but_reported_mapped",
-         "page_mapcount_max_error", "page_mapcount_wrong_pages", "pss_error_bytes",
-         "smaps_shared_error_bytes", "refs_not_explained", "leaked_folios", "freed_while_mapped",
+NAMES = ("false_shared", "false_exclusive", "false_shared_hugetlb", "false_exclusive_hugetlb",
+         "mapped_but_reported_unmapped", "unmapped_but_reported_mapped", "page_mapcount_max_error",
+         "page_mapcount_wrong_pages", "pss_error_bytes", "smaps_shared_error_bytes", "refs_not_explained",
+         "leaked_folios", "freed_while_mapped",
          "counter_underflows", "counter_overflows", "refused_operations")
 
 NOTHING = runs((0, 8, 0))
@@ -56,9 +58,15 @@ UNMAPPED = {"leaves": 0, "processes": 0, "page_mapcount": NOTHING}
 CASES = {
     "right": (observation([folio()], [mapping()]), {}),
     "shared by one": (observation([folio(maybe_shared=True)]), {"false_shared": 1}),
+    "shared by one by hugetlb's rule": (observation([folio(maybe_shared_hugetlb=True)]),
+                                        {"false_shared_hugetlb": 1}),
     "shared by none": (observation([folio(maybe_shared=True, truth={"processes": 0})]), {"false_shared": 1}),
-    "shared by two": (observation([folio(maybe_shared=True, truth={"processes": 2})]), {}),
-    "exclusive to two": (observation([folio(truth={"processes": 2})]), {"false_exclusive": 1}),
+    "shared by two": (
+        observation([folio(maybe_shared=True, maybe_shared_hugetlb=True, truth={"processes": 2})]), {}),
+    "exclusive to two": (observation([folio(truth={"processes": 2})]),
+                         {"false_exclusive": 1, "false_exclusive_hugetlb": 1}),
+    "exclusive to two by hugetlb's rule": (observation([folio(maybe_shared=True, truth={"processes": 2})]),
+                                           {"false_exclusive_hugetlb": 1}),
     "mapped, not reported": (observation([folio(mapped=False)]), {"mapped_but_reported_unmapped": 1}),
     "reported, not mapped": (observation([folio(page_mapcount=NOTHING, truth=UNMAPPED)]),
                              {"unmapped_but_reported_mapped": 1}),
@@ -130,6 +138,14 @@ def test_runs_difference_is_that_of_dense_arrays(one, other):
     assert runs_difference(one, other) == (np.count_nonzero(difference), difference.max())
 
 
+@given(st.lists(st.tuples(random_runs(), random_runs()), max_size=5))
+def test_folios_end_to_end_differ_as_each_alone(pairs):
+    together = runs_difference(end_to_end([one for one, _ in pairs]),
+                               end_to_end([other for _, other in pairs]))
+    alone = [runs_difference(*pair) for pair in pairs]
+    assert together == (sum(wrong for wrong, _ in alone), max((largest for _, largest in alone), default=0))
+
+
 def test_runs_difference_of_a_terabyte_of_pages():
     assert runs_difference(runs((0, 1 << 40, 1)), runs((0, 5, 1), (5, 1 << 40, 3))) == ((1 << 40) - 5, 2)
 
@@ -195,7 +211,11 @@ def test_by_hand_on_the_compiled_core():
 
     # split and three pieces refused; then B alone
     assert error["hugetlb"]["refused_operations"] == 4
-    assert result["schemes"]["hugetlb"]["refused"] == {"EINVAL": 4}
+    assert result["schemes"]["hugetlb"]["refusals"] == {"EINVAL": 4}
+
+    # one owner, though three leaves map the page: right by the scheme's own rule, wrong by hugetlb's
+    assert (error["mm_id"]["false_shared"], error["mm_id"]["false_shared_hugetlb"]) == (0, 1)
+    assert error["nr_pages_mapped"]["false_shared_hugetlb"] == 1
 
 
 def test_costs_are_those_of_a_replay():
@@ -242,10 +262,67 @@ def test_options_hold_for_every_scheme():
     ({"repeat": -1}, "repeat"),
     ({"era": "5"}, "option 'era'"),
     ({"colour": "red"}, "colour"),
+    ({"hvo": "maybe"}, "option 'hvo': 'maybe' is not one of"),
+    ({"hvo": "on", "era": "5"}, "option 'era'"),
+    ({"hvo": "on", "schemes": "nr_pages_mapped,mm_id"}, "counts on struct pages that hvo=on takes away"),
+    ({"machine": "0"}, "machine"),
+    ({"machine": "-1G"}, "machine: .* is negative"),
 ])
 def test_what_cannot_be_compared(arguments, reason):
     with pytest.raises(ValueError, match=reason):
         compare(Trace.parse(TWO_PROCESSES), **arguments)
+
+
+COUNT_ON_TAILS = {"per_page_posted", "nr_pages_mapped", "double_map", "large_mapcount", "mm_id"}
+
+
+def test_schemes_that_hvo_rules_out_are_told_why():
+    result = compare(Trace.parse(TWO_PROCESSES), repeat=1, hvo="on")
+    refused = {name for name, scheme in result["schemes"].items() if "refused" in scheme}
+    assert refused == COUNT_ON_TAILS == {name for name, scheme in result["schemes"].items()
+                                         if not scheme["struct_pages"]["hvo"]}
+    assert tuple(result["schemes"]) == schemes.NAMES
+    for name, scheme in result["schemes"].items():
+        if name in refused:
+            assert scheme["refused"] == f"scheme {name} counts on struct pages that hvo=on takes away"
+            assert "cost" not in scheme and "error" not in scheme
+        else:
+            assert scheme["options"]["hvo"] == "on" and scheme["cost"]["ns_per_operation"] > 0
+
+
+def counted_struct_pages(base, huge, machine, hvo):
+    """Bytes of struct pages, counted page by page of the memory that holds them."""
+    kept, pages = 0, machine // base
+    for first in range(0, pages, huge // base):
+        n = min(huge // base, pages - first)
+        vmemmap_pages = -(-n * 64 // base)
+        whole = n == huge // base
+        kept += base if whole and hvo and vmemmap_pages > 1 else n * 64
+    return kept
+
+
+@pytest.mark.parametrize("geometry, size, huge", [
+    ("x86-64", "2M", 2 << 20), ("x86-64", "1G", 1 << 30), ("arm64-4k", "64K", 64 << 10),
+    ("arm64-4k", "32M", 32 << 20),
+    ("arm64-16k", "2M", 2 << 20), ("arm64-64k", "2M", 2 << 20), ("arm64-64k", "512M", 512 << 20)])
+@pytest.mark.parametrize("machine", [4 << 30, (4 << 30) + (1 << 20), 1 << 20])
+def test_struct_pages_of_a_machine(geometry, size, huge, machine):
+    base = {"arm64-16k": 16384, "arm64-64k": 65536}.get(geometry, 4096)
+    header = Trace.parse(f"hgmcore-trace 1\ngeometry {geometry}\nfile F {size} 1\n").header
+    for name, hvo in (("subtree", True), ("mm_id", False)):
+        modelled = struct_pages(schemes.load(name), header, machine)
+        counted = counted_struct_pages(base, huge, machine, hvo)
+        assert modelled == {"hvo": hvo, "machine_bytes": {size: counted}}
+
+
+def test_struct_pages_that_hvo_saves():
+    """vmemmap_dedup: 7 of 8 pages of struct pages of each 2M page, 4095 of 4096 of each 1G page."""
+    result = compare(Trace.parse("hgmcore-trace 1\nfile G 1G 1\nfile F 2M 1\nfile E 2M 1\n"),
+                     schemes="subtree,mm_id", repeat=0)
+    assert result["machine_size"] == 1 << 40
+    need = {name: scheme["struct_pages"]["machine_bytes"] for name, scheme in result["schemes"].items()}
+    assert need["mm_id"] == {"2M": 1 << 34, "1G": 1 << 34}
+    assert need["subtree"] == {"2M": (1 << 34) - (28 << 10 << 19), "1G": (1 << 34) - (16380 << 10 << 10)}
 
 
 def test_scheme_names():

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hgmcore import Trace, compare, replay, schemes
-from hgmcore.listing import info_text, replay_text, scheme_text
+from hgmcore.listing import info_text, replay_text, scheme_text, schemes_text
 from hgmcore.prose import ascii_only, paragraphs, wrapped
 from hgmcore.report import compare_markdown, compare_text, cost_table, error_table
 from hgmcore.texttable import Column, Table, as_text, count, kilobytes, nanoseconds
@@ -144,7 +144,8 @@ def test_names_of_a_trace_cannot_break_the_report(result):
 def test_who_did_less_work_is_marked_and_said(result):
     text = compare_text(result)
     assert "hugetlb*" in text
-    assert "* hugetlb refused 4 of 10 operations (EINVAL). Classic hugetlb" in " ".join(text.split())
+    assert ("* hugetlb refused 4 of 10 operations (EINVAL); less work, so the numbers do not compare. "
+            "Classic hugetlb") in " ".join(text.split())
     assert "Every other scheme refused 1 of 10 operations (EEXIST)." in text
 
 
@@ -162,8 +163,88 @@ def test_rare_errors_are_told(result):
     made = copy.deepcopy(result)
     made["schemes"]["subtree"]["error"].update(mapped_but_reported_unmapped=3, freed_while_mapped=1)
     text = " ".join(compare_text(made).split())
-    assert "folios in use reported as unmapped: subtree (3)" in text
+    assert "folios in use reported as unmapped: per_page_posted (1), subtree (3)" in text
     assert "folios freed while mapped: subtree (1)" in text
+
+
+def test_those_who_refuse_most_do_not_make_the_others_unusual(result):
+    """One scheme that refuses less than all others is told so; the others keep their base."""
+    made = copy.deepcopy(result)
+    made["schemes"]["subtree"].update(refusals={})
+    made["schemes"]["subtree"]["error"]["refused_operations"] = 0
+    text = compare_text(made)
+    assert "subtree refused 0 of 10 operations. RFC v1" in " ".join(text.split())
+    assert "The others refused 1 of 10 operations (EEXIST)." in text
+    assert rows_of(text, "COST")["head_per_leaf"][-1] == "base"
+
+
+def test_schemes_with_the_same_refusals_share_a_note(result):
+    made = copy.deepcopy(result)
+    for name in ("subtree", "mm_id"):
+        made["schemes"][name]["refusals"] = {"EEXIST": 2, "EAGAIN": 1}
+        made["schemes"][name]["error"]["refused_operations"] = 3
+    text = " ".join(compare_text(made).split())
+    assert "* subtree and mm_id refused 3 of 10 operations (EEXIST 2, EAGAIN 1); less work" in text
+    assert "subtree*" in text and "mm_id*" in text
+
+
+@pytest.fixture(scope="module")
+def with_hvo():
+    return compare(Trace.parse(TRACE), repeat=2, hvo="on")
+
+
+def test_refused_schemes_have_a_row_that_says_why(with_hvo):
+    text = compare_text(with_hvo)
+    assert max(map(len, text.splitlines())) <= 80
+    for title in ("COST", "ERRORS"):
+        rows = rows_of(text, title)
+        assert list(rows) == list(with_hvo["schemes"])
+        for name, scheme in with_hvo["schemes"].items():
+            told = " ".join(rows[name]) == "refused: counts on struct pages that hvo=on takes away"
+            assert told == ("refused" in scheme)
+    table = [line for line in compare_markdown(with_hvo).splitlines() if line.startswith("| mm_id |")]
+    assert len(table) == 2 and all("refused: counts" in line for line in table)
+    for line, whole in zip(table, (cost_table(with_hvo), error_table(with_hvo))):
+        assert line.count("|") == len(whole.columns) + 1
+
+
+def test_refused_schemes_in_figure_and_page(with_hvo):
+    from hgmcore.htmlpage import compare_html
+
+    page = compare_html(with_hvo)
+    assert page.count('<td class="text">mm_id</td><td colspan=') == 2
+    svg = page[page.index("<svg"):page.index("</svg>") + 6]
+    texts = [element.text for element in xml.fromstring(svg).iter() if element.tag.endswith("text")]
+    assert "subtree" in texts and "mm_id" not in texts
+
+
+def test_struct_pages_of_a_machine_in_a_sentence(result):
+    def sentence(made):
+        text = " ".join(compare_text(made).split())
+        start = text.find("struct pages of a")
+        return text[start:].partition(" ERRORS")[0] if start >= 0 else ""
+
+    needing = "per_page_posted, nr_pages_mapped, double_map, large_mapcount and mm_id"
+    assert sentence(result) == ("struct pages of a 1T machine (modelled): 2G in 2M pages with HVO; 16G "
+                                f"without, as {needing} need it: they count on every struct page")
+    trace = Trace.parse("hgmcore-trace 1\nfile F 1G 1\nfile G 2M 1\n")
+    assert sentence(compare(trace, schemes="subtree", repeat=0, machine="2T")) == (
+        "struct pages of a 2T machine (modelled): 4G in 2M pages, 8M in 1G pages with HVO")
+    assert "(modelled): 16G without, as mm_id" in sentence(compare(trace, schemes="mm_id", repeat=0))
+    assert sentence(compare(Trace.parse("hgmcore-trace 1\n"), repeat=0)) == ""
+
+
+def test_heading_is_short_and_has_what_a_mail_needs(result):
+    made = copy.deepcopy(result)
+    made["trace"]["provenance"] = {"recorder": "tool 1.2 " * 30, "guest": "G" * 200, "source": "f.log",
+                                   "licence": "of no use here"}
+    made["trace"]["files"] *= 40
+    made["trace"]["by_operation"] = {f"operation{i}": 1 for i in range(30)}
+    heading = compare_text(made).split("\n\n")[0].split("\n")
+    assert len(heading) == 5 and max(map(len, heading)) <= 80
+    assert heading[1].startswith("  10 operations: 1 operation0, ") and heading[1].endswith(", ...")
+    assert heading[3].startswith("  recorder: tool 1.2 tool") and "; guest: GG" in heading[3]
+    assert heading[4] == "  source: f.log"
 
 
 def test_markdown_has_exact_numbers(worst):
@@ -220,6 +301,22 @@ def test_schemes_explain_themselves(name):
     assert text.startswith(name) and max(map(len, text.splitlines())) <= 80
 
 
+def test_scheme_texts_tell_options_and_hvo():
+    text = scheme_text(schemes.load("mm_id"))
+    assert re.search("^  own defaults +era=6.15$", text, re.MULTILINE)
+    assert re.search("^  model=posted +cache_refs=folio, batch=yes$", text, re.MULTILINE)
+    assert re.search("^  lives with HVO +no", text, re.MULTILINE)
+    text = scheme_text(schemes.load("head_per_leaf"))
+    assert re.search("^  model=posted +none", text, re.MULTILINE)
+    assert re.search("^  lives with HVO +yes", text, re.MULTILINE)
+
+
+def test_schemes_are_listed_one_a_line():
+    lines = schemes_text([schemes.load(name) for name in schemes.NAMES]).splitlines()
+    assert [line.split()[0] for line in lines[:len(schemes.NAMES) + 1] if line] == list(schemes.NAMES)
+    assert max(map(len, lines)) <= 80
+
+
 @pytest.mark.parametrize("name", schemes.NAMES)
 def test_replay_and_info_texts(name):
     trace = Trace.parse(TRACE.replace("file F", "file " + "F" * 70).replace(" F ", " " + "F" * 70 + " "))
@@ -231,6 +328,22 @@ def test_replay_and_info_texts(name):
     assert text.count("OBSERVATION") == 1
     answer = "EINVAL" if name == "hugetlb" else "EEXIST"
     assert re.search(f"^ +6 +8  continue +0 +{answer}$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("operations", ["failed", "all"])
+def test_replay_tells_answers_and_counters(operations):
+    trace = Trace.parse(TRACE + "continue A v 2044K 8K\ncontinue A v 2036K 16K\ncontinue A v 2M 4K\n"
+                        "mmap C c F 0 2M shared minor\nfork A D\nmigrate A v 0 2M\ntouch C c 0\n")
+    made = replay(trace, "subtree", operations=operations)
+    made["counters"] = {"underflows": 7, "overflows": 8}
+    text = replay_text(made, trace)
+    rows = [tuple(line.split("  ")) for line in text[text.index("ANSWERS"):].split("\n\n")[0].split("\n")[3:]]
+    rows = {tuple(cell.strip() for cell in row if cell.strip()) for row in rows}
+    assert rows == {("continue", "EEXIST", "nothing", "2"), ("continue", "EAGAIN", "in part", "1"),
+                    ("migrate", "less than asked", "nothing", "1"), ("touch", "minor event", "nothing", "1")}
+    assert "ANSWERS: 3 of 17 operations refused" in text
+    assert re.search("counter underflows: +7$", text, re.MULTILINE)
+    assert re.search("counter overflows: +8$", text, re.MULTILINE)
 
 
 def test_figure_as_png_and_svg(result):

@@ -12,7 +12,7 @@ cdef inline Outcome populate(Machine *m, const hgm_operation *op) noexcept nogil
     for i in range(op.offset, op.offset + op.length):
         if page_cache_get(m, f, i) is NULL and page_cache_alloc(m, op.target, i) is NULL:
             return outcome((i - op.offset) << f.page_shift, ENOMEM)
-    f.size = max(f.size, op.offset + op.length)
+        f.size = max(f.size, i + 1)
     return outcome(op.length << f.page_shift, 0)
 
 cdef inline void remove_pages(Machine *m, uint32_t file, uint64_t first, uint64_t last) noexcept nogil:

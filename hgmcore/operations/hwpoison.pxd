@@ -90,8 +90,8 @@ cdef inline int poison_mapping(Machine *m, HugePage *h, uint64_t bad) noexcept n
         return 0
     entry = descend(m, entry_for(m, h, bad), h.mapping.address + bad, &level, 1, path)
     error = 0 if is_leaf(entry[0]) else EAGAIN
-    if NEEDS & POISONS_WHOLE:
-        zap_huge_page(m, h, h.start, h.start + page_mask(h.file) + 1, HGM_BY_POISON, False)
+    if NEEDS & POISONS_WHOLE or not vma_find(h.mapping, bad).flags & HGM_OPF_SHARED:    # no pieces
+        zap_huge_page(m, h, h.start, h.start + page_mask(h.file) + 1, HGM_BY_ZAP, False)
         return error
     if error:
         return error
@@ -100,7 +100,7 @@ cdef inline int poison_mapping(Machine *m, HugePage *h, uint64_t bad) noexcept n
                          m.geometry.entry_leaf[level] + (1 if entry[0] & HGM_PTE_GROUP else 0), bad, path)
         if error:
             return error
-    zap_huge_page(m, h, bad, bad + base_mask(m) + 1, HGM_BY_POISON, False)
+    zap_huge_page(m, h, bad, bad + base_mask(m) + 1, HGM_BY_ZAP, False)
     level = h.file.level
     entry = descend(m, entry_for(m, h, bad), h.mapping.address + bad, &level, 1, path)
     entry[0] = HGM_PTE_POISON

@@ -50,6 +50,9 @@ cdef inline Outcome touch_private(Machine *m, HugePage *h, const hgm_operation *
         return event
     if op.flags & HGM_OPF_WRITE:
         return write_private(m, h)
+    if h.folio is not NULL and h.folio.flags & HGM_FOLIO_POISONED:
+        look_up_and_put(m, &m.cost, h.folio)
+        return outcome(0, EHWPOISON)
     if h.folio is not NULL:
         return map_private(m, h, h.folio, True)
     page = folio_alloc(m, h.mapping.file, (h.mapping.file_offset + h.start) >> h.file.page_shift)

@@ -117,7 +117,7 @@ cdef inline hgm_leaf leaf_like(Machine *m, const HugePage *h, int origin) noexce
     cdef hgm_leaf leaf
     memset(&leaf, 0, sizeof(leaf))
     leaf.folio = h.folio
-    if h.file.entries == 1 and is_leaf(h.entry[0]):
+    if huge_page_whole(h):
         leaf.folio = folio_of(m, h.entry[0] >> HGM_PTE_FRAME_SHIFT)
     leaf.process = h.mapping.process
     leaf.mapping = <uint32_t>(h.mapping - m.mappings)

@@ -1,5 +1,5 @@
 # cython: language_level=3, cdivision=True
-"""THP before 6.2: whole mappings count on every base page too; PageDoubleMap marks a page that has pieces
+"""THP before 6.2: base pages count; PageDoubleMap marks pieces
 
 Claim: page_mapcount() of a base page is one word of its own, however it is mapped.
 From: file and shmem THP of Linux before 6.2; replaced by Hugh Dickins, November 2022, for its cost.
@@ -15,15 +15,15 @@ Right: the map count of every base page.
 Adapted: the file variant, where hugetlb of that time counted whole mappings only. A 2M leaf in a 1G page, which the
 kernel never had, counts as its 512 base pages.
 """
-from hgmcore.engine cimport instantiate
-from hgmcore.scheme cimport *
-from hgmcore.schemes.compound cimport compound_add, compound_mapcount
-from hgmcore.schemes.per_page cimport page_counts_add, page_counts_sum
-
 cdef extern from *:
     """
     #define HGM_NEEDS HGM_WRITES_TAILS
     """
+
+from hgmcore.engine cimport instantiate
+from hgmcore.scheme cimport *
+from hgmcore.schemes.compound cimport compound_add, compound_mapcount
+from hgmcore.schemes.per_page cimport page_counts_add, page_counts_sum
 
 
 cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_options *options,
@@ -47,21 +47,6 @@ cdef inline void leaf_remove "hgm_leaf_remove"(hgm_cost *cost, const hgm_options
         compound_add(cost, leaf.folio, -1)
     page_counts_add(cost, leaf, -1)
     hgm_ref_add(cost, leaf.folio, -<int32_t>leaf.count)
-
-
-cdef inline int table_add "hgm_table_add"(hgm_cost *cost, const hgm_options *options,
-                                          const hgm_subtree *subtree) noexcept nogil:
-    return False
-
-
-cdef inline void table_free "hgm_table_free"(hgm_cost *cost, const hgm_options *options,
-                                             const hgm_subtree *subtree) noexcept nogil:
-    pass
-
-
-cdef inline int subtree_zapped "hgm_subtree_zapped"(hgm_cost *cost, const hgm_options *options,
-                                                    const hgm_subtree *subtree) noexcept nogil:
-    return False
 
 
 cdef inline int64_t page_mapcount "hgm_page_mapcount"(const hgm_options *options, const hgm_folio *folio,

@@ -1,5 +1,5 @@
 # cython: language_level=3, cdivision=True
-"""One reference and one map on the head for each leaf entry ("per-PTE")
+"""One reference and one map on the head for each leaf entry
 
 Claim: the simplest counts that fit HGM. Whatever its size, a leaf is one user of the huge page.
 From: HGM RFC v2 (October 2022) and v1 (January 2023), James Houghton.
@@ -11,14 +11,14 @@ two pieces is "shared": smaps says Shared_Hugetlb, mbind does not move it. Both 
 after 8192 mappings of a 1G page by 4K.
 Right: references agree with the map count; pages 0 and 1 are enough (HVO).
 """
-from hgmcore.engine cimport instantiate
-from hgmcore.scheme cimport *
-from hgmcore.schemes.compound cimport compound_add, compound_answer, compound_mapcount
-
 cdef extern from *:
     """
     #define HGM_NEEDS 0
     """
+
+from hgmcore.engine cimport instantiate
+from hgmcore.scheme cimport *
+from hgmcore.schemes.compound cimport compound_add, compound_answer, compound_mapcount
 
 
 cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_options *options,
@@ -32,21 +32,6 @@ cdef inline void leaf_remove "hgm_leaf_remove"(hgm_cost *cost, const hgm_options
                                                const hgm_leaf *leaf) noexcept nogil:
     compound_add(cost, leaf.folio, -<int32_t>leaf.count)
     hgm_ref_add(cost, leaf.folio, -<int32_t>leaf.count)
-
-
-cdef inline int table_add "hgm_table_add"(hgm_cost *cost, const hgm_options *options,
-                                          const hgm_subtree *subtree) noexcept nogil:
-    return False
-
-
-cdef inline void table_free "hgm_table_free"(hgm_cost *cost, const hgm_options *options,
-                                             const hgm_subtree *subtree) noexcept nogil:
-    pass
-
-
-cdef inline int subtree_zapped "hgm_subtree_zapped"(hgm_cost *cost, const hgm_options *options,
-                                                    const hgm_subtree *subtree) noexcept nogil:
-    return False
 
 
 cdef inline int64_t page_mapcount "hgm_page_mapcount"(const hgm_options *options, const hgm_folio *folio,

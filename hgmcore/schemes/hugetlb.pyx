@@ -10,15 +10,15 @@ Costs: two atomics on two lines for each mapping of a huge page (three with _lar
 Known to be wrong: two mappings in one process read as shared.
 Right: everything else; it only cannot do what HGM is for.
 """
+cdef extern from *:
+    """
+    #define HGM_NEEDS (HGM_WHOLE_ONLY | HGM_POISONS_WHOLE)
+    """
+
 from hgmcore.engine cimport instantiate
 from hgmcore.scheme cimport *
 from hgmcore.schemes.compound cimport compound_add, compound_answer, compound_mapcount
 from hgmcore.schemes.large cimport large_add
-
-cdef extern from *:
-    """
-    #define HGM_NEEDS HGM_WHOLE_ONLY
-    """
 
 
 cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_options *options,
@@ -36,21 +36,6 @@ cdef inline void leaf_remove "hgm_leaf_remove"(hgm_cost *cost, const hgm_options
         large_add(cost, leaf.folio, -1)
     compound_add(cost, leaf.folio, -1)
     hgm_ref_add(cost, leaf.folio, -1)
-
-
-cdef inline int table_add "hgm_table_add"(hgm_cost *cost, const hgm_options *options,
-                                          const hgm_subtree *subtree) noexcept nogil:
-    return False
-
-
-cdef inline void table_free "hgm_table_free"(hgm_cost *cost, const hgm_options *options,
-                                             const hgm_subtree *subtree) noexcept nogil:
-    pass
-
-
-cdef inline int subtree_zapped "hgm_subtree_zapped"(hgm_cost *cost, const hgm_options *options,
-                                                    const hgm_subtree *subtree) noexcept nogil:
-    return False
 
 
 cdef inline int64_t page_mapcount "hgm_page_mapcount"(const hgm_options *options, const hgm_folio *folio,

@@ -1,5 +1,5 @@
 # cython: language_level=3, cdivision=True
-"""THP of 6.10 to 6.14: per-page counts, and all mappings of the folio in one word (_large_mapcount)
+"""THP of 6.10 to 6.14: base pages count, and the folio in all
 
 Claim: folio_mapcount() is one read, and tells most folios that are shared from those that are not.
 From: THP of Linux 6.10 to 6.14, David Hildenbrand.
@@ -13,17 +13,17 @@ Right: the map count of every base page, and of the folio.
 Adapted: to hugetlb, which the kernel leaves out. A 2M leaf in a 1G page, which it never had, counts as its 512 base
 pages, and as one reference.
 """
+cdef extern from *:
+    """
+    #define HGM_NEEDS HGM_WRITES_TAILS
+    """
+
 from hgmcore.engine cimport instantiate
 from hgmcore.scheme cimport *
 from hgmcore.schemes.compound cimport compound_mapcount
 from hgmcore.schemes.large cimport large_add, large_answer, large_mapcount
 from hgmcore.schemes.leaves cimport mappings_of
 from hgmcore.schemes.per_page cimport per_page_add, per_page_mapcount, per_page_nr_file_mapped
-
-cdef extern from *:
-    """
-    #define HGM_NEEDS HGM_WRITES_TAILS
-    """
 
 
 cdef inline bint likely_mapped_shared(const hgm_folio *folio) noexcept nogil:
@@ -46,21 +46,6 @@ cdef inline void leaf_remove "hgm_leaf_remove"(hgm_cost *cost, const hgm_options
     large_add(cost, leaf.folio, -mappings_of(leaf))
     per_page_add(cost, leaf, -1)
     hgm_ref_add(cost, leaf.folio, -<int32_t>leaf.count)
-
-
-cdef inline int table_add "hgm_table_add"(hgm_cost *cost, const hgm_options *options,
-                                          const hgm_subtree *subtree) noexcept nogil:
-    return False
-
-
-cdef inline void table_free "hgm_table_free"(hgm_cost *cost, const hgm_options *options,
-                                             const hgm_subtree *subtree) noexcept nogil:
-    pass
-
-
-cdef inline int subtree_zapped "hgm_subtree_zapped"(hgm_cost *cost, const hgm_options *options,
-                                                    const hgm_subtree *subtree) noexcept nogil:
-    return False
 
 
 cdef inline int64_t page_mapcount "hgm_page_mapcount"(const hgm_options *options, const hgm_folio *folio,

@@ -1,5 +1,5 @@
 # cython: language_level=3, cdivision=True
-"""Two counts side by side: head_per_leaf for the page, and one for each mapping that has a leaf of it
+"""Two counts: head_per_leaf, and mappings that have a leaf
 
 Claim: who asks how many sharers there are gets a count that means it; references and page_mapcount() stay in step.
 From: hugetlb_vma_mapcount() and page_vmacount(), discussed by James Houghton and David Hildenbrand, January and
@@ -13,16 +13,16 @@ Known to be wrong: page_mapcount() of every base page is the number of leaves an
 head_per_leaf. One more meaning of "map count" beside the others.
 Right: who shares a page; references agree with the map count; pages 0 and 1 are enough (HVO).
 """
+cdef extern from *:
+    """
+    #define HGM_NEEDS (HGM_NEEDS_SCAN | HGM_NEEDS_ZAPS)
+    """
+
 from hgmcore.engine cimport instantiate
 from hgmcore.scheme cimport *
 from hgmcore.schemes.compound cimport compound_add, compound_answer, compound_mapcount
 from hgmcore.schemes.large cimport large_add, large_mapcount
 from hgmcore.schemes.leaves cimport last_leaf_gone
-
-cdef extern from *:
-    """
-    #define HGM_NEEDS HGM_NEEDS_SCAN
-    """
 
 
 cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_options *options,
@@ -38,16 +38,6 @@ cdef inline void leaf_remove "hgm_leaf_remove"(hgm_cost *cost, const hgm_options
                                                const hgm_leaf *leaf) noexcept nogil:
     compound_add(cost, leaf.folio, -<int32_t>leaf.count)
     hgm_ref_add(cost, leaf.folio, -<int32_t>leaf.count)
-
-
-cdef inline int table_add "hgm_table_add"(hgm_cost *cost, const hgm_options *options,
-                                          const hgm_subtree *subtree) noexcept nogil:
-    return False
-
-
-cdef inline void table_free "hgm_table_free"(hgm_cost *cost, const hgm_options *options,
-                                             const hgm_subtree *subtree) noexcept nogil:
-    pass
 
 
 cdef inline int subtree_zapped "hgm_subtree_zapped"(hgm_cost *cost, const hgm_options *options,

@@ -1,5 +1,5 @@
 # cython: language_level=3, cdivision=True
-"""One logical mapping for each subtree, with counts of present children in the page-table pages
+"""One map for each subtree, by counters in page-table pages
 
 Claim: as logical_scan, but the last piece is found without a scan: each table page below the hstate-level entry
 knows in its own descriptor how many leaves and non-empty tables it holds.
@@ -12,15 +12,15 @@ Costs: two atomics for each subtree; for each leaf one plain increment or decrem
 Known to be wrong: page_mapcount() of a base page that nothing maps is that of the whole page.
 Right: who shares a page; references agree with the map count; pages 0 and 1 are enough (HVO).
 """
+cdef extern from *:
+    """
+    #define HGM_NEEDS (HGM_NEEDS_COUNTER | HGM_NEEDS_ZAPS)
+    """
+
 from hgmcore.engine cimport instantiate
 from hgmcore.scheme cimport *
 from hgmcore.schemes.compound cimport compound_mapcount
 from hgmcore.schemes.logical cimport logical_answer, logical_install, logical_zapped
-
-cdef extern from *:
-    """
-    #define HGM_NEEDS HGM_NEEDS_COUNTER
-    """
 
 
 cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_options *options,
@@ -30,16 +30,6 @@ cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_option
 
 cdef inline void leaf_remove "hgm_leaf_remove"(hgm_cost *cost, const hgm_options *options,
                                                const hgm_leaf *leaf) noexcept nogil:
-    pass
-
-
-cdef inline int table_add "hgm_table_add"(hgm_cost *cost, const hgm_options *options,
-                                          const hgm_subtree *subtree) noexcept nogil:
-    return False
-
-
-cdef inline void table_free "hgm_table_free"(hgm_cost *cost, const hgm_options *options,
-                                             const hgm_subtree *subtree) noexcept nogil:
     pass
 
 

@@ -1,5 +1,5 @@
 # cython: language_level=3, cdivision=True
-"""One logical mapping for each subtree, dropped with its last piece, which a scan finds
+"""One map for each subtree, until a scan finds its last piece
 
 Claim: a shared mapping's subtree can map only one huge page, so however it is cut it is one user of the page.
 From: David Hildenbrand, January 2023 (the variant that keeps no metadata).
@@ -11,15 +11,15 @@ the subtree up to the first leaf: up to 512 entries of a 2M page, 512 + 262144 o
 Known to be wrong: page_mapcount() of a base page that nothing maps is that of the whole page.
 Right: who shares a page; references agree with the map count; pages 0 and 1 are enough (HVO).
 """
+cdef extern from *:
+    """
+    #define HGM_NEEDS (HGM_NEEDS_SCAN | HGM_NEEDS_ZAPS)
+    """
+
 from hgmcore.engine cimport instantiate
 from hgmcore.scheme cimport *
 from hgmcore.schemes.compound cimport compound_mapcount
 from hgmcore.schemes.logical cimport logical_answer, logical_install, logical_zapped
-
-cdef extern from *:
-    """
-    #define HGM_NEEDS HGM_NEEDS_SCAN
-    """
 
 
 cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_options *options,
@@ -29,16 +29,6 @@ cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_option
 
 cdef inline void leaf_remove "hgm_leaf_remove"(hgm_cost *cost, const hgm_options *options,
                                                const hgm_leaf *leaf) noexcept nogil:
-    pass
-
-
-cdef inline int table_add "hgm_table_add"(hgm_cost *cost, const hgm_options *options,
-                                          const hgm_subtree *subtree) noexcept nogil:
-    return False
-
-
-cdef inline void table_free "hgm_table_free"(hgm_cost *cost, const hgm_options *options,
-                                             const hgm_subtree *subtree) noexcept nogil:
     pass
 
 

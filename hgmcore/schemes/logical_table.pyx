@@ -1,5 +1,5 @@
 # cython: language_level=3, cdivision=True
-"""One logical mapping for each subtree, dropped when its page tables are gone
+"""One map for each subtree, until its page tables are gone
 
 Claim: a shared mapping's subtree can map only one huge page, so it is one user of the page as long as it exists; no
 piece has to know whether it is the last.
@@ -17,16 +17,16 @@ that nothing maps is that of the whole page.
 Right: who shares a page, while its subtrees have leaves; references agree with the map count; pages 0 and 1 are
 enough (HVO).
 """
+cdef extern from *:
+    """
+    #define HGM_NEEDS (HGM_NEEDS_BIT | HGM_NEEDS_TABLES | HGM_NEEDS_ZAPS)
+    """
+
 from hgmcore.engine cimport instantiate
 from hgmcore.scheme cimport *
 from hgmcore.schemes.compound cimport compound_mapcount
 from hgmcore.schemes.leaves cimport exchanges, whole_goes
 from hgmcore.schemes.logical cimport logical_add, logical_answer, logical_drop
-
-cdef extern from *:
-    """
-    #define HGM_NEEDS HGM_NEEDS_BIT
-    """
 
 
 cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_options *options,

@@ -1,5 +1,5 @@
 # cython: language_level=3, cdivision=True
-"""THP of 6.15: per-page counts, and two slots that say which processes own the mappings
+"""THP of 6.15: as large_mapcount, and two slots for owners
 
 Claim: whether a folio is mapped by one process alone is known exactly, for up to two processes at a time.
 From: THP of Linux 6.15 and later, David Hildenbrand, March 2025.
@@ -15,17 +15,17 @@ Right: the map count of every base page, and of the folio; who shares it, with t
 Adapted: to hugetlb, which the kernel leaves out. A 2M leaf in a 1G page, which it never had, counts as its 512 base
 pages, and as one reference.
 """
+cdef extern from *:
+    """
+    #define HGM_NEEDS HGM_WRITES_TAILS
+    """
+
 from hgmcore.engine cimport instantiate
 from hgmcore.scheme cimport *
 from hgmcore.schemes.large cimport large_answer
 from hgmcore.schemes.leaves cimport mappings_of
 from hgmcore.schemes.owners cimport owners_add, owners_maybe_shared, owners_sub
 from hgmcore.schemes.per_page cimport per_page_add, per_page_mapcount, per_page_nr_file_mapped
-
-cdef extern from *:
-    """
-    #define HGM_NEEDS HGM_WRITES_TAILS
-    """
 
 
 cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_options *options,
@@ -41,21 +41,6 @@ cdef inline void leaf_remove "hgm_leaf_remove"(hgm_cost *cost, const hgm_options
     owners_sub(cost, leaf.folio, leaf.process, mappings_of(leaf))
     per_page_add(cost, leaf, -1)
     hgm_ref_add(cost, leaf.folio, -<int32_t>leaf.count)
-
-
-cdef inline int table_add "hgm_table_add"(hgm_cost *cost, const hgm_options *options,
-                                          const hgm_subtree *subtree) noexcept nogil:
-    return False
-
-
-cdef inline void table_free "hgm_table_free"(hgm_cost *cost, const hgm_options *options,
-                                             const hgm_subtree *subtree) noexcept nogil:
-    pass
-
-
-cdef inline int subtree_zapped "hgm_subtree_zapped"(hgm_cost *cost, const hgm_options *options,
-                                                    const hgm_subtree *subtree) noexcept nogil:
-    return False
 
 
 cdef inline int64_t page_mapcount "hgm_page_mapcount"(const hgm_options *options, const hgm_folio *folio,

@@ -1,5 +1,5 @@
 # cython: language_level=3, cdivision=True
-"""6.15 with CONFIG_NO_PAGE_MAPCOUNT: counts of the folio and its owners, none of base pages
+"""THP of 6.15 with NO_PAGE_MAPCOUNT: only folio and owners
 
 Claim: no base page needs a count; an average will do where one is asked for.
 From: Linux 6.15 and later with CONFIG_NO_PAGE_MAPCOUNT, David Hildenbrand, March 2025.
@@ -13,17 +13,17 @@ Right: the folio's map count; who shares it, with two processes; pages 0 and 1 a
 Adapted: to hugetlb, which the kernel leaves out. A 2M leaf in a 1G page, which it never had, counts as its 512 base
 pages, and as one reference.
 """
+cdef extern from *:
+    """
+    #define HGM_NEEDS 0
+    """
+
 from hgmcore.engine cimport instantiate
 from hgmcore.scheme cimport *
 from hgmcore.schemes.compound cimport compound_add, compound_mapcount
 from hgmcore.schemes.large cimport large_answer, large_mapcount
 from hgmcore.schemes.leaves cimport mappings_of
 from hgmcore.schemes.owners cimport average_mapcount, owners_add, owners_maybe_shared, owners_sub
-
-cdef extern from *:
-    """
-    #define HGM_NEEDS 0
-    """
 
 
 cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_options *options,
@@ -41,21 +41,6 @@ cdef inline void leaf_remove "hgm_leaf_remove"(hgm_cost *cost, const hgm_options
     if leaf.whole:
         compound_add(cost, leaf.folio, -1)
     hgm_ref_add(cost, leaf.folio, -<int32_t>leaf.count)
-
-
-cdef inline int table_add "hgm_table_add"(hgm_cost *cost, const hgm_options *options,
-                                          const hgm_subtree *subtree) noexcept nogil:
-    return False
-
-
-cdef inline void table_free "hgm_table_free"(hgm_cost *cost, const hgm_options *options,
-                                             const hgm_subtree *subtree) noexcept nogil:
-    pass
-
-
-cdef inline int subtree_zapped "hgm_subtree_zapped"(hgm_cost *cost, const hgm_options *options,
-                                                    const hgm_subtree *subtree) noexcept nogil:
-    return False
 
 
 cdef inline int64_t page_mapcount "hgm_page_mapcount"(const hgm_options *options, const hgm_folio *folio,

@@ -1,5 +1,5 @@
 # cython: language_level=3, cdivision=True
-"""THP-like: a count for each base page, and how many base pages have one (_nr_pages_mapped)
+"""THP-like: base pages count, and how many have a count
 
 Claim: page_mapcount() means for a huge page mapped in pieces what it means for a THP.
 From: "hugetlb: use folio/THP-like map counts", March 2023, James Houghton; THP of Linux 6.2 to 6.9, Hugh Dickins.
@@ -14,14 +14,14 @@ a 1G page; a whole leaf looks only at base page 0 to know whether it is shared.
 Right: the map count of every base page.
 Adapted: a 2M leaf in a 1G page, which the kernel never had, counts as its 512 base pages.
 """
-from hgmcore.engine cimport instantiate
-from hgmcore.scheme cimport *
-from hgmcore.schemes.per_page cimport per_page_add, per_page_answer, per_page_mapcount
-
 cdef extern from *:
     """
     #define HGM_NEEDS HGM_WRITES_TAILS
     """
+
+from hgmcore.engine cimport instantiate
+from hgmcore.scheme cimport *
+from hgmcore.schemes.per_page cimport per_page_add, per_page_answer, per_page_mapcount
 
 
 cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_options *options,
@@ -35,21 +35,6 @@ cdef inline void leaf_remove "hgm_leaf_remove"(hgm_cost *cost, const hgm_options
                                                const hgm_leaf *leaf) noexcept nogil:
     per_page_add(cost, leaf, -1)
     hgm_ref_add(cost, leaf.folio, -<int32_t>leaf.count)
-
-
-cdef inline int table_add "hgm_table_add"(hgm_cost *cost, const hgm_options *options,
-                                          const hgm_subtree *subtree) noexcept nogil:
-    return False
-
-
-cdef inline void table_free "hgm_table_free"(hgm_cost *cost, const hgm_options *options,
-                                             const hgm_subtree *subtree) noexcept nogil:
-    pass
-
-
-cdef inline int subtree_zapped "hgm_subtree_zapped"(hgm_cost *cost, const hgm_options *options,
-                                                    const hgm_subtree *subtree) noexcept nogil:
-    return False
 
 
 cdef inline int64_t page_mapcount "hgm_page_mapcount"(const hgm_options *options, const hgm_folio *folio,

@@ -1,5 +1,5 @@
 # cython: language_level=3, cdivision=True
-"""HGM v2 as posted: a count for each base page, and _nr_pages_mapped forgotten
+"""HGM v2 as posted: base pages count, _nr_pages_mapped forgot
 
 Claim: page_mapcount() means for a huge page mapped in pieces what it means for a THP.
 From: HGM v2, February 2023, James Houghton, with its bugs.
@@ -12,15 +12,15 @@ that is mapped only in pieces is "not mapped". fork's overflow check takes succe
 overflow_check=after). Memory failure unmaps the whole huge page.
 Right: the map count of every base page.
 """
-from hgmcore.engine cimport instantiate
-from hgmcore.scheme cimport *
-from hgmcore.schemes.compound cimport compound_add, compound_answer, compound_mapcount
-from hgmcore.schemes.per_page cimport page_counts_add
-
 cdef extern from *:
     """
     #define HGM_NEEDS (HGM_WRITES_TAILS | HGM_POISONS_WHOLE | HGM_FORK_CHECK_INVERTED)
     """
+
+from hgmcore.engine cimport instantiate
+from hgmcore.scheme cimport *
+from hgmcore.schemes.compound cimport compound_add, compound_answer, compound_mapcount
+from hgmcore.schemes.per_page cimport page_counts_add
 
 
 cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_options *options,
@@ -40,21 +40,6 @@ cdef inline void leaf_remove "hgm_leaf_remove"(hgm_cost *cost, const hgm_options
     else:
         page_counts_add(cost, leaf, -1)
     hgm_ref_add(cost, leaf.folio, -<int32_t>leaf.count)
-
-
-cdef inline int table_add "hgm_table_add"(hgm_cost *cost, const hgm_options *options,
-                                          const hgm_subtree *subtree) noexcept nogil:
-    return False
-
-
-cdef inline void table_free "hgm_table_free"(hgm_cost *cost, const hgm_options *options,
-                                             const hgm_subtree *subtree) noexcept nogil:
-    pass
-
-
-cdef inline int subtree_zapped "hgm_subtree_zapped"(hgm_cost *cost, const hgm_options *options,
-                                                    const hgm_subtree *subtree) noexcept nogil:
-    return False
 
 
 cdef inline int64_t page_mapcount "hgm_page_mapcount"(const hgm_options *options, const hgm_folio *folio,

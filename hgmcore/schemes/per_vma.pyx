@@ -1,5 +1,5 @@
 # cython: language_level=3, cdivision=True
-"""A reference for each leaf, and a map for each mapping that has one, found by looking through its page tables
+"""A reference for each leaf, a map for each mapping, by scans
 
 Claim: page_mapcount() is the number of mappings of the huge page, and no bit, count or order has to be kept for it.
 From: Matthew Wilcox's proposal as James Houghton gave it, March 2023.
@@ -12,15 +12,15 @@ Known to be wrong: references exceed the map count while pieces exist, so checks
 page_mapcount() of a base page that nothing maps is that of the whole page.
 Right: who shares a page; pages 0 and 1 are enough (HVO).
 """
+cdef extern from *:
+    """
+    #define HGM_NEEDS (HGM_NEEDS_SCAN | HGM_SCANS_ALWAYS | HGM_NEEDS_ZAPS)
+    """
+
 from hgmcore.engine cimport instantiate
 from hgmcore.scheme cimport *
 from hgmcore.schemes.compound cimport compound_add, compound_answer, compound_mapcount
 from hgmcore.schemes.leaves cimport last_leaf_gone
-
-cdef extern from *:
-    """
-    #define HGM_NEEDS (HGM_NEEDS_SCAN | HGM_SCANS_ALWAYS)
-    """
 
 
 cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_options *options,
@@ -34,16 +34,6 @@ cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_option
 cdef inline void leaf_remove "hgm_leaf_remove"(hgm_cost *cost, const hgm_options *options,
                                                const hgm_leaf *leaf) noexcept nogil:
     hgm_ref_add(cost, leaf.folio, -<int32_t>leaf.count)
-
-
-cdef inline int table_add "hgm_table_add"(hgm_cost *cost, const hgm_options *options,
-                                          const hgm_subtree *subtree) noexcept nogil:
-    return False
-
-
-cdef inline void table_free "hgm_table_free"(hgm_cost *cost, const hgm_options *options,
-                                             const hgm_subtree *subtree) noexcept nogil:
-    pass
 
 
 cdef inline int subtree_zapped "hgm_subtree_zapped"(hgm_cost *cost, const hgm_options *options,

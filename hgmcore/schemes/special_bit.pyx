@@ -1,5 +1,5 @@
 # cython: language_level=3, cdivision=True
-"""One logical mapping for each subtree, with a software bit in the hstate-level entry: "already counted"
+"""One map for each subtree, by a "counted" bit in its entry
 
 Claim: as logical_scan, but an install need not scan: the bit says whether the subtree is counted. What is counted
 twice, or taken back without having been counted, cannot arise.
@@ -11,15 +11,15 @@ Costs: two atomics for each subtree. Every operation that removes a part scans t
 Known to be wrong: page_mapcount() of a base page that nothing maps is that of the whole page.
 Right: who shares a page; references agree with the map count; pages 0 and 1 are enough (HVO).
 """
+cdef extern from *:
+    """
+    #define HGM_NEEDS (HGM_NEEDS_BIT | HGM_NEEDS_SCAN | HGM_NEEDS_ZAPS)
+    """
+
 from hgmcore.engine cimport instantiate
 from hgmcore.scheme cimport *
 from hgmcore.schemes.compound cimport compound_mapcount
 from hgmcore.schemes.logical cimport logical_answer, logical_install, logical_zapped
-
-cdef extern from *:
-    """
-    #define HGM_NEEDS (HGM_NEEDS_BIT | HGM_NEEDS_SCAN)
-    """
 
 
 cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_options *options,
@@ -29,16 +29,6 @@ cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_option
 
 cdef inline void leaf_remove "hgm_leaf_remove"(hgm_cost *cost, const hgm_options *options,
                                                const hgm_leaf *leaf) noexcept nogil:
-    pass
-
-
-cdef inline int table_add "hgm_table_add"(hgm_cost *cost, const hgm_options *options,
-                                          const hgm_subtree *subtree) noexcept nogil:
-    return False
-
-
-cdef inline void table_free "hgm_table_free"(hgm_cost *cost, const hgm_options *options,
-                                             const hgm_subtree *subtree) noexcept nogil:
     pass
 
 

@@ -1,38 +1,39 @@
 # cython: language_level=3, cdivision=True
-"""RFC v1 made right: one map for each subtree of page tables, one reference for each leaf
+"""RFC v1 made right: a map for each subtree of page tables
 
 Claim: page_mapcount() keeps its meaning, the number of mappings of the huge page, at no cost for each piece.
 From: HGM RFC v1 (June 2022), James Houghton, with the repair that he gave in January 2023: the page is looked up
 before the tables are touched, so that what is counted was really mapped.
-State: _refcount of the head; compound_mapcount in page 1.
+State: _refcount of the head; compound_mapcount in page 1; a software bit in the hstate-level entry: counted.
 Rule: map +1 when the hstate-level entry becomes a table or a whole leaf, -1 when it stops being one; a zap or
 truncate of the whole huge page is taken to clear it. Reference +1 for each leaf installed, -1 for each removed.
 With lookup_first=no a table is counted with its first piece, if the same step made the table.
 Costs: two atomics for the first piece, one for each other. A collapse leaves the map count alone.
 Known to be wrong: references exceed the map count while pieces exist, so checks of the one against the other
 fail; a page whose last piece was unmapped alone stays "mapped" until the tables go. Where a full zap leaves its
-tables (zap_frees_tables=no) they are uncounted: what is mapped there next is not counted, and freeing them takes the
-count back once more; so does freeing what a failed step left behind (lookup_first=no). Migration leaves a subtree's
+tables (zap_frees_tables=no) they are uncounted: what is mapped there next is not counted, and the next full zap takes
+a count back all the same; so with what a failed step left behind (lookup_first=no). Migration leaves a subtree's
 count with the old page and so fails.
 Right: who shares a page; pages 0 and 1 are enough (HVO).
 """
+cdef extern from *:
+    """
+    #define HGM_NEEDS (HGM_NEEDS_BIT | HGM_NEEDS_TABLES | HGM_NEEDS_ZAPS)
+    """
+
 from hgmcore.engine cimport instantiate
 from hgmcore.scheme cimport *
 from hgmcore.schemes.compound cimport compound_add, compound_answer, compound_mapcount
 from hgmcore.schemes.leaves cimport exchanges, whole_comes, whole_goes
 
-cdef extern from *:
-    """
-    #define HGM_NEEDS 0
-    """
-
 
 cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_options *options,
                                                 const hgm_leaf *leaf) noexcept nogil:
     hgm_ref_add(cost, leaf.folio, <int32_t>leaf.count)
-    if whole_comes(leaf) or (leaf.hstate_none and not options.lookup_first):
-        compound_add(cost, leaf.folio, 1)
-    return HGM_KEEPS
+    if not whole_comes(leaf) and (options.lookup_first or not leaf.hstate_none):
+        return HGM_KEEPS
+    compound_add(cost, leaf.folio, 1)
+    return HGM_KEEPS | HGM_COUNTS
 
 
 cdef inline void leaf_remove "hgm_leaf_remove"(hgm_cost *cost, const hgm_options *options,
@@ -52,13 +53,13 @@ cdef inline int table_add "hgm_table_add"(hgm_cost *cost, const hgm_options *opt
 
 cdef inline void table_free "hgm_table_free"(hgm_cost *cost, const hgm_options *options,
                                              const hgm_subtree *subtree) noexcept nogil:
-    if subtree.folio is not NULL and not exchanges(subtree.origin):
+    if subtree.counted and not exchanges(subtree.origin):
         compound_add(cost, subtree.folio, -1)
 
 
 cdef inline int subtree_zapped "hgm_subtree_zapped"(hgm_cost *cost, const hgm_options *options,
                                                     const hgm_subtree *subtree) noexcept nogil:
-    if (subtree.covers and subtree.tables_stay and subtree.removed
+    if (subtree.covers and not subtree.whole and (subtree.removed or subtree.counted)
             and (subtree.origin == HGM_BY_ZAP or subtree.origin == HGM_BY_TRUNCATE)):
         compound_add(cost, subtree.folio, -1)
         return True

@@ -1,5 +1,5 @@
 # cython: language_level=3, cdivision=True
-"""RFC v1 as posted: one map for each subtree of page tables, by signs that fail; a reference for each leaf
+"""RFC v1 as posted: a map for each subtree, by signs that fail
 
 Claim: page_mapcount() keeps its meaning, the number of mappings of the huge page, at no cost for each piece.
 From: HGM RFC v1, June 2022, James Houghton, with its bugs.
@@ -17,15 +17,15 @@ Right: who shares a page, as long as base page 0 is mapped and nothing fails; pa
 Adapted: a truncate counts as a zap; migration restores leaves as fork makes them and removes them as a zap does;
 memory failure, which exchanges a leaf for smaller ones, leaves the map count alone.
 """
-from hgmcore.engine cimport instantiate
-from hgmcore.scheme cimport *
-from hgmcore.schemes.compound cimport compound_add, compound_answer, compound_mapcount
-from hgmcore.schemes.leaves cimport exchanges
-
 cdef extern from *:
     """
     #define HGM_NEEDS HGM_COLLAPSES_NOTHING
     """
+
+from hgmcore.engine cimport instantiate
+from hgmcore.scheme cimport *
+from hgmcore.schemes.compound cimport compound_add, compound_answer, compound_mapcount
+from hgmcore.schemes.leaves cimport exchanges
 
 
 cdef inline bint counts_map(const hgm_leaf *leaf) noexcept nogil:
@@ -50,21 +50,6 @@ cdef inline void leaf_remove "hgm_leaf_remove"(hgm_cost *cost, const hgm_options
     if leaf.first == 0 and leaf.covers and not exchanges(leaf.origin):
         compound_add(cost, leaf.folio, -1)
     hgm_ref_add(cost, leaf.folio, -<int32_t>leaf.count)
-
-
-cdef inline int table_add "hgm_table_add"(hgm_cost *cost, const hgm_options *options,
-                                          const hgm_subtree *subtree) noexcept nogil:
-    return False
-
-
-cdef inline void table_free "hgm_table_free"(hgm_cost *cost, const hgm_options *options,
-                                             const hgm_subtree *subtree) noexcept nogil:
-    pass
-
-
-cdef inline int subtree_zapped "hgm_subtree_zapped"(hgm_cost *cost, const hgm_options *options,
-                                                    const hgm_subtree *subtree) noexcept nogil:
-    return False
 
 
 cdef inline int64_t page_mapcount "hgm_page_mapcount"(const hgm_options *options, const hgm_folio *folio,

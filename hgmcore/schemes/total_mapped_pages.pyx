@@ -1,5 +1,5 @@
 # cython: language_level=3, cdivision=True
-"""The RFC of April 2026: how many entries map the folio, and how many base pages they map in all
+"""RFC of April 2026: entries, and base pages mapped in all
 
 Claim: two words of the folio serve every mix of leaf sizes; neither base pages nor whole leaves need counts.
 From: RFC of 12 April 2026, David Hildenbrand.
@@ -14,15 +14,15 @@ behind; references and entries overflow after 8192 mappings of a 1G page by 4K.
 Right: the folio's map count, which agrees with the references for leaves of every size; who shares it, with two
 processes; pages 0 and 1 are enough (HVO).
 """
-from hgmcore.engine cimport instantiate
-from hgmcore.scheme cimport *
-from hgmcore.schemes.large cimport large_answer
-from hgmcore.schemes.owners cimport average_mapcount, owners_add, owners_maybe_shared, owners_sub
-
 cdef extern from *:
     """
     #define HGM_NEEDS 0
     """
+
+from hgmcore.engine cimport instantiate
+from hgmcore.scheme cimport *
+from hgmcore.schemes.large cimport large_answer
+from hgmcore.schemes.owners cimport average_mapcount, owners_add, owners_maybe_shared, owners_sub
 
 
 cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_options *options,
@@ -38,21 +38,6 @@ cdef inline void leaf_remove "hgm_leaf_remove"(hgm_cost *cost, const hgm_options
     owners_sub(cost, leaf.folio, leaf.process, <int32_t>leaf.count)
     leaf.folio.page[1]._total_mapped_pages -= <int64_t>(leaf.nr_pages * leaf.count)
     hgm_ref_add(cost, leaf.folio, -<int32_t>leaf.count)
-
-
-cdef inline int table_add "hgm_table_add"(hgm_cost *cost, const hgm_options *options,
-                                          const hgm_subtree *subtree) noexcept nogil:
-    return False
-
-
-cdef inline void table_free "hgm_table_free"(hgm_cost *cost, const hgm_options *options,
-                                             const hgm_subtree *subtree) noexcept nogil:
-    pass
-
-
-cdef inline int subtree_zapped "hgm_subtree_zapped"(hgm_cost *cost, const hgm_options *options,
-                                                    const hgm_subtree *subtree) noexcept nogil:
-    return False
 
 
 cdef inline int64_t page_mapcount "hgm_page_mapcount"(const hgm_options *options, const hgm_folio *folio,

@@ -143,9 +143,10 @@ typedef struct hgm_cost {
 /* Whose doing a primitive is. */
 enum hgm_origin {
 	HGM_BY_CONTINUE, HGM_BY_FAULT, HGM_BY_FORK,
-	HGM_BY_ZAP,		/* munmap, exit, MADV_DONTNEED, and MADV_SPLIT of base_only */
+	HGM_BY_ZAP,		/* munmap, exit, MADV_DONTNEED, MADV_SPLIT of base_only, memory failure */
 	HGM_BY_TRUNCATE,	/* the page leaves the page cache: rmap finds its leaves, tables stay */
-	HGM_BY_COLLAPSE, HGM_BY_MIGRATION, HGM_BY_POISON
+	HGM_BY_COLLAPSE, HGM_BY_MIGRATION,
+	HGM_BY_POISON		/* memory failure exchanges a leaf for smaller ones; that of the bad page is then zapped */
 };
 
 /*

@@ -4,8 +4,8 @@
  * primitive happens and a scheme that does nothing costs nothing.
  *
  * A scheme only reacts: it changes counts through hgm_ref_add() and hgm_map_add() and never looks at a page
- * table. What it needs to be told beyond the folio it declares in HGM_NEEDS, a constant; finding that out is
- * charged to it.
+ * table. What it needs to be told it declares in HGM_NEEDS, a constant that is defined before this file is included;
+ * finding that out is charged to it.
  */
 #ifndef HGMCORE_SCHEME_H
 #define HGMCORE_SCHEME_H
@@ -30,6 +30,10 @@
 #define HGM_WRITES_TAILS 32
 /* Memory failure unmaps the whole huge page, not 4K of it. */
 #define HGM_POISONS_WHOLE 64
+/* Be told of page tables: hgm_table_add() and hgm_table_free(). */
+#define HGM_NEEDS_TABLES 512
+/* Be told of the end of a removal: hgm_subtree_zapped(). */
+#define HGM_NEEDS_ZAPS 1024
 /* As posted: MADV_COLLAPSE finds every entry large enough and does nothing. */
 #define HGM_COLLAPSES_NOTHING 128
 /* As posted: fork takes the success of its overflow check for failure. */
@@ -61,5 +65,13 @@ HGM_INLINE int hgm_subtree_zapped(hgm_cost *cost, const hgm_options *options, co
 HGM_INLINE int64_t hgm_page_mapcount(const hgm_options *options, const hgm_folio *folio, uint64_t page);
 /* What the scheme answers about the folio; maybe_shared and nr_file_mapped come in as -1: no rule of its own. */
 HGM_INLINE void hgm_answer_folio(const hgm_options *options, const hgm_folio *folio, hgm_answer *answer);
+
+#if !((HGM_NEEDS) & HGM_NEEDS_TABLES)
+HGM_INLINE int hgm_table_add(hgm_cost *cost, const hgm_options *options, const hgm_subtree *subtree) { return 0; }
+HGM_INLINE void hgm_table_free(hgm_cost *cost, const hgm_options *options, const hgm_subtree *subtree) { }
+#endif
+#if !((HGM_NEEDS) & HGM_NEEDS_ZAPS)
+HGM_INLINE int hgm_subtree_zapped(hgm_cost *cost, const hgm_options *options, const hgm_subtree *subtree) { return 0; }
+#endif
 
 #endif

@@ -1,0 +1,59 @@
+"""The cost table of the program against section 4.14 of the rules (2M page, persistent atomics / distinct lines)."""
+
+import pytest
+
+from hgmcore.costs import ACTIONS, action_cost, cost_table, cost_text
+
+# action: {scheme: (atomics, lines)}
+TABLE = {
+    "map another piece": {
+        "head_per_leaf": (2, 2), "per_page_posted": (2, 2), "nr_pages_mapped": (3, 3), "subtree": (1, 1),
+        "logical_scan": (0, 0), "logical_counter": (0, 0), "large_mapcount": (4, 3), "mm_id": (4, 3),
+        "no_page_mapcount": (2, 2), "total_mapped_pages": (2, 2)},
+    "map all pieces, one by one": {
+        "head_per_leaf": (1024, 2), "per_page_posted": (1024, 512), "nr_pages_mapped": (1536, 512), "subtree": (513, 2),
+        "logical_scan": (2, 2), "logical_counter": (2, 2), "large_mapcount": (2048, 512), "mm_id": (2048, 512),
+        "no_page_mapcount": (1024, 2), "total_mapped_pages": (1024, 2)},
+    "fork, copying all pieces": {
+        "head_per_leaf": (1024, 2), "per_page_posted": (1024, 512), "nr_pages_mapped": (1024, 512), "subtree": (513, 2),
+        "logical_scan": (2, 2), "logical_counter": (2, 2), "large_mapcount": (1536, 512), "mm_id": (1536, 512),
+        "no_page_mapcount": (1024, 2), "total_mapped_pages": (1024, 2)},
+}
+
+# 1G from 4K leaves, section 4.14: atomics on (references, map words)
+COLLAPSE_1G = {"head_per_leaf": (262145, 262145), "subtree": (262145, 0), "logical_scan": (0, 0)}
+
+
+@pytest.mark.parametrize("action", TABLE)
+def test_section_4_14(action):
+    for scheme, expected in TABLE[action].items():
+        cost = action_cost(scheme, action)
+        assert (cost["ref"] + cost["map"], cost["lines"]) == expected, scheme
+        assert cost["errors"] == []
+
+
+@pytest.mark.parametrize("scheme", COLLAPSE_1G)
+def test_collapse_of_a_gigabyte(scheme):
+    cost = action_cost(scheme, "collapse all pieces", page_size="1G")
+    assert (cost["ref"], cost["map"]) == COLLAPSE_1G[scheme]
+
+
+def test_a_lookup_that_is_put_back_is_two_atomics_more():
+    assert action_cost("logical_counter", "map another piece")["transient"] == 2
+    assert action_cost("head_per_leaf", "map another piece")["transient"] == 0
+
+
+def test_the_text_fits_a_mail_and_says_what_is_refused():
+    table = cost_table(("hugetlb", "subtree"))
+    text = cost_text(table)
+    assert text.isascii() and max(map(len, text.splitlines())) <= 80
+    assert all(action in text for action in ACTIONS)
+    assert "refused: EINVAL" in text and "refused: EAGAIN" in text
+
+
+def test_the_command_prints_it(capfd):
+    pytest.importorskip("click")
+    from hgmcore.cli import run
+
+    assert run(["schemes", "subtree", "--costs"]) == 0
+    assert "collapse all pieces" in capfd.readouterr().out
