@@ -9,13 +9,13 @@ import hgmcore as hgm
 # Counts a whole huge page's mappings in _large_mapcount, two for each leaf; no use but to be told apart.
 SCHEME = '''# cython: language_level=3
 """Two for each leaf"""
-from hgmcore.engine cimport instantiate
-from hgmcore.scheme cimport *
-
 cdef extern from *:
     """
     #define HGM_NEEDS 0
     """
+
+from hgmcore.engine cimport instantiate
+from hgmcore.scheme cimport *
 
 cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_options *options,
                                                 const hgm_leaf *leaf) noexcept nogil:
@@ -25,18 +25,6 @@ cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_option
 cdef inline void leaf_remove "hgm_leaf_remove"(hgm_cost *cost, const hgm_options *options,
                                                const hgm_leaf *leaf) noexcept nogil:
     hgm_map_add(cost, &leaf.folio.page[1], &leaf.folio.page[1]._large_mapcount, -2)
-
-cdef inline int table_add "hgm_table_add"(hgm_cost *cost, const hgm_options *options,
-                                          const hgm_subtree *subtree) noexcept nogil:
-    return 0
-
-cdef inline void table_free "hgm_table_free"(hgm_cost *cost, const hgm_options *options,
-                                             const hgm_subtree *subtree) noexcept nogil:
-    pass
-
-cdef inline int subtree_zapped "hgm_subtree_zapped"(hgm_cost *cost, const hgm_options *options,
-                                                    const hgm_subtree *subtree) noexcept nogil:
-    return 0
 
 cdef inline int64_t page_mapcount "hgm_page_mapcount"(const hgm_options *options, const hgm_folio *folio,
                                                       uint64_t page) noexcept nogil:
