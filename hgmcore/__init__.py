@@ -11,7 +11,6 @@
     hgm.compare(trace, schemes="all")
 """
 
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from . import schemes, workloads
@@ -23,10 +22,7 @@ from .trace import Trace, TraceError
 __all__ = ["Machine", "OperationError", "Trace", "TraceError", "compare", "get_include", "replay", "schemes",
            "workloads"]
 
-try:
-    __version__ = version("hgmcore")
-except PackageNotFoundError:    # a source tree that was never installed
-    __version__ = "0"
+__version__ = "0.1.0"
 
 
 def get_include() -> str:

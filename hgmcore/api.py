@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno as errnos
+import operator
 
 import numpy as np
 
@@ -11,11 +12,12 @@ from .geometry import GEOMETRIES
 from .machine import FOLIO_CACHED, RESULT, Core, Engine
 from .names import File as FileName
 from .names import Mapping as MappingName
+from .names import is_word
 from .sizes import parse_size
 from .statements import ALL, CODES, HGM, MINOR, NO_ARG, OPERATION, READ, SHARED, URGENT, WP, WRITE
 from .trace import Header
 
-ERROR_NAMES = {**errnos.errorcode, errnos.EAGAIN: "EAGAIN"}
+ERROR_NAMES = {**errnos.errorcode, errnos.EAGAIN: "EAGAIN", 133: "EHWPOISON"}    # which Python does not know
 
 
 class OperationError(Exception):
@@ -32,7 +34,7 @@ class OperationError(Exception):
 
 def size(value) -> int:
     """Bytes of a size given as an int or a text such as "4K". ValueError otherwise."""
-    return parse_size(value) if isinstance(value, str) else int(value)
+    return parse_size(value) if isinstance(value, str) else operator.index(value)
 
 
 class Machine:
@@ -64,6 +66,7 @@ class Machine:
 
     def file(self, name: str, page_size="2M", pages: int = 1, populate: bool = False) -> File:
         """A hugetlb file of `pages` huge pages; `populate` brings all of them into its page cache."""
+        self._check_name(name, [known.name for known in self.header.files])
         file = File(self, self._add_file(FileName(name, size(page_size), pages)))
         if populate:
             file.populate()
@@ -71,14 +74,18 @@ class Machine:
 
     def process(self, name: str) -> Process:
         """A new process."""
+        self._check_name(name, self.header.processes)
         return Process(self, self._add_process(name))
 
     def run(self, operations: np.ndarray) -> int:
         """Run an array of OPERATION records; numbers in them are those of self.header. Returns nanoseconds.
 
-        Refusals are results, not errors. MemoryError: the host has no more memory.
+        Refusals are results, not errors. ValueError: a number in a record was never declared. MemoryError: the host has
+        no more memory.
         """
-        operations = np.ascontiguousarray(operations, OPERATION)
+        if getattr(operations, "dtype", None) != OPERATION:
+            raise TypeError("operations are an array of dtype statements.OPERATION")
+        operations = np.ascontiguousarray(operations)
         elapsed = self.core.run(self.engine, operations.view(np.uint8), self.operations)
         self.operations += len(operations)
         return elapsed
@@ -116,9 +123,16 @@ class Machine:
         cost["lines"], cost["struct_page_bytes"] = self.core.struct_pages()
         return cost
 
+    @staticmethod
+    def _check_name(name, known):
+        if not is_word(name):
+            raise ValueError(f"{name!r} is no name (a letter or _, then letters, digits, _ . -)")
+        if name in known:
+            raise ValueError(f"the name {name!r} is taken")
+
     def _add_file(self, file):
         if file.kind != "hugetlb":
-            raise NotImplementedError(f"file '{file.name}': files of kind {file.kind} are not supported yet")
+            raise ValueError(f"file '{file.name}': memory of kind {file.kind} is not supported yet")
         if file.page_size not in self.geometry.hugetlb_sizes:
             raise ValueError(f"file '{file.name}': {self.geometry.name} has no huge pages of {file.page_size} bytes")
         if not 0 < file.pages * file.page_size <= 1 << 52:
@@ -211,6 +225,8 @@ class Process:
              hgm: bool = False, offset=0, length=None) -> Mapping:
         """Map `length` bytes of the file from `offset` on (default: all); minor, wp, hgm: registered, split from
         the start."""
+        if file.machine is not self.machine:
+            raise ValueError(f"file {file.name.name!r} belongs to another machine")
         offset = size(offset)
         length = file.name.pages * file.name.page_size - offset if length is None else size(length)
         number = self._mapping(name or f"v{len(self.machine.header.mappings)}")
@@ -285,6 +301,8 @@ class Mapping:
         """
         if not isinstance(offset, np.ndarray):
             return self._range("continue", offset, length, URGENT * urgent)
+        if offset.ndim != 1 or offset.dtype.kind not in "iu" or (len(offset) and offset.min() < 0):
+            raise ValueError("offsets are a one-dimensional array of integers from 0 on")
         records = np.zeros(len(offset), OPERATION)
         records["offset"], records["length"], records["target"] = offset, size(length), self.number
         records["op"], records["flags"] = CODES["continue"], URGENT * urgent

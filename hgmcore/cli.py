@@ -85,6 +85,8 @@ def _file(*suffixes):
     def check(context, parameter, path):
         if path is None or (path == "-" and parameter.name == "json_file"):
             return path
+        if path == "-":
+            raise click.BadParameter("'-' is no file: this output cannot go to standard output")
         if suffixes and not path.lower().endswith(suffixes):
             raise click.BadParameter(f"{path!r} does not end in {' or '.join(suffixes)}")
         check_writable(path)

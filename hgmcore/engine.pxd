@@ -88,7 +88,7 @@ cdef inline uint64_t run(Machine *m, const hgm_operation *ops, uint64_t n, uint6
             continue
         o = execute(m, op)
         m.fail = 0
-        if o.error or o.event or o.done < asked(m, op):
+        if o.error or o.event or o.done < asked(m, op) or (op.op == HGM_OP_MIGRATE and o.done > op.length):
             record(m, index + i, &o)
         i += 1
     return i

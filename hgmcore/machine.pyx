@@ -83,6 +83,28 @@ cdef class Engine:
         return f"<hgmcore engine {self.name}>"
 
 
+cdef bint record_fits(const Machine *m, const hgm_operation *op) noexcept nogil:
+    """Are the numbers in a record those of declared files, processes, mappings and huge pages?"""
+    cdef bint mapping = op.target < m.nr_mappings, file = op.target < m.nr_files
+    if op.op > HGM_OP_OBSERVE:
+        return False
+    if op.op == HGM_OP_FILE or op.op == HGM_OP_PUNCH or op.op == HGM_OP_TRUNCATE:
+        return file
+    if op.op == HGM_OP_POPULATE:
+        return file and op.offset <= m.files[op.target].pages and op.length <= m.files[op.target].pages - op.offset
+    if op.op == HGM_OP_PIN or op.op == HGM_OP_UNPIN:
+        return file and op.offset < m.files[op.target].pages
+    if op.op == HGM_OP_MMAP:
+        return mapping and op.arg < m.nr_files
+    if op.op == HGM_OP_MREMAP and op.arg != 0xffff:
+        return mapping and op.arg < m.nr_mappings and m.mappings[op.arg].process == m.mappings[op.target].process
+    if op.op == HGM_OP_FORK:
+        return op.target < m.nr_processes and op.arg < m.nr_processes
+    if op.op == HGM_OP_EXIT:
+        return op.target < m.nr_processes
+    return mapping or op.op == HGM_OP_FAIL or op.op == HGM_OP_OBSERVE
+
+
 cdef class Core:
     """One machine: `geometry` (hgmcore.geometry.Geometry) and resolved `options` (hgmcore.options.resolve).
 
@@ -191,20 +213,23 @@ cdef class Core:
     def run(self, Engine engine, const unsigned char[::1] operations, uint64_t index=0) -> int:
         """Run operation records (the bytes of an array of statements.OPERATION), the first of number `index`.
 
-        The numbers in them must have been declared (trace.Trace checks that). Returns nanoseconds.
-        MemoryError: the host has no more memory; the operations up to there are done.
+        Returns nanoseconds. ValueError: a number in a record was never declared; nothing is run. MemoryError: the
+        host has no more memory; the operations up to there are done.
         """
         cdef Machine *m = &self.m
-        cdef uint64_t n = operations.shape[0] // sizeof(hgm_operation), done
+        cdef uint64_t n = operations.shape[0] // sizeof(hgm_operation), done, i
         cdef timespec start, stop
         if n == 0:
             return 0
+        for i in range(n):
+            if not record_fits(m, <const hgm_operation *>&operations[0] + i):
+                raise ValueError(f"record {index + i}: an operation, file, process, mapping or page that is not declared")
         with nogil:
             clock_gettime(CLOCK_MONOTONIC, &start)
             done = engine.run(m, <const hgm_operation *>&operations[0], n, index)
             clock_gettime(CLOCK_MONOTONIC, &stop)
         if m.out_of_memory:
-            raise MemoryError(f"no memory for page tables or struct pages at operation {index + done}")
+            raise MemoryError(f"no memory for page tables or struct pages at operation {index + done - 1}")
         return (stop.tv_sec - start.tv_sec) * 1000000000 + stop.tv_nsec - start.tv_nsec
 
     def results(self):
@@ -252,13 +277,16 @@ cdef class Core:
 
     def vmas(self, uint32_t mapping):
         """(start, end, flags) of what is left of a mapping, by offsets from its start."""
-        cdef Mapping *v = &self.m.mappings[mapping]
+        cdef Mapping *v
+        if mapping >= self.m.nr_mappings:
+            raise IndexError(f"no mapping {mapping}")
+        v = &self.m.mappings[mapping]
         return [(v.vmas[i].start, v.vmas[i].end, v.vmas[i].flags) for i in range(v.nr_vmas)]
 
     def pages(self, uint64_t pfn, uint64_t n):
         """The struct pages of frames [pfn, pfn + n), as an array of PAGE that is the memory itself."""
-        if pfn + n > self.m.next_pfn:
-            raise IndexError(f"no frame {pfn + n - 1}")
+        if n > self.m.next_pfn or pfn > self.m.next_pfn - n:
+            raise IndexError(f"no frames {pfn} to {pfn} + {n}")
         return window(self, self.m.vmemmap.base + pfn * sizeof(hgm_page), n * sizeof(hgm_page), PAGE)
 
     def table(self, uint32_t number=0, process=None):
@@ -271,7 +299,7 @@ cdef class Core:
             if not 0 <= process < self.m.nr_processes:
                 raise IndexError(f"no process {process}")
             number = self.m.processes[<uint32_t>process].root
-        if number == 0 or (number + 1) * size > self.m.tables.used:
+        if number == 0 or (<size_t>number + 1) * size > self.m.tables.used:
             raise IndexError(f"no page table {number}")
         return window(self, self.m.tables.base + number * size, size, np.uint64)
 
@@ -280,6 +308,8 @@ cdef class Core:
         cdef Machine *m = &self.m
         cdef uint64_t n
         cdef long long[:, ::1] row
+        if folio >= m.nr_folios:
+            raise IndexError(f"no folio {folio}")
         with nogil:
             n = engine.page_mapcount_runs(m, folio_at(m, folio), NULL)
         runs = np.empty((n, 3), np.int64)
@@ -294,6 +324,8 @@ cdef class Core:
         refs (references of mappings): -1 for one each leaf. sharers, nr_file_mapped: -1 where the scheme has none.
         """
         cdef hgm_answer a
+        if folio >= self.m.nr_folios:
+            raise IndexError(f"no folio {folio}")
         engine.answer(&self.m.options, folio_at(&self.m, folio), &a)
         return {"mapcount": a.mapcount, "mapped": bool(a.mapped), "maybe_shared": bool(a.maybe_shared),
                 "refs": a.refs, "sharers": a.sharers, "nr_file_mapped": a.nr_file_mapped}

@@ -51,7 +51,9 @@ def resolve(engine, given: dict) -> dict[str, str]:
             raise ValueError(f"option '{name}' is not supported yet")
         if name not in OPTIONS:
             raise ValueError(f"unknown option '{name}' (known: {', '.join(OPTIONS)})")
-        value = {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+        if isinstance(value, bool):
+            value = next((word for word in (("no", "off"), ("yes", "on"))[value] if word in OPTIONS[name].values), value)
+        value = str(value)
         if value not in OPTIONS[name].values:
             raise ValueError(f"option '{name}': '{value}' is not one of {', '.join(OPTIONS[name].values)}")
         options[name] = value

@@ -16,11 +16,14 @@ EVENTS = {1: "minor"}
 
 def machine_for(trace, scheme, options) -> Machine:
     """A machine that knows the trace's names. TraceError: the trace needs something not supported yet."""
-    try:
-        machine = Machine(scheme, trace.header.geometry, **options)
-        machine.declare(trace.header)
-    except NotImplementedError as error:
-        trace.fail(str(error))
+    for number, file in enumerate(trace.header.files):
+        if file.kind != "hugetlb":
+            ops = trace.operations
+            uses = (ops["op"] == CODES["file"]) & (ops["target"] == number)
+            uses |= (ops["op"] == CODES["mmap"]) & (ops["arg"] == number)
+            trace.fail(f"memory of kind {file.kind} is not supported yet", int(np.argmax(uses)))
+    machine = Machine(scheme, trace.header.geometry, **options)
+    machine.declare(trace.header)
     return machine
 
 
@@ -29,7 +32,7 @@ def replay(trace, scheme, *, operations: str = "failed", observer=None, progress
 
     operations: "failed" (also: raised an event, did less than asked) or "all". observer: called with each observation,
     which then is not kept. progress: called with (operations done, all). The rest: options.
-    "operations" is an array of (index, done in bytes, errno, event). "ns_per_operation" is measured around the
+    "operations" is an array of (index, done in bytes, errno, event); to_json() gives names for numbers. "ns_per_operation" is measured around the
     operations alone. ValueError: unknown scheme or option; TraceError: not supported yet; MemoryError.
     """
     if operations not in ("failed", "all"):

@@ -72,7 +72,7 @@ WRONG = {
     "a directory": (["compare", "."], "Is a directory"),
     "not a trace": (["compare", __file__], "first line"),
     "malformed line": (["compare", "bad.hgm"], "bad.hgm:2: "),
-    "not supported": (["replay", "shmem.hgm", "--scheme", "subtree"], "kind shmem are not supported"),
+    "not supported": (["replay", "shmem.hgm", "--scheme", "subtree"], "kind shmem is not supported"),
     "unknown scheme": (["compare", "t.hgm", "--schemes", "subtre"], "did you mean 'subtree'? (known: huge"),
     "no scheme": (["compare", "t.hgm", "--schemes", ","], "no scheme"),
     "unknown scheme to replay": (["replay", "t.hgm", "--scheme", "foo"], "known: hugetlb"),

@@ -30,6 +30,8 @@ cdef inline Outcome mmap_file(Machine *m, const hgm_operation *op) noexcept nogi
         return outcome(0, ESRCH)
     if op.offset & mask or op.length == 0:
         return outcome(0, EINVAL)
+    if not op.flags & HGM_OPF_SHARED and maps_pieces(m, op.flags):
+        return outcome(0, EINVAL)
     if length < op.length or op.offset >> f.page_shift > f.pages or (
             length >> f.page_shift > f.pages - (op.offset >> f.page_shift)):
         return outcome(0, ENOMEM)
@@ -151,9 +153,11 @@ cdef inline Outcome mremap(Machine *m, const hgm_operation *op) noexcept nogil:
         return outcome(0, ESRCH)
     if op.arg != 0xffff:
         return mremap_move(m, v, op)
+    if op.length == 0 or length < op.length:
+        return outcome(0, EINVAL)
     if v.nr_vmas == 0:
         return outcome(0, EFAULT)
-    if op.length == 0 or length < op.length or length > v.length:
+    if length > v.length:
         return outcome(0, EINVAL)
     unmap(m, v, length, v.length)
     v.length = length

@@ -185,6 +185,7 @@ cdef inline int lookup_refused(Machine *m, hgm_folio *folio, bint fault) noexcep
     cdef int32_t references = folio.page._refcount
     if m.options.overflow_check == HGM_CHECK_AFTER and (references == INT32_MAX or references < 0):
         if m.options.posted:
+            m.cost.overflows += references == INT32_MAX
             hgm_plain_add(folio, 1)    # the posting forgot to put it back
         return EFAULT
     if m.options.overflow_check == HGM_CHECK_TRY and references <= 0:

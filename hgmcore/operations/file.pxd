@@ -41,8 +41,9 @@ cdef inline Outcome punch(Machine *m, const hgm_operation *op) noexcept nogil:
     """FALLOC_FL_PUNCH_HOLE: whole huge pages go; the edges are only zeroed, their mappings stay."""
     cdef File *f = &m.files[op.target]
     cdef uint64_t mask = page_mask(f)
-    cdef uint64_t first = (op.offset + mask) >> f.page_shift, last = (op.offset + op.length) >> f.page_shift
-    if op.length == 0:
+    cdef uint64_t first = (op.offset + mask) >> f.page_shift
+    cdef uint64_t last = min((op.offset + op.length) >> f.page_shift, f.pages)
+    if op.length == 0 or op.offset + op.length < op.offset:
         return outcome(0, EINVAL)
     if first >= last:
         return outcome(0, 0)

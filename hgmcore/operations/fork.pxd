@@ -144,6 +144,7 @@ cdef inline Outcome fork(Machine *m, const hgm_operation *op) noexcept nogil:
     cdef uint32_t v = parent.first_mapping, w = child.first_mapping
     cdef int error = 0
     if parent.exited or child.exited:
+        child.exited = True
         return outcome(0, ESRCH)
     child.next_address = parent.next_address
     if parent.root != NO_TABLE and child.root == NO_TABLE:

@@ -70,6 +70,7 @@ cdef inline int migrate_folio(Machine *m, hgm_folio *folio) noexcept nogil:
     cdef int attempt
     if new is NULL:
         return ENOMEM
+    new.page._refcount = 1    # the allocation's own
     hgm_plain_add(folio, 1)
     for attempt in range(ATTEMPTS):
         for_each_mapping(m, folio, NULL)
@@ -77,7 +78,7 @@ cdef inline int migrate_folio(Machine *m, hgm_folio *folio) noexcept nogil:
             break
         for_each_mapping(m, folio, folio)
     else:
-        new.flags = HGM_FOLIO_FREED
+        folio_put(new, 1)
         folio_put(folio, 1)
         return EAGAIN
     new.flags = folio.flags

@@ -10,6 +10,14 @@ cdef inline int fault_leaf(Machine *m, const HugePage *h, int level) noexcept no
         return h.file.leaf
     return m.geometry.entry_leaf[level]
 
+cdef inline uint64_t file_index(const HugePage *h) noexcept nogil:
+    """The huge page's place in its file."""
+    return (h.mapping.file_offset + h.start) >> h.file.page_shift
+
+cdef inline bint behind_end(const HugePage *h) noexcept nogil:
+    """Does the page lie behind the end of the file, where an access gets SIGBUS?"""
+    return h.folio is NULL and file_index(h) >= h.file.size
+
 cdef inline Outcome map_private(Machine *m, HugePage *h, hgm_folio *folio, bint by_look_up) noexcept nogil:
     """Map `folio` whole; entries are none."""
     cdef uint32_t path[MAX_LEVELS]
@@ -29,7 +37,7 @@ cdef inline Outcome write_private(Machine *m, HugePage *h) noexcept nogil:
         old = folio_of(m, h.entry[0] >> HGM_PTE_FRAME_SHIFT)
         if old.flags & HGM_FOLIO_ANON and folio_answer(&m.options, old).mapcount == 1:
             return outcome(base_mask(m) + 1, 0)
-    copy = folio_alloc(m, h.mapping.file, (h.mapping.file_offset + h.start) >> h.file.page_shift)
+    copy = folio_alloc(m, h.mapping.file, file_index(h))
     if copy is NULL:
         return outcome(0, ENOMEM)
     copy.flags = HGM_FOLIO_ANON
@@ -48,6 +56,8 @@ cdef inline Outcome touch_private(Machine *m, HugePage *h, const hgm_operation *
         event = outcome(0, 0)
         event.event = HGM_EVENT_MINOR
         return event
+    if not is_leaf(h.entry[0]) and behind_end(h):
+        return outcome(0, EFAULT)
     if op.flags & HGM_OPF_WRITE:
         return write_private(m, h)
     if h.folio is not NULL and h.folio.flags & HGM_FOLIO_POISONED:
@@ -55,7 +65,7 @@ cdef inline Outcome touch_private(Machine *m, HugePage *h, const hgm_operation *
         return outcome(0, EHWPOISON)
     if h.folio is not NULL:
         return map_private(m, h, h.folio, True)
-    page = folio_alloc(m, h.mapping.file, (h.mapping.file_offset + h.start) >> h.file.page_shift)
+    page = folio_alloc(m, h.mapping.file, file_index(h))
     if page is NULL:
         return outcome(0, ENOMEM)
     page.flags = HGM_FOLIO_ANON
@@ -71,9 +81,9 @@ cdef inline Outcome touch(Machine *m, const hgm_operation *op) noexcept nogil:
     cdef HugePage h
     cdef uint32_t path[MAX_LEVELS]
     cdef uint64_t *entry
-    cdef uint64_t offset, index
+    cdef uint64_t offset
     cdef int level, size, error
-    cdef bint hstate_none
+    cdef bint hstate_none, cached = True
     cdef Outcome done = outcome(base_mask(m) + 1, 0)
     if process_exited(m, v):
         return outcome(0, ESRCH)
@@ -89,21 +99,21 @@ cdef inline Outcome touch(Machine *m, const hgm_operation *op) noexcept nogil:
     entry = descend(m, entry_for(m, &h, op.offset), v.address + op.offset, &level, 1, path)
     if entry[0] != 0:
         return outcome(0, EHWPOISON) if entry[0] & HGM_PTE_POISON else done
-    index = (v.file_offset + h.start) >> h.file.page_shift
+    if behind_end(&h):
+        return outcome(0, EFAULT)
     if h.folio is NULL:
-        if index >= h.file.size:
-            return outcome(0, EFAULT)    # behind the end of the file: SIGBUS
-        h.folio = page_cache_alloc(m, v.file, index)
+        h.folio = page_cache_alloc(m, v.file, file_index(&h))
         if h.folio is NULL:
             return outcome(0, ENOMEM)
-    elif vma.flags & HGM_OPF_MINOR:
+        cached = False
+    error = lookup_refused(m, h.folio, True)
+    if error:
+        return outcome(0, error)
+    if cached and vma.flags & HGM_OPF_MINOR:
         look_up_and_put(m, &m.cost, h.folio)
         done.done = 0
         done.event = HGM_EVENT_MINOR
         return done
-    error = lookup_refused(m, h.folio, True)
-    if error:
-        return outcome(0, error)
     size = fault_leaf(m, &h, level)
     if m.options.base_only and maps_pieces(m, vma.flags):
         size = 0

@@ -1,0 +1,262 @@
+"""Trace statements as a model machine executes them: the order of checks, and what is done."""
+from collections import namedtuple
+
+from .address_space import Refused, parse_size
+from .files import Files
+from .memory import NoMemory
+from .observe import observe
+from .schemes import Place
+from .tables import BASE, LEVELS, POISON, Leaf, Table, leaves_in
+
+Result = namedtuple("Result", "error done event", defaults=(0, None))
+
+
+class Model(Files):
+    def run(self, statement):
+        verb, *words = statement.split()
+        self.known = set()
+        self.allocations, failing, self.failing = 0, self.failing, None
+        if verb == "fail":
+            self.failing = int(words[0])
+            return Result(None)
+        self.failing = failing
+        try:
+            done = getattr(self, "do_" + verb)(*words)
+            return Result(None, *done) if isinstance(done, tuple) else Result(None, done)
+        except Refused as refusal:
+            return Result(refusal.error, refusal.done)
+        except NoMemory:
+            return Result("ENOMEM")
+        finally:
+            self.failing = None
+
+    def cost(self):
+        return self.cost_counts.report()
+
+    def counters(self):
+        return {name: self.cost_counts[name] for name in ("underflows", "overflows")}
+
+    def observe(self):
+        return observe(self)
+
+    # -- UFFDIO_CONTINUE
+
+    def do_continue(self, process, name, offset, length, urgent=None):
+        mapping = self.living(process, name)
+        offset, length = parse_size(offset), parse_size(length)
+        if offset % BASE or length % BASE or length == 0:
+            raise Refused("EINVAL")
+        vma = mapping.vma_around(offset, length)
+        if vma is None or not vma.minor:
+            raise Refused("ENOENT")
+        if not vma.hgm and not mapping.whole_pages(offset, length):
+            raise Refused("EINVAL")
+        done = 0
+        while done < length:
+            at = offset + done
+            pages = self.largest_leaf(mapping, at, offset + length)
+            if vma.hgm and self.options["policy"] == "base_only":
+                pages = 1
+            try:
+                error = self.continue_leaf(mapping, at, pages)
+            except NoMemory:
+                error = "ENOMEM"
+            if error:
+                raise Refused("EAGAIN" if done else error, done)
+            done += pages * BASE
+        return done
+
+    def largest_leaf(self, mapping, at, end):
+        """Base pages of the largest leaf that is aligned at byte `at` and ends before `end`."""
+        sizes = [p for p in LEVELS.values() if p * BASE <= mapping.file.page_size]
+        return max(p for p in sizes if p == 1 or at % (p * BASE) == 0 and at + p * BASE <= end)
+
+    def continue_leaf(self, mapping, at, pages):
+        index, inside = divmod(at, mapping.file.page_size)
+        subtree, page = mapping.subtree(index), inside // BASE
+        place = Place(subtree, mapping.owner, "continue", subtree.top is None)
+        if self.options["lookup_first"] == "yes":
+            folio, error = self.look_up(mapping, index)
+            if error:
+                return error
+            refs = folio.refcount
+            try:
+                table, slot = self.walk_for(subtree, page, pages, folio, place)
+            except NoMemory:
+                self.put_back()
+                raise
+        else:
+            table, slot = self.walk(subtree, page, pages, alloc=True)
+            folio, error = self.look_up(mapping, index)
+            if error:
+                return error
+            refs = folio.refcount
+        if folio.bad or slot in table.entries:
+            self.put_back()
+            return "EIO" if folio.bad else "EEXIST"
+        self.add_looked_up(table, slot, folio, place, refs)
+        return None
+
+    def look_up(self, mapping, index):
+        """The huge page in the page cache, and why it may not be used."""
+        folio = mapping.file.cache.get(mapping.offset + index)
+        if folio is None:
+            return None, "EFAULT"
+        if self.overflows(folio):
+            self.leak_reference(folio)
+            return None, "ENOMEM" if self.options["overflow_check"] == "half" else "EFAULT"
+        return folio, None
+
+    # -- page faults
+
+    def do_touch(self, process, name, offset, write=None):
+        mapping = self.living(process, name)
+        offset = parse_size(offset)
+        vma = mapping.vma_at(offset)
+        if vma is None or ("w" if write else "r") not in vma.rights:
+            raise Refused("EFAULT")
+        index, inside = divmod(offset, mapping.file.page_size)
+        self.share(mapping, index)
+        table, slot = self.walk(mapping.subtree(index), inside // BASE, 1)
+        entry = table.entries.get(slot)
+        if isinstance(entry, Leaf):
+            return self.copy_on_write(mapping, index, entry.folio) if mapping.private and write else BASE
+        if entry == POISON:
+            raise Refused("EHWPOISON")
+        return self.fault(mapping, vma, index, inside // BASE, write)
+
+    def fault(self, mapping, vma, index, page, write):
+        number, file = mapping.offset + index, mapping.file
+        folio = file.cache.get(number)
+        if folio and self.overflows(folio):
+            self.leak_reference(folio)
+            raise Refused("EFAULT")
+        if folio and vma.minor:
+            self.put_back()
+            return 0, "minor"
+        if number >= file.size:
+            raise Refused("EFAULT")
+        if mapping.private and (write or folio is None):
+            return self.map_own_page(mapping, index)
+        folio = self.add_to_cache(file, number)
+        self.fault_in(mapping, vma, index, page, folio)
+        return BASE
+
+    def fault_in(self, mapping, vma, index, page, folio):
+        subtree, refs = mapping.subtree(index), folio.refcount
+        place = Place(subtree, mapping.owner, "fault", subtree.top is None)
+        table, slot = self.walk(subtree, page, 1)
+        base_only = vma.hgm and self.options["policy"] == "base_only"
+        first, pages = (page, 1) if base_only else (slot, table.pages)
+        if folio.bad and (self.scheme.poisons_whole or folio.bad & set(range(first, first + pages))):
+            self.put_back()
+            raise Refused("EHWPOISON")
+        if base_only:
+            try:
+                table, slot = self.walk_for(subtree, page, 1, folio, place)
+            except NoMemory:
+                self.put_back()
+                raise
+        self.add_looked_up(table, slot, folio, place, refs)
+
+    def map_own_page(self, mapping, index):
+        """Install a huge page of the private mapping's own."""
+        subtree = mapping.subtree(index)
+        folio = self.new_folio(mapping.file, mapping.offset + index)
+        place = Place(subtree, mapping.owner, "fault", subtree.top is None)
+        self.add_leaves(subtree.root, [0], folio, place)
+        return BASE
+
+    def copy_on_write(self, mapping, index, folio):
+        if not folio.cached and self.scheme.mapcount(folio) == 1:
+            return BASE
+        copy = self.new_folio(mapping.file, mapping.offset + index)
+        self.zap(mapping, index, origin="fault")
+        subtree = mapping.subtree(index)
+        self.add_leaves(subtree.root, [0], copy, Place(subtree, mapping.owner, "fault", True))
+        return BASE
+
+    def share(self, mapping, index):
+        pass
+
+    # -- MADV_DONTNEED
+
+    def do_dontneed(self, process, name, offset, length):
+        mapping = self.living(process, name)
+        first, asked = parse_size(offset), parse_size(length)
+        if first % BASE:
+            raise Refused("EINVAL")
+        last, done = first + -(-asked // BASE) * BASE, 0
+        gap = mapping.has_gap(first, last)
+        for vma in mapping.vmas_in(first, last):
+            a, b = vma.clip(first, last)
+            if vma.hgm:
+                if self.cuts_a_leaf(mapping, a) or self.cuts_a_leaf(mapping, b):
+                    raise Refused("EINVAL", done)
+            elif a % mapping.file.page_size:
+                raise Refused("EINVAL", done)
+            else:
+                b -= b % mapping.file.page_size
+            self.dontneed_pages(mapping, a, b)
+            done += b - a
+        if gap:
+            raise Refused("ENOMEM", min(done, asked))
+        return min(done, asked)
+
+    def cuts_a_leaf(self, mapping, at):
+        """Whether byte `at` of the mapping lies inside a leaf, not at its border."""
+        index, inside = divmod(at, mapping.file.page_size)
+        leaves = leaves_in(mapping.subtree(index).root)
+        return any(leaf.first < inside // BASE < leaf.first + leaf.pages for leaf in leaves)
+
+    def dontneed_pages(self, mapping, a, b):
+        size = mapping.file.page_size
+        for index in mapping.indices(a, b):
+            first, last = max(a, index * size), min(b, (index + 1) * size)
+            if first < last:
+                self.zap(mapping, index, (first - index * size) // BASE, (last - index * size) // BASE)
+
+    # -- MADV_COLLAPSE
+
+    def do_collapse(self, process, name, offset, length):
+        mapping = self.living(process, name)
+        first, asked = parse_size(offset), parse_size(length)
+        if not self.scheme.hgm or self.options["policy"] == "base_only" or first % BASE:
+            raise Refused("EINVAL")
+        last, done = first + -(-asked // BASE) * BASE, 0
+        if mapping.has_gap(first, last):
+            raise Refused("EINVAL")
+        for vma in mapping.vmas_in(first, last):
+            if mapping.private:
+                raise Refused("EINVAL", done)
+            at, end = vma.clip(first, last)
+            if not vma.hgm or not self.scheme.collapses:
+                done += end - at
+                continue
+            while at < end:
+                pages = self.largest_leaf(mapping, at, end)
+                if not self.collapse_to(mapping, at, pages):
+                    raise Refused("EEXIST", done)
+                at += pages * BASE
+                done += pages * BASE
+        return min(done, asked)
+
+    def collapse_to(self, mapping, at, pages):
+        """Put one leaf of `pages` base pages where leaves are; false if a larger leaf is there."""
+        index, inside = divmod(at, mapping.file.page_size)
+        subtree, page = mapping.subtree(index), inside // BASE
+        mapped = next(leaves_in(subtree.root), None)
+        if mapped and mapped.folio.bad:
+            return True
+        table, slot = self.walk(subtree, page, pages)
+        entry = table.entries.get(slot)
+        if isinstance(entry, Leaf):
+            return entry.pages == pages
+        leaves = list(leaves_in(entry)) if isinstance(entry, Table) else []
+        if leaves:
+            place = Place(subtree, mapping.owner, "collapse")
+            for leaf in leaves:
+                self.remove_leaves([leaf], place)
+            self.free_tables(table, slot)
+            self.set_leaves(table, [slot], leaves[0].folio, place)
+        return True

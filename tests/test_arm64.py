@@ -1,0 +1,68 @@
+"""Other geometries: contiguous groups are one leaf; huge pages of a contiguous size have no table of their own."""
+
+import pytest
+
+import hgmcore as hgm
+from hgmcore.geometry import GEOMETRIES
+
+SIZES = [(name, size) for name, geometry in GEOMETRIES.items() for size in geometry.hugetlb_sizes if size <= 1 << 30]
+PIECES = [name for name in hgm.schemes.NAMES if name != "hugetlb"]
+
+
+def machine(scheme, geometry, size):
+    m = hgm.Machine(scheme, geometry)
+    f = m.file("F", size, 1, populate=True)
+    v = m.process("A").mmap(f, "v", minor=True, hgm=True)
+    return m, f, v
+
+
+def truth(m):
+    row = m.observe()["folios"][0]
+    return row["truth"]["leaves"], row["truth"]["pages_mapped"]
+
+
+@pytest.mark.parametrize(("geometry", "leaves"), [
+    ("arm64-4k", {"64K": 1, "128K": 2, "2M": 1, "32M": 1, "68K": 2, "34M": 2}),
+    ("arm64-16k", {"16K": 1, "2M": 1, "4M": 2, "32M": 1, "34M": 2}),
+    ("arm64-64k", {"64K": 1, "2M": 1, "512M": 1}),
+])
+def test_a_continue_takes_the_largest_leaves_that_fit(geometry, leaves):
+    for length, expected in leaves.items():
+        m, _, v = machine("head_per_leaf", geometry, "1G" if geometry != "arm64-64k" else "16G")
+        assert v.uffd_continue(0, length) == hgm.sizes.parse_size(length)
+        assert truth(m)[0] == expected, length
+
+
+@pytest.mark.parametrize("scheme", PIECES)
+@pytest.mark.parametrize(("geometry", "size"), SIZES)
+def test_pieces_collapse_failure_and_back_to_nothing(scheme, geometry, size):
+    base = GEOMETRIES[geometry].base_page
+    m, f, v = machine(scheme, geometry, size)
+    for page in (0, 1, 3):
+        v.uffd_continue(page * base, base)
+    assert truth(m) == (3, 3)
+    v.dontneed(base, base)
+    assert truth(m) == (2, 2)
+    v.collapse()
+    assert truth(m) == ((2, 2) if scheme == "subtree_posted" else (1, size // base))
+    v.dontneed()
+    assert truth(m) == (0, 0)
+    v.munmap()
+    row, cost = m.observe()["folios"][0], m.cost()
+    if scheme != "subtree_posted":
+        assert (row["refcount"], row["mapcount"], row["mapped"]) == (1, 0, False)
+        assert (cost["underflows"], cost["leaf_installs"]) == (0, cost["leaf_removes"])
+    assert cost["table_allocs"] == cost["table_frees"]
+
+
+@pytest.mark.parametrize(("geometry", "size", "pieces"), [
+    ("x86-64", "2M", 511), ("x86-64", "1G", 1022), ("arm64-4k", "64K", 15), ("arm64-4k", "2M", 31 + 15),
+    ("arm64-4k", "32M", 15 + 31 + 15), ("arm64-4k", "1G", 31 + 15 + 31 + 15), ("arm64-16k", "2M", 127),
+    ("arm64-16k", "32M", 15 + 127), ("arm64-64k", "512M", 255 + 31)])
+def test_memory_failure_cuts_by_the_largest_legal_leaves(geometry, size, pieces):
+    m, f, v = machine("head_per_leaf", geometry, size)
+    v.uffd_continue(0, size)
+    v.hwpoison(3 * GEOMETRIES[geometry].base_page)
+    pages = f.name.page_size // GEOMETRIES[geometry].base_page
+    assert truth(m) == (pieces, pages - 1)
+    assert m.observe()["folios"][0]["refcount"] == 1 + pieces + 1

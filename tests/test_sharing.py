@@ -1,0 +1,64 @@
+"""Shared PMD tables, by hand: what a running 6.18 kernel showed of them, and what follows from the rules."""
+
+import pytest
+
+import hgmcore as hgm
+
+START = """hgmcore-trace 1
+file F 2M 512
+populate F 0 2
+mmap A v F 0 1G shared
+mmap B v F 0 1G shared
+mmap C v F 0 1G shared
+"""
+TOUCHED = START + "touch A v 0\ntouch A v 2M\ntouch B v 0\ntouch C v 0\n"
+
+
+def last(text, scheme="hugetlb", **options):
+    result = hgm.replay(hgm.Trace.parse(text + "observe\n"), scheme, **options)
+    return result, result["observations"][-1]
+
+
+def counts(observation):
+    return [(row["refcount"], row["mapcount"], row["truth"]["leaves"], row["truth"]["processes"])
+            for row in observation["folios"]]
+
+
+def test_three_processes_map_a_page_once():
+    result, seen = last(TOUCHED)
+    assert counts(seen) == [(2, 1, 1, 3), (2, 1, 1, 3)]
+    assert result["cost"]["leaf_installs"] == 2
+    assert all(row["rss"] == row["shared_hugetlb"] == 4 << 20 for row in seen["mappings"])
+    assert not any(row["movable"] for row in seen["folios"])
+
+
+@pytest.mark.parametrize("how", ["dontneed B v 0 2M", "munmap B v 0 1G", "exit B", "register B v wp",
+                                 "mprotect B v 0 2M r", "split B v 0 1G", "mremap B v 0 1G w"])
+def test_one_sharer_leaves_with_its_whole_table(how):
+    scheme = "head_per_leaf" if how.startswith("split") else "hugetlb"
+    result, seen = last(TOUCHED + how + "\n", scheme)
+    assert counts(seen) == [(2, 1, 1, 2), (2, 1, 1, 2)]
+    assert result["cost"]["leaf_removes"] == 0
+    assert len(result["operations"]) == 0
+
+
+def test_the_last_sharer_unmaps_what_the_table_holds():
+    _, seen = last(TOUCHED + "exit A\nexit B\n")
+    assert counts(seen) == [(2, 1, 1, 1), (2, 1, 1, 1)]
+    assert [row["shared_hugetlb"] for row in seen["mappings"]] == [0]
+    result, seen = last(TOUCHED + "exit A\nexit B\nexit C\n")
+    assert counts(seen) == [(1, 0, 0, 0), (1, 0, 0, 0)]
+    assert result["cost"]["leaf_removes"] == 2
+
+
+def test_a_hole_drops_the_table_of_all_but_one():
+    _, seen = last(TOUCHED + "punch F 0 2M\n")
+    assert counts(seen) == [(2, 1, 1, 1)]
+
+
+@pytest.mark.parametrize("other", ["mmap D v F 0 1G shared wp", "mmap D v F 0 1G shared hgm", "mmap D v F 2M 512M shared",
+                                   "mmap D v F 0 1G private"])
+def test_what_never_shares(other):
+    page = 1 if " 2M " in other else 0
+    _, seen = last(TOUCHED + other + "\ntouch D v 0\n", "head_per_leaf")
+    assert counts(seen)[page][1:] == (2, 2, 4)
