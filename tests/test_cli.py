@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+import hgmcore
 from hgmcore import Trace, __version__, recordings, schemes, workloads
 from hgmcore.cli import run
 from hgmcore.options import OPTIONS
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(hgmcore.__file__).parent.parent    # of the package under test, installed or built in place
 TEXT = """\
 hgmcore-trace 1
 file F 2M 2
