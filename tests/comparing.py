@@ -35,7 +35,8 @@ def replay_in_core(text, scheme, **options):
     from hgmcore import Trace
     from hgmcore.replay import replay, to_json
 
-    trace = Trace.parse("hgmcore-trace 1\n" + text)
+    geometry = options.pop("geometry", "x86-64")
+    trace = Trace.parse(f"hgmcore-trace 1\ngeometry {geometry}\n{text}")
     result = replay(trace, scheme, operations="all", **options)
     reported = to_json(result, trace)["operations"]
     operations = [(entry.get("error"), entry["done"], entry.get("event")) for entry in reported]

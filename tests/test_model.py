@@ -253,3 +253,8 @@ def test_random_sequences(scheme, options):
         max_examples=int(EXAMPLES or 10), stateful_step_count=40, deadline=None, derandomize=not EXAMPLES,
         phases=[Phase.generate, Phase.shrink] if EXAMPLES else [Phase.generate], database=None,
         suppress_health_check=list(HealthCheck)))
+
+
+@pytest.mark.parametrize("scheme", ["head_per_leaf", "nr_pages_mapped", "logical_scan", "subtree"])
+def test_five_levels_count_as_four(scheme):
+    test_random_sequences(scheme, {"geometry": "x86-64-5level"})

@@ -86,10 +86,12 @@ cdef inline int poison_mapping(Machine *m, HugePage *h, uint64_t bad) noexcept n
     cdef uint32_t path[MAX_LEVELS]
     cdef uint64_t *entry
     cdef int level = h.file.level, error
-    if unshare_table(m, h.mapping, h.start):
-        return 0
+    if h.entry is NULL:
+        return EAGAIN
     entry = descend(m, entry_for(m, h, bad), h.mapping.address + bad, &level, 1, path)
     error = 0 if is_leaf(entry[0]) else EAGAIN
+    if unshare_table(m, h.mapping, h.start):
+        return error
     if NEEDS & POISONS_WHOLE or not vma_find(h.mapping, bad).flags & HGM_OPF_SHARED:    # no pieces
         zap_huge_page(m, h, h.start, h.start + page_mask(h.file) + 1, HGM_BY_ZAP, False)
         return error
@@ -123,11 +125,11 @@ cdef inline Outcome hwpoison(Machine *m, const hgm_operation *op) noexcept nogil
         return outcome(0, ESRCH)
     if vma_find(v, bad) is NULL:
         return outcome(0, EFAULT)
-    h = huge_page(m, v, bad, True)
+    h = huge_page(m, v, bad, False)
     if h.entry is not NULL and is_leaf(h.entry[0]):
         h.folio = folio_of(m, h.entry[0] >> HGM_PTE_FRAME_SHIFT)
     folio = h.folio
-    if folio is NULL or h.entry is NULL:
+    if folio is NULL:
         return outcome(0, EFAULT)
     pfn = folio.pfn + ((bad - h.start) >> m.geometry.base_shift)
     if page_poisoned(m, pfn, 1):

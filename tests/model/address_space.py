@@ -1,7 +1,7 @@
 """Statements about address spaces: mmap, munmap, mprotect, mremap, fork, exit and registration."""
 from .memory import Memory, NoMemory
 from .schemes import Place
-from .tables import BASE, LEVELS, Mapping, Vma, leaves_in
+from .tables import BASE, FANOUT, LEVELS, Mapping, Vma, leaves_in
 
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -180,7 +180,8 @@ class AddressSpaces(Memory):
         for page, subtree in moved.items():
             mapping.drop_subtree(page - mapping.offset)
             to.subtree(page - to.offset)
-            to.pmd_tables[to.span(page)].subtrees[page] = subtree
+            table = to.pmd_table(page - to.offset)
+            table.subtrees[page], table.made = subtree, table.made or subtree.top is not None
         mapping.vmas.remove(part)
         return last - first
 
@@ -215,6 +216,7 @@ class AddressSpaces(Memory):
     def copy_tables(self, source, copy, vma):
         for index in source.indices(vma.first, vma.last):
             subtree = copy.subtree(index)
+            copy.pmd_table(index).made = True
             leaves = list(leaves_in(source.subtree(index).root))
             runs = self.runs_of(leaves) if self.options["overflow_check"] == "none" else [[x] for x in leaves]
             for run in runs:
@@ -237,4 +239,30 @@ class AddressSpaces(Memory):
     # -- page tables that mappings share
 
     def unshare(self, mapping, first, last):
-        pass
+        for index in mapping.indices(first, last):
+            self.drop_shared_table(mapping, index)
+
+    def share(self, mapping, index):
+        """A fault needs the table of hstate-level entries: another mapping lends it, or it is made."""
+        own = mapping.pmd_table(index)
+        if own.made:
+            return
+        span, rights = mapping.span(mapping.offset + index), self.shareable(mapping, index)
+        for other in self.by_process() if rights else ():
+            at, table = mapping.offset + index - other.offset, other.pmd_tables.get(span)
+            if (other is not mapping and other.file is mapping.file and table and table.made
+                    and self.shareable(other, at) == rights):
+                table.sharers.append(mapping)
+                mapping.pmd_tables[span] = table
+                return
+        own.made = True
+
+    def shareable(self, mapping, index):
+        """The rights of a plain VMA that covers all of a huge page's table; None if it is another one."""
+        size = mapping.file.page_size
+        vma, page = mapping.vma_at(index * size), mapping.offset + index
+        if size != LEVELS["pmd"] * BASE or vma is None or mapping.private or vma.hgm or vma.minor or vma.wp:
+            return None
+        first = page // FANOUT * FANOUT
+        covers = vma.first <= (first - mapping.offset) * size and vma.last >= (first + FANOUT - mapping.offset) * size
+        return vma.rights if covers else None

@@ -104,7 +104,7 @@ class Files(AddressSpaces):
         return moved * mapping.file.page_size
 
     def table_is_shared(self, mapping, index):
-        return len(mapping.pmd_tables[mapping.span(mapping.offset + index)].sharers) > 1
+        return len(mapping.pmd_table(index).sharers) > 1
 
     def move_folio(self, old, file):
         """None, or why the huge page could not be moved."""
@@ -113,7 +113,7 @@ class Files(AddressSpaces):
         for _ in range(ATTEMPTS):
             places = [(mapping, index, [x for x in leaves_in(subtree.root) if x.folio is old])
                       for mapping in self.by_process() for index, subtree in mapping.subtrees()]
-            places = [place for place in places if place[2]]
+            places = [place for place in places if place[2] and not self.drop_shared_table(*place[:2])]
             for mapping, index, leaves in places:
                 place = Place(mapping.subtree(index), mapping.owner, "migration")
                 for leaf in leaves:
@@ -174,7 +174,7 @@ class Files(AddressSpaces):
             hit = hit or leaf is not None
             if leaves and (mapping.private or self.scheme.poisons_whole):
                 self.zap(mapping, index, frees_tables=False, origin="poison")
-            elif leaf:
+            elif leaf and not self.drop_shared_table(mapping, index):
                 self.poison_page(mapping, subtree, leaf, page)
         return hit
 

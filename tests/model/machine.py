@@ -73,6 +73,7 @@ class Model(Files):
 
     def continue_leaf(self, mapping, at, pages):
         index, inside = divmod(at, mapping.file.page_size)
+        self.share(mapping, index)
         subtree, page = mapping.subtree(index), inside // BASE
         place = Place(subtree, mapping.owner, "continue", subtree.top is None)
         if self.options["lookup_first"] == "yes":
@@ -175,9 +176,6 @@ class Model(Files):
         subtree = mapping.subtree(index)
         self.add_leaves(subtree.root, [0], copy, Place(subtree, mapping.owner, "fault", True))
         return BASE
-
-    def share(self, mapping, index):
-        pass
 
     # -- MADV_DONTNEED
 

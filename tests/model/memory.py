@@ -246,4 +246,9 @@ class Memory:
 
     def drop_shared_table(self, mapping, index):
         """Where the mapping shares the table that holds the huge page's entry: give up its part of the table."""
-        return False
+        table = mapping.pmd_table(index)
+        if len(table.sharers) == 1:
+            return False
+        table.sharers.remove(mapping)
+        del mapping.pmd_tables[mapping.span(mapping.offset + index)]
+        return True

@@ -96,6 +96,7 @@ class PmdTable:
 
     subtrees: dict = field(default_factory=dict)  # huge page of the file -> Subtree
     sharers: list = field(default_factory=list)  # mappings
+    made: bool = False  # a fault or the like needed it; else it only stands for the lack of one
 
 
 @dataclass(eq=False)
@@ -110,10 +111,13 @@ class Mapping:
     private: bool = False
     pmd_tables: dict = field(default_factory=dict)  # PUD span of the file -> PmdTable
 
+    def pmd_table(self, index):
+        return self.pmd_tables.setdefault(self.span(self.offset + index), PmdTable(sharers=[self]))
+
     def subtree(self, index):
         """What hangs at the hstate-level entry of a huge page within the mapping."""
         page, pages = self.offset + index, self.file.page_size // BASE
-        table = self.pmd_tables.setdefault(self.span(page), PmdTable(sharers=[self]))
+        table = self.pmd_table(index)
         return table.subtrees.setdefault(page, Subtree(Table(0, pages, slots=1)))
 
     def span(self, page):

@@ -1,0 +1,83 @@
+"""Random sequences over a file that fills a PMD table, which plain mappings share: model and core agree."""
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import initialize, rule, run_state_machine_as_test
+
+import test_model
+from comparing import CoreMachine
+from model import Model
+from test_model import EXAMPLES, G, K, M, operation
+
+pages = st.sampled_from([0, 0, 1, 2])
+counts = st.sampled_from([1, 1, 2, 3])
+members = st.sampled_from("AABBCD")
+OPERATIONS = st.one_of(
+    *[operation("touch", members, pages, st.sampled_from(["", "write"]))] * 4,
+    operation("dontneed", members, pages, counts), operation("munmap", members, pages, counts),
+    operation("munmap", members, st.just(0), st.just(512)), operation("exit", members),
+    operation("punch", pages, counts), operation("migrate", members, pages, counts, st.sampled_from(["", "all"])),
+    operation("register", members, st.sampled_from(["minor", "wp", "minor wp", "", ""])),
+    operation("mprotect", members, pages, st.sampled_from([1, 512, 512]), st.sampled_from(["r", "rw", "rw"])),
+    operation("split", members, pages, st.sampled_from([1, 512])), operation("fork", members),
+    operation("continue", members, pages, counts), operation("continue", members, pages, counts),
+    operation("mmap", members, st.sampled_from(["shared", "shared", "shared wp", "shared minor", "private"])),
+    operation("pin", pages, st.just(1)))
+NAMES = {"D": "D1"}
+
+
+class Sharing(test_model.Comparison):
+    """The sequence begins with three mappings of the whole file; a fourth process, D1, comes by fork or mmap."""
+
+    @initialize()
+    def start(self):
+        self.model = Model(self.scheme, **self.options)
+        self.core = CoreMachine(self.scheme, **self.options)
+        self.text, self.results, self.observations = [], [], []
+        self.step("file F 2M 512")
+        self.step("populate F 0 2")
+        for process in "ABC":
+            self.step(f"mmap {process} v F 0 1G shared")
+
+    @rule(operation=OPERATIONS)
+    def operate(self, operation):
+        verb, who, *words = operation
+        who = NAMES.get(who, who)
+        if verb in ("punch", "pin"):
+            page, count = who, words[0]
+            self.step(f"pin F {page} {count}" if verb == "pin" else f"punch F {page * 2 * M} {count * 2 * M}")
+        elif verb == "exit":
+            if len(self.text) > 15:
+                self.step(f"exit {who}")
+        elif verb == "mmap":
+            self.step(f"mmap {who} v F 0 {G} {words[0]}")
+        elif verb == "fork":
+            if who in self.model.owners and "D1" not in self.model.owners:
+                self.step(f"fork {who} D1")
+        elif (who, "v") in self.model.mappings:
+            self.on_mapping(verb, who, *words)
+
+    def on_mapping(self, verb, who, first, count=None, *more):
+        if verb == "register":
+            self.step(f"register {who} v {first}" if first else f"unregister {who} v")
+        elif verb == "touch":
+            self.step(f"touch {who} v {first * 2 * M} {count}".rstrip())
+        elif verb == "hwpoison":
+            self.step(f"hwpoison {who} v {first * 2 * M + 8 * K}")
+        else:
+            first, count = first * 2 * M, min(count, 512 - first) * 2 * M
+            self.step(f"{verb} {who} v {first} {count} {' '.join(more)}".rstrip())
+
+    def finish(self):
+        for process in sorted(self.model.owners):
+            self.step(f"exit {process}")
+
+
+@pytest.mark.parametrize("options", [{}, {"era": "6.15", "batch": "yes", "zap_frees_tables": "yes"}], ids=["default", "6.15"])
+@pytest.mark.parametrize("scheme", ["hugetlb", "head_per_leaf", "logical_counter", "mm_id"])
+def test_mappings_of_a_whole_table_share_it(scheme, options):
+    case = type("Sequences", (Sharing,), {"scheme": scheme, "options": options})
+    run_state_machine_as_test(case, settings=settings(
+        max_examples=int(EXAMPLES or 10), stateful_step_count=30, deadline=None, derandomize=not EXAMPLES,
+        phases=[Phase.generate, Phase.shrink] if EXAMPLES else [Phase.generate], database=None,
+        suppress_health_check=list(HealthCheck)))
