@@ -22,7 +22,7 @@ OPERATIONS = st.one_of(
     operation("split", members, pages, st.sampled_from([1, 512])), operation("fork", members),
     operation("continue", members, pages, counts), operation("continue", members, pages, counts),
     operation("mmap", members, st.sampled_from(["shared", "shared", "shared wp", "shared minor", "private"])),
-    operation("pin", pages, st.just(1)))
+    operation("pin", pages, st.just(1)), operation("hwpoison", members, pages))
 NAMES = {"D": "D1"}
 
 
