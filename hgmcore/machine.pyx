@@ -236,10 +236,6 @@ cdef class Core:
         """Results that say more than success, as an array of RESULT (a copy)."""
         return window(self, self.m.results.base, self.m.nr_results * sizeof(hgm_result), RESULT).copy()
 
-    def clear_results(self):
-        """Forget the results so far."""
-        self.m.nr_results = 0
-
     def folios(self):
         """Every huge page that was ever allocated, as an array of FOLIO."""
         cdef Machine *m = &self.m
