@@ -41,8 +41,7 @@ def write(trace: Trace, stream) -> None:
             stream, schema, compression="zstd", compression_level=9, version="2.6",
             use_dictionary=[name for name in columns if name not in DELTA],
             column_encoding={name: "DELTA_BINARY_PACKED" for name in columns if name in DELTA}) as writer:
-        for start in range(0, len(trace), ROW_GROUP):
-            part = slice(start, start + ROW_GROUP)
+        for part in trace.chunks(ROW_GROUP):
             arrays = [pa.array(np.ascontiguousarray(column[part])) for column in columns.values()]
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema), row_group_size=ROW_GROUP)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from hgmcore.api import ERROR_NAMES
-from hgmcore.compare import describe, runs_difference
+from hgmcore.compare import describe, runs_difference, smaps_shared
 from hgmcore.options import OPTIONS
 from hgmcore.prose import WIDTH, indented, listed, paragraphs, plural, shortened, wrapped
 from hgmcore.report import trace_lines
@@ -23,6 +23,7 @@ def replay_text(result, trace):
     lines = wrapped(f"hgmcore replay: {trace.name} under {result['scheme']}")
     lines += indented(trace_lines(describe(trace)))
     lines += indented(["options: " + ", ".join(f"{key}={value}" for key, value in result["options"].items())])
+    lines += indented(_threads(result, trace))
     lines += ["", "COST, counted: exact, the same on every machine; time measured", *_costs(result["cost"])]
     counters = result["counters"]
     lines += _values([(f"counter {name}", number) for name, number in counters.items()])
@@ -34,6 +35,13 @@ def replay_text(result, trace):
     if len(observations) > MOST:
         lines += ["", f"... and {plural(len(observations) - MOST, 'observation')} more (--json has all)"]
     return "\n".join(lines) + "\n"
+
+
+def _threads(result, trace):
+    if result["threads"] == 1:
+        return []
+    return [f"{plural(result['threads'], 'native thread')}: {count(result['operations_at_once'])} of "
+            f"{plural(len(trace), 'operation')} at the same time, in {plural(result['stretches'], 'stretch')}"]
 
 
 def _costs(cost):
@@ -49,6 +57,7 @@ def _costs(cost):
         ("atomics: put back by look-ups", atomics["transient"]),
         ("struct pages written", cost["lines"]),
         ("entries scanned", cost["entries_scanned"]),
+        ("locks taken", cost["locks"]),
         ("page tables at peak", f"{count(cost['table_bytes_peak'] // 1024)} kB"),
         ("struct pages", f"{count(cost['struct_page_bytes'] // 1024)} kB"),
         ("ns/op, one run", nanoseconds(cost["ns_per_operation"])),
@@ -128,8 +137,8 @@ def _mappings(mappings):
     for mapping in mappings:
         truth = mapping["truth"]
         table.rows.append([
-            mapping["process"], mapping["mapping"], mapping["rss"], mapping["pss"], mapping["shared_hugetlb"],
-            mapping["private_hugetlb"], truth["pss"], truth["shared"]])
+            mapping["process"], mapping["mapping"], mapping["rss"], mapping["pss"], smaps_shared(mapping),
+            mapping["rss"] - smaps_shared(mapping), truth["pss"], truth["shared"]])
     return table
 
 

@@ -113,7 +113,7 @@ class Names:
         return index
 
     def _check_page_size(self, page_size, kind):
-        sizes = self.geometry.hugetlb_sizes if kind == "hugetlb" else self.geometry.leaf_sizes
+        sizes = self.geometry.page_sizes(kind)
         if page_size not in sizes:
             known = ", ".join(format_size(size) for size in sizes)
             size = f"{kind} pages of {format_size(page_size)}"

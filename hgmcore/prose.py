@@ -15,7 +15,7 @@ def each(names):
 
 def plural(number, what):
     """"1 page", "2 pages", "3 processes"."""
-    return f"{number:,} {what}{'' if number == 1 else 'es' if what.endswith('s') else 's'}"
+    return f"{number:,} {what}{'' if number == 1 else 'es' if what.endswith(('s', 'ch')) else 's'}"
 
 
 def wrapped(text, first="", rest="", width=WIDTH):

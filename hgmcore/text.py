@@ -165,8 +165,7 @@ def write(trace: Trace, stream) -> None:
     lines += [f"# provenance {key}: {json.dumps(value)}" for key, value in header.provenance.items()]
     if header.geometry != Header.geometry:
         lines.append(f"geometry {header.geometry}")
-    for start in range(0, len(trace), CHUNK):
-        part = slice(start, start + CHUNK)
+    for part in trace.chunks(CHUNK):
         lines += _statements(trace.operations[part], header)
         if trace.thread is not None or trace.time is not None:
             head = len(lines) - len(trace.operations[part])

@@ -7,6 +7,7 @@ the same Trace, and either converts into the other without loss.
 from __future__ import annotations
 
 import io
+import mmap
 import os
 import sys
 from dataclasses import dataclass, field
@@ -72,17 +73,17 @@ class Trace:
 
     header: Header. operations: array (n,) of OPERATION. thread: None (all 0) or array (n,) of uint32. time:
     None or array (n,) of int64, nanoseconds, -1 where a statement has none. lines: None or array (n,) of
-    uint32, the line of each statement of a text trace. name: of the file. Lines and name serve errors and
-    take no part in ==.
+    uint32, the line of each statement of a text trace. name: of the file. maps: shared mappings of files
+    (mmap.mmap) that hold the columns of a trace too long for memory. Lines, name and maps take no part in ==.
 
     Raises TraceError where the records contradict the header or the rules of their statements.
     """
 
-    def __init__(self, header, operations, thread=None, time=None, *, lines=None, name="<trace>"):
-        self.header, self.name = header, name
+    def __init__(self, header, operations, thread=None, time=None, *, lines=None, name="<trace>", maps=()):
+        self.header, self.name, self._maps = header, name, maps
         self.operations = np.ascontiguousarray(operations, dtype=OPERATION)
-        self.thread = _column(thread, np.uint32, 0)
-        self.time = _column(time, np.int64, NO_TIME)
+        self.thread = self._column(thread, np.uint32, 0)
+        self.time = self._column(time, np.int64, NO_TIME)
         self.lines = None if lines is None else np.ascontiguousarray(lines, dtype=np.uint32)
         self.check()
 
@@ -101,6 +102,23 @@ class Trace:
 
     def __repr__(self) -> str:
         return f"<Trace {self.name}: {len(self)} operations, {len(self.header.processes)} processes>"
+
+    def chunks(self, size: int):
+        """Slices of at most `size` statements, in order; memory mapped from files is given back after each."""
+        for start in range(0, len(self), size):
+            yield slice(start, start + size)
+            for each in self._maps:
+                each.madvise(mmap.MADV_DONTNEED)
+
+    def _column(self, values, dtype, empty):
+        """An optional column: None where every entry is `empty`."""
+        if values is None:
+            return None
+        values = np.ascontiguousarray(values, dtype=dtype)
+        if values.shape != self.operations.shape:
+            return values
+        filled = any((values[part] != empty).any() for part in self.chunks(wellformed.CHUNK))
+        return values if filled else None
 
     @classmethod
     def load(cls, source) -> Trace:
@@ -179,11 +197,3 @@ def _load(stream, name: str) -> Trace:
     if head.startswith(binary.MAGIC):
         return binary.read(io.BytesIO(head + stream.read()), name)
     return text.read(head, stream, name)
-
-
-def _column(values, dtype, empty):
-    """An optional column: None where every entry is `empty`."""
-    if values is None:
-        return None
-    values = np.ascontiguousarray(values, dtype=dtype)
-    return values if (values != empty).any() else None

@@ -21,16 +21,17 @@ def check(trace) -> None:
         array = getattr(trace, column)
         if array is not None and array.shape != trace.operations.shape:
             trace.fail(f"column {column!r} has {array.size} entries for {len(trace)} statements")
-    if trace.time is not None and (trace.time < -1).any():
-        trace.fail("negative time", int(np.argmax(trace.time < -1)))
     check_provenance(trace)
     for mapping in trace.header.mappings:
         if not 0 <= mapping.process < len(trace.header.processes):
             trace.fail(f"the header's mapping {mapping.name!r} belongs to no process")
-    unknown = trace.operations["op"] >= len(NAMES)
-    if unknown.any():
-        index = int(np.argmax(unknown))
-        trace.fail(f"statement {index}: unknown operation code {trace.operations['op'][index]}")
+    for part in trace.chunks(CHUNK):
+        unknown = trace.operations["op"][part] >= len(NAMES)
+        if unknown.any():
+            index = part.start + int(np.argmax(unknown))
+            trace.fail(f"statement {index}: unknown operation code {trace.operations['op'][index]}")
+        if trace.time is not None and (trace.time[part] < -1).any():
+            trace.fail("negative time", part.start + int(np.argmax(trace.time[part] < -1)))
     for statement, where, records in _by_form(trace):
         for bad, reason in _column_faults(statement, records, trace.header):
             _refuse(trace, where, records, bad, reason)
@@ -54,16 +55,16 @@ def check_provenance(trace) -> None:
 
 def _by_form(trace):
     """(form, indices, records) of the statements, chunk by chunk."""
-    for start in range(0, len(trace), CHUNK):
-        chunk = trace.operations[start:start + CHUNK]
+    for part in trace.chunks(CHUNK):
+        chunk = trace.operations[part]
         for code in np.flatnonzero(np.bincount(chunk["op"], minlength=len(NAMES))):
             where = np.flatnonzero(chunk["op"] == code)
             *rest, last = FORMS[NAMES[code]]
             for form in rest:
                 chosen = chunk["arg"][where] == form.arg
-                yield form, where[chosen] + start, chunk.take(where[chosen])
+                yield form, where[chosen] + part.start, chunk.take(where[chosen])
                 where = where[~chosen]
-            yield last, where + start, chunk.take(where)
+            yield last, where + part.start, chunk.take(where)
 
 
 def _column_faults(statement, records, header):
@@ -94,13 +95,14 @@ def _declarations(trace) -> dict[str, np.ndarray]:
         trace.fail(str(error))
     tables = {"file": names.files, "process": names.processes, "mapping": names.mappings}
     declared = {kind: [] for kind in tables}
-    for index in np.flatnonzero(np.isin(trace.operations["op"], DECLARING)).tolist():
-        try:
-            _declare(names, header, trace.operations[index])
-        except ValueError as error:
-            trace.fail(str(error), index)
-        for kind, table in tables.items():
-            declared[kind] += [index] * (len(table) - len(declared[kind]))
+    for part in trace.chunks(CHUNK):
+        for index in (np.flatnonzero(np.isin(trace.operations["op"][part], DECLARING)) + part.start).tolist():
+            try:
+                _declare(names, header, trace.operations[index])
+            except ValueError as error:
+                trace.fail(str(error), index)
+            for kind, table in tables.items():
+                declared[kind] += [index] * (len(table) - len(declared[kind]))
     for kind, table in tables.items():
         if table != header.table(kind):
             trace.fail(f"the header's {kind} table is not what the statements declare, in their order")

@@ -1,9 +1,9 @@
 """Synthetic traces: one guest whose memory, a file of huge pages, is mapped piece by piece.
 
 Each workload is a function of keyword parameters that returns a Trace; `workload:NAME,key=value` spells a
-call. All have the same frame: the file is populated, mapped shared and minor, and split; then one `continue`
-for each piece, with observations spaced evenly between them; then one collapse of everything and an
-observation. Workloads differ in the order of the pieces alone.
+call. All have the frame of `importers.guest.guest_memory`: the file is populated, mapped shared and minor, and
+split; then one `continue` for each piece, with observations spaced evenly between them; then one collapse of
+everything and an observation. Workloads differ in the order of the pieces alone.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import inspect
 
 import numpy as np
 
+from hgmcore.importers.guest import REQUESTS, STREAM, continues, guest_memory
+from hgmcore.importers.sink import Sink
 from hgmcore.names import Names
 from hgmcore.sizes import format_size, parse_named, quoted
-from hgmcore.statements import CODES, MINOR, OPERATION, SHARED, URGENT
-from hgmcore.trace import NO_TIME, File, Header, Mapping, Trace
+from hgmcore.trace import Trace
 
 PREFIX = "workload:"
 
@@ -59,7 +60,7 @@ def postcopy(page_size="1G", pages=1, piece="4K", urgent=0.002, seed=1, observat
     waited = np.zeros(len(offsets), dtype=bool)
     waited[asked] = True
     waited = waited[order]
-    thread = np.where(waited, 2, 1).astype(np.uint32)
+    thread = np.where(waited, REQUESTS, STREAM)
     return _guest("postcopy", call, offsets[order], urgent=waited, thread=thread)
 
 
@@ -95,54 +96,14 @@ def parse(spec: str) -> Trace:
     return load(name)(**given)
 
 
-def guest_memory(name, offsets, piece, *, page_size, pages, observations, geometry="x86-64", urgent=None,
-                 thread=None, time=None, process="vmm", memory="ram", provenance=None) -> Trace:
-    """One process that maps a whole file of huge pages in pieces, in the frame described above.
-
-    name: of the trace. process, memory: what the process, and the file and mapping, are called.
-    offsets: array (n,) of bytes from the start of the file, in the order of the `continue`s, each of `piece`
-    bytes. urgent: array (n,) of bool; thread: (n,) of uint32; time: (n,) of int64 ns; each may be None.
-    page_size: bytes. observations: how many before the one at the end. Raises TraceError.
-    """
-    count, size = len(offsets), page_size * pages
-    files, mappings = [File(memory, page_size, pages)], [Mapping(0, memory)]
-    body = np.zeros(count, dtype=OPERATION)
-    body["op"], body["offset"], body["length"] = CODES["continue"], offsets, piece
-    if urgent is not None:
-        body["flags"][urgent] = URGENT
-    observations = min(observations, count)
-    cuts = np.arange(1, observations + 1) * count // max(observations, 1)
-    before = _records(("file",), ("populate", 0, pages), ("mmap", 0, size, SHARED | MINOR),
-                      ("split", 0, size))
-    after = _records(("collapse", 0, size), ("observe",))
-
-    def framed(column, value, between):
-        """A column of the body with what stands between, before and after."""
-        if column is None:
-            return None
-        ends = [np.full(len(part), value, dtype=column.dtype) for part in (before, after)]
-        return np.concatenate([ends[0], np.insert(column, cuts, between), ends[1]])
-
-    operations = np.concatenate([before, np.insert(body, cuts, _records(("observe",))[0]), after])
-    header = Header(geometry, files, [process], mappings, provenance or {})
-    return Trace(header, operations, framed(thread, 0, 0), framed(time, NO_TIME, NO_TIME), name=name)
-
-
-def _records(*statements):
-    """Records of (name, offset, length, flags), all of target 0."""
-    records = np.zeros(len(statements), dtype=OPERATION)
-    for record, (name, *rest) in zip(records, statements):
-        offset, length, flags = (*rest, 0, 0, 0)[:3]
-        record["op"], record["offset"], record["length"], record["flags"] = CODES[name], offset, length, flags
-    return records
-
-
-def _guest(workload, call, offsets, **columns):
+def _guest(workload, call, offsets, urgent=False, thread=0):
     """The Trace of a workload that was called with the arguments `call`."""
     sizes = {key: parse_named(key, call[key]) for key in ("page_size", "pages", "observations")}
     spec = ",".join([workload, *(f"{key}={value}" for key, value in call.items())])
-    return guest_memory(PREFIX + workload, offsets, parse_named("piece", call["piece"]), **sizes, **columns,
-                        geometry=call["geometry"], provenance={"workload": spec})
+    sink = Sink(call["geometry"])
+    parts = continues(offsets, parse_named("piece", call["piece"]), urgent, thread)
+    guest_memory(sink, [parts], len(parts), **sizes)
+    return sink.trace(PREFIX + workload, {"workload": spec})
 
 
 def _pieces(call):

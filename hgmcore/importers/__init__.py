@@ -1,7 +1,7 @@
 """Recordings by other tools, as traces. Each format is one module of this package, named in `NAMES`.
 
-An importer module has `options` (a tuple of Option), `explanation` (what it reads, and the command that
-records it) and `read(stream, name, **options) -> (Trace, Report)`; `stream` gives the recording's bytes.
+An importer module has `options` (a tuple of Option), `explanation` (what it reads, and, indented, the commands
+that record and import it) and `read(stream, name, **options) -> (Trace, Report)`; `stream` gives the recording's bytes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from hgmcore.sizes import quoted
 from hgmcore.trace import Trace, TraceError
 from hgmcore.wellformed import check_provenance
 
-NAMES = ("qemu",)
+NAMES = ("qemu", "strace", "bpftrace", "perf", "lackey", "pagemap", "kernel-recording")
 
 
 class Option(NamedTuple):
@@ -38,12 +38,21 @@ def load(name: str):
     """The importer of format `name`. ValueError lists the known names."""
     if name not in NAMES:
         raise ValueError(f"unknown format {quoted(name)} (known: {', '.join(NAMES)})")
-    return importlib.import_module(f"hgmcore.importers.{name}")
+    return importlib.import_module(f"hgmcore.importers.{name.replace('-', '_')}")
 
 
-def read(format: str, source, provenance: dict[str, str] | None = None, **options) -> tuple[Trace, Report]:
+def commands(name: str) -> list[str]:
+    """The lines of the explanation of format `name` that tell how to record and import it."""
+    blocks = load(name).explanation.split("\n\n")
+    return next(block.splitlines() for block in blocks if block.startswith(" ") and f"hgmcore import {name}" in block)
+
+
+def read(format: str, source, provenance: dict[str, str] | None = None, progress=None,
+         **options) -> tuple[Trace, Report]:
     """Import a recording: a path or "-" for standard input; gzip, bzip2, xz and zstd are unpacked.
 
+    progress: a function (done, total, what) that is called now and then, with bytes of the input, where its size
+    is known.
     provenance: what the recording does not say of itself (the guest, the licence, ..), kept in the header
     beside the format, the options, the source's name, the sha256 of its bytes as they are stored, and what
     was counted.
@@ -56,7 +65,7 @@ def read(format: str, source, provenance: dict[str, str] | None = None, **option
     for key in options:
         if key not in known:
             raise ValueError(f"{format}: unknown option {quoted(key)} (known: {', '.join(known)})")
-    with open_input(source) as (stream, name, digest):
+    with open_input(source, progress) as (stream, name, digest):
         trace, report = importer.read(stream, name, **options)
     options = {option.name: option.default for option in importer.options} | options
     trace.header.provenance = {
@@ -74,8 +83,8 @@ def read(format: str, source, provenance: dict[str, str] | None = None, **option
 
 
 @contextlib.contextmanager
-def open_input(source):
-    """A path or "-", as (stream of unpacked bytes, name, digest).
+def open_input(source, progress=None):
+    """A path or "-", as (stream of unpacked bytes, name, digest). progress: as in `read`.
 
     digest() is the sha256 of what was read so far, as it is stored. Raises TraceError, also where reading
     within the context fails.
@@ -84,17 +93,18 @@ def open_input(source):
     try:
         with contextlib.ExitStack() as stack:
             file = sys.stdin.buffer if source == "-" else stack.enter_context(open(source, "rb", buffering=0))
-            hashed = _Hashed(file)
+            hashed = _Hashed(file, progress)
             yield _unpacked(io.BufferedReader(hashed, 1 << 16)), name, hashed.sha256.hexdigest
     except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         raise TraceError(name, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 class _Hashed(io.RawIOBase):
-    """A stream of bytes that keeps the sha256 of what passes."""
+    """A stream of bytes that keeps the sha256 of what passes, and shows how much of a file has passed."""
 
-    def __init__(self, raw):
-        self.raw, self.sha256 = raw, hashlib.sha256()
+    def __init__(self, raw, progress):
+        self.raw, self.sha256, self.passed, self.progress = raw, hashlib.sha256(), 0, progress
+        self.size = os.fstat(raw.fileno()).st_size if progress else 0
 
     def readable(self):
         return True
@@ -102,6 +112,9 @@ class _Hashed(io.RawIOBase):
     def readinto(self, buffer):
         count = self.raw.readinto(buffer)
         self.sha256.update(memoryview(buffer)[:count])
+        self.passed += count
+        if self.size:  # not of a pipe
+            self.progress(self.passed, self.size, "reading")
         return count
 
 

@@ -28,6 +28,7 @@ class Block:
         newlines = np.flatnonzero(self.data == ord("\n"))
         self.starts = np.concatenate([[MARGIN], newlines[:-1] + 1])
         self.ends = newlines - (self.data[newlines - 1] == ord("\r"))
+        self._positions: dict[str, np.ndarray] = {}  # of texts that were looked for
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -36,14 +37,19 @@ class Block:
         """The line at `index`, without its end-of-line."""
         return self.bytes[self.starts[index]:self.ends[index]]
 
-    def find(self, byte: str, starts, ends):
-        """Where `byte` occurs first in each [start, end); `end` where it does not."""
-        there = np.append(np.flatnonzero(self.data == ord(byte)), len(self.data))
+    def find(self, text: str, starts, ends):
+        """Where `text`, in ASCII, begins first in each [start, end); `end` where it does not."""
+        there = self._positions.get(text)
+        if there is None:
+            there = np.flatnonzero(self.data == ord(text[0]))
+            for at in range(1, len(text)):
+                there = there[self.data[there + at] == ord(text[at])]
+            there = self._positions[text] = np.append(there, len(self.data))
         return np.minimum(there[np.searchsorted(there, starts)], ends)
 
     def begins(self, text: bytes, starts):
         """Whether `text`, of at most MARGIN bytes, stands at each start."""
-        return self._windows(starts, len(text)) == np.frombuffer(text, dtype=f"V{len(text)}")[0]
+        return self.windows(starts, len(text)) == np.frombuffer(text, dtype=f"V{len(text)}")[0]
 
     def number_at(self, starts, ends, base: int = 10):
         """(values as uint64, whether it is one) of the digits that fill each [start, end); base 10 or 16.
@@ -53,7 +59,7 @@ class Block:
         count = ends - starts
         width = min(int(count.max(initial=1)), 19 if base == 10 else 16)
         good = (count > 0) & (count <= width)
-        digits = _DIGITS[self._windows(ends - width, width).view(np.uint8).reshape(-1, width)]
+        digits = _DIGITS[self.windows(ends - width, width).view(np.uint8).reshape(-1, width)]
         if count.min(initial=width) < width:
             digits[np.arange(width) < width - count[:, None]] = 0
         if digits.max(initial=0) >= base:
@@ -63,8 +69,8 @@ class Block:
             values = values * np.uint64(base) + column
         return values, good
 
-    def _windows(self, starts, width):
-        """The `width` bytes at each start, as one void value each."""
+    def windows(self, starts, width):
+        """The `width` bytes at each start, at most MARGIN, as one void value each."""
         count = len(self.data) - width + 1
         return np.ndarray(count, dtype=f"V{width}", buffer=self.data, strides=(1,))[starts]
 

@@ -29,6 +29,12 @@ class Recording(NamedTuple):
 RECORDINGS = (
     Recording("qemu-postcopy_redis_4k",
               "QEMU postcopy migration of a 1G guest that runs redis: 257,561 pages, 579 of them waited for"),
+    Recording("qemu-balloon_redis_4k",
+              "QEMU balloon in a 1G guest that runs redis: 98,304 pages of 4K taken one by one, and given back"),
+    Recording("postgres_hugepages_pgbench",
+              "PostgreSQL on hugetlb pages under pgbench: 96 processes share 90 huge pages, by 95 forks"),
+    Recording("python_fork_pool",
+              "Python with a pool of three forked workers, on anonymous memory: 45,642 page faults"),
 )
 NAMES = tuple(recording.name for recording in RECORDINGS)
 DEFAULT = "qemu-postcopy_redis_4k"

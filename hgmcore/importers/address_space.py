@@ -1,0 +1,166 @@
+"""What lies where in the address space of a recorded process: a map from intervals of addresses to mappings.
+
+Addresses of a recording become offsets in the mappings of a trace here, one by one (`overlapping`) or for arrays
+of addresses (`locate`).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass
+class Mapped:
+    """One mapping of the trace. index: in its header. file: what it maps, from file_offset on. length: bytes,
+    as the trace has it; live: bytes of it that are still mapped. folio: bytes of a page of the file."""
+
+    index: int
+    name: str
+    file: object
+    file_offset: int
+    folio: int
+    shared: bool
+    length: int
+    live: int
+    minor: bool = False
+    wp: bool = False
+
+
+@dataclass
+class Area:
+    """Addresses [start, end). mapped: what of the trace lies there, from `offset` on; None: `reason` tells why
+    nothing does. missing: userfaultfd answers faults. dont_fork: a child does not get it."""
+
+    start: int
+    end: int
+    mapped: Mapped | None = None
+    offset: int = 0
+    reason: str = ""
+    missing: bool = False
+    dont_fork: bool = False
+
+    def part(self, start: int, end: int) -> Area:
+        """What of it lies in [start, end)."""
+        first = max(start, self.start)
+        return Area(first, min(end, self.end), self.mapped, self.offset + first - self.start, self.reason, self.missing,
+                    self.dont_fork)
+
+
+# What `locate` tells of the area at each address; `shift` is to be added to an address (modulo 2**64).
+PLACE = np.dtype([("start", "u8"), ("end", "u8"), ("shift", "u8"), ("mapping", "i8"), ("folio", "u8"),
+                  ("missing", "?")])
+OUTSIDE = np.array((0, 0, 0, -1, 1, False), dtype=PLACE)
+
+
+class AddressSpace:
+    """The areas of one process (of one `mm`: threads share it).
+
+    pid: for its name. process: its name in the trace, None while nothing of it is there. users: threads.
+    files: open file descriptors of interest. brk: where the heap ends, None while that is not known.
+    """
+
+    def __init__(self, pid: int):
+        self.pid, self.process, self.users = pid, None, 1
+        self.files: dict[int, object] = {}
+        self.attached: dict[int, int] = {}  # address -> bytes of a System V segment
+        self.brk: int | None = None
+        self._starts: list[int] = []
+        self._areas: list[Area] = []
+        self._table = None
+        self._names: set[str] = set()  # of mappings, ever given
+        self._made: Counter[str] = Counter()  # how many, by what they begin with
+        self._free: dict[str, list[str]] = {}  # names whose mapping is gone
+
+    def __iter__(self):
+        return iter(self._areas)
+
+    def overlapping(self, start: int, end: int) -> list[Area]:
+        """The parts of areas that lie in [start, end), in order of address."""
+        first, last = self._range(start, end)
+        return [area.part(start, end) for area in self._areas[first:last]]
+
+    def whole(self, start: int, end: int) -> list[Area]:
+        """The areas in [start, end) themselves, to be changed; those that reach out are cut in two."""
+        for border in (start, end):
+            at = bisect_right(self._starts, border) - 1
+            if at >= 0 and self._areas[at].start < border < self._areas[at].end:
+                area = self._areas[at]
+                self._replace(at, at + 1, [area.part(area.start, border), area.part(border, area.end)])
+        self._table = None
+        first, last = self._range(start, end)
+        return self._areas[first:last]
+
+    def before(self, end: int) -> Area | None:
+        """The area that reaches to `end`, or beyond."""
+        first, last = self._range(end - 1, end)
+        return self._areas[first] if first < last else None
+
+    def add(self, area: Area) -> None:
+        """Insert an area where there is none."""
+        at = bisect_left(self._starts, area.start)
+        self._replace(at, at, [area])
+
+    def remove(self, start: int, end: int) -> list[Area]:
+        """Take what lies in [start, end) out, and return it."""
+        removed = self.whole(start, end)
+        first, last = self._range(start, end)
+        self._replace(first, last, [])
+        for area in removed:
+            if area.mapped is not None:
+                area.mapped.live -= area.end - area.start
+                if not area.mapped.live:
+                    self._free.setdefault(area.mapped.file.name, []).append(area.mapped.name)
+        return removed
+
+    def extend(self, area: Area, end: int) -> None:
+        """Let an area of this address space, as `before` gives it, reach to `end`."""
+        area.mapped.live += end - area.end
+        area.end = end
+        self._table = None
+
+    def name(self, base: str) -> str:
+        """A name for a new mapping, that no mapping has which is still there."""
+        if self._free.get(base):
+            return self._free[base].pop()
+        name = base
+        while name in self._names:
+            self._made[base] += 1
+            name = f"{base}.{self._made[base] + 1}"
+        self._names.add(name)
+        return name
+
+    def copied_names(self, parent: AddressSpace) -> None:
+        """Take over which names a parent has given."""
+        self._names, self._made = parent._names.copy(), parent._made.copy()
+        self._free = {base: names.copy() for base, names in parent._free.items()}
+
+    def locate(self, addresses):
+        """PLACE of each address: array (n,) of uint64."""
+        if self._table is None:
+            self._table = self._tabulate()
+        at = np.searchsorted(self._table["start"], addresses, side="right") - 1
+        places = self._table[np.maximum(at, 0)]
+        places[(at < 0) | (addresses >= places["end"])] = OUTSIDE
+        return places
+
+    def _tabulate(self):
+        rows = [(area.start, area.end, (area.offset - area.start) % (1 << 64),
+                 *((-1, 1) if area.mapped is None else (area.mapped.index, area.mapped.folio)), area.missing)
+                for area in self._areas]
+        return np.array(rows or [OUTSIDE.item()], dtype=PLACE)
+
+    def _range(self, start, end):
+        """Indices [first, last) of the areas that overlap [start, end)."""
+        first = bisect_right(self._starts, start) - 1
+        if first < 0 or self._areas[first].end <= start:
+            first += 1
+        return first, max(first, bisect_left(self._starts, end))
+
+    def _replace(self, first, last, areas):
+        self._areas[first:last] = areas
+        self._starts[first:last] = [area.start for area in areas]
+        self._table = None

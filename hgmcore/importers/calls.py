@@ -1,0 +1,397 @@
+"""What system calls that change address spaces, and page faults, become in a trace.
+
+The importers of system-call recordings (strace, bpftrace) parse lines; what the lines mean is told here, once.
+Every method that stands for a call returns None if the trace holds it, else the reason why it does not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from hgmcore import importers
+from hgmcore.importers import accesses as access
+from hgmcore.importers import guest
+from hgmcore.importers.accesses import OUTSIDE, PAGE
+from hgmcore.importers.address_space import AddressSpace, Area
+from hgmcore.importers.linux import (
+    HUGE_MASK,
+    HUGE_SHIFT,
+    MAP_ANONYMOUS,
+    MAP_DENYWRITE,
+    MAP_HUGETLB,
+    MAP_LOCKED,
+    MAP_POPULATE,
+    MAP_SHARED,
+    MFD_HUGETLB,
+    PROT_EXEC,
+    PROT_READ,
+    PROT_WRITE,
+)
+from hgmcore.importers.mapper import File, Mapper, up
+from hgmcore.sizes import parse_named, quoted
+from hgmcore.statements import MINOR, NO_ARG, READ, WP, WRITE
+from hgmcore.trace import TraceError
+
+OPTIONS = (
+    importers.Option("kinds", "hugetlb,shmem,anon", "memory to take: any of hugetlb (MAP_HUGETLB, hugetlbfs, "
+                     "MFD_HUGETLB, SHM_HUGETLB), shmem (memfd, /dev/shm, shared anonymous), anon (private anonymous)"),
+    importers.Option("hugetlb", "2M", "size of hugetlb pages where a recording does not tell it"),
+    importers.Option("folio", "2M", "size of the folios of shmem and anon memory, which no recording tells; what is "
+                                    "smaller is of base pages"),
+    importers.Option("geometry", "x86-64", "page tables to map with"),
+)
+
+WAYS = (
+    importers.Option("as", "touch", "touch: all processes as they are; guest: a postcopied guest that runs them"),
+    *(importers.Option(option.name, option.default, f"as=touch: {option.help}") for option in OPTIONS[:-1]),
+    *(importers.Option(option.name, option.default, f"as=guest: {option.help}") for option in guest.OPTIONS
+      if option.name not in ("observations", "geometry")),
+    importers.Option("observations", 8, "observations, evenly spaced; as=guest has one more at the end"),
+    OPTIONS[-1],
+)
+"""Options of importers that give either."""
+
+OF_TOUCH = (*(option.name for option in OPTIONS), "observations")
+OF_GUEST = tuple(option.name for option in guest.OPTIONS)
+
+PERMISSIONS = READ | WRITE
+RANGE_ADVICE = {"DONTNEED": "dontneed", "DONTNEED_LOCKED": "dontneed", "COLLAPSE": "collapse", "SPLIT": "split"}
+
+
+class Calls(Mapper):
+    """Address spaces of processes, and the trace that their calls write to `sink`.
+
+    spaces: the address space of each process, or of each thread, by any key that the importer chooses. guest: what
+    accesses touch, if not the mappings of the trace.
+    """
+
+    def __init__(self, report, **options):
+        super().__init__(report, **options)
+        self.spaces: dict[int, AddressSpace] = {}
+        self.guest: guest.Guest | None = None
+        self.observations = self.registered_in_part = 0
+
+    @classmethod
+    def of(cls, report, given) -> Calls:
+        """Calls with the options `given`, of WAYS. Raises ValueError."""
+        way, given = way_of(given)
+        if way == "guest":
+            calls = cls(report)
+            calls.guest = guest.Guest(**given)
+        else:
+            observations = parse_named("observations", given.pop("observations", 8))
+            calls = cls(report, **given)
+            calls.observations = observations
+        return calls
+
+    def trace(self, name, recording):
+        """The Trace of everything so far. Raises TraceError if that is nothing."""
+        if self.guest is not None:
+            trace = self.guest.trace(name, "program", provenance={"recording": recording})
+            self.report.notes += self.guest.notes()
+            return trace
+        if not len(self.sink):
+            raise TraceError(name, f"no memory of the kinds {', '.join(self.kinds)} is mapped in "
+                                   f"{self.report.lines} lines")
+        if self.registered_in_part:
+            self.report.notes.append("userfaultfd calls for a part of a mapping, taken as for all of it: "
+                                     f"{self.registered_in_part}")
+        self.sink.observe(self.observations)
+        return self.sink.trace(name, {"recording": recording})
+
+    # Processes
+
+    def space(self, key: int) -> AddressSpace:
+        """The address space of a process or thread, new and empty where nothing is known of it."""
+        if key not in self.spaces:
+            self.spaces[key] = AddressSpace(key)
+        return self.spaces[key]
+
+    def thread_of(self, parent: int, child: int) -> None:
+        """`child` is a new thread of `parent`, or shares its memory."""
+        self.spaces[child] = self.space(parent)
+        self.spaces[child].users += 1
+
+    def fork(self, parent: int, child: int) -> None:
+        """`child` is a new process with a copy of the memory of `parent`."""
+        old, new = self.space(parent), AddressSpace(child)
+        self.spaces[child] = new
+        new.files, new.attached, new.brk = old.files.copy(), old.attached.copy(), old.brk
+        taken = {area.mapped.index: area.mapped for area in old if area.mapped is not None}
+        if taken:
+            if len(self.sink.names.processes) >= NO_ARG:
+                self.report.skip("fork: more processes than a trace can name", self.line)
+                return
+            new.process = self.sink.fork(old.process, f"p{child}", self.thread, self.time)
+            new.copied_names(old)
+            for index, mapped in taken.items():
+                taken[index] = replace(mapped, index=self.sink.child_mapping(new.process, index),
+                                       minor=mapped.minor and mapped.wp)
+        for area in old:
+            mapped = area.mapped and taken[area.mapped.index]
+            new.add(replace(area, mapped=mapped, missing=False))
+        for area in [area for area in new if area.dont_fork]:
+            self.unmap(new, area.start, area.end)
+
+    def execve(self, key: int) -> None:
+        """The process of `key` begins anew with an empty address space."""
+        files = self.space(key).files.copy()
+        self.exit(key)
+        self.space(key).files = files
+
+    def exit(self, key: int) -> None:
+        """A process or thread ends; with the last that shares it, its memory."""
+        space = self.spaces.pop(key, None)
+        if space is None:
+            return
+        space.users -= 1
+        if not space.users and space.process is not None:
+            self.sink.exit(space.process, self.thread, self.time)
+
+    # Mappings
+
+    def mmap(self, space, start, length, prot, flags, fd, offset) -> str | None:
+        """start: the address that the call returned. prot, flags: as numbers. offset: bytes."""
+        if flags & MAP_ANONYMOUS:
+            kind = "hugetlb" if flags & MAP_HUGETLB else "shmem" if flags & MAP_SHARED else "anon"
+            file = File(kind, kind, self.huge_page(flags) if flags & MAP_HUGETLB else None)
+        else:
+            file = (None if flags & MAP_DENYWRITE else space.files.get(fd)) or "a mapping of another file"
+        return self.attach(space, start, length, permissions(prot), bool(flags & MAP_SHARED), file, offset,
+                           bool(flags & (MAP_POPULATE | MAP_LOCKED)))
+
+    def attach(self, space, start, length, access, shared, file, offset=0, populate=False) -> str | None:
+        """Map [start, start + length). access: READ, WRITE. file: a File, or the reason why it is not taken."""
+        if isinstance(file, File):
+            file = self.why_not(file) or file
+        length = up(length, PAGE if isinstance(file, str) or file.kind != "hugetlb" else file.page_size)
+        self.unmap(space, start, start + length)
+        if isinstance(file, str):
+            space.add(Area(start, start + length, reason=file))
+            return f"mmap: {file}"
+        area = self.map(space, start, length, shared, file, offset)
+        if access != PERMISSIONS:
+            self.emit("mprotect", area.mapped.index, 0, length, flags=access)
+        if populate and access:
+            self.touch(area, write=access & WRITE and not shared)
+        return None
+
+    def munmap(self, space, start, length) -> str | None:
+        end = start + up(length, PAGE)
+        if reason := _cuts(space, start, end):
+            return f"munmap: {reason}"
+        return _answer("munmap", self.unmap(space, start, end))
+
+    def detach(self, space, start, length) -> str | None:
+        """shmdt of what `attach` mapped."""
+        return _answer("shmdt", self.unmap(space, start, start + up(length, _unit(space, start))))
+
+    def mremap(self, space, old, old_length, new_length, new) -> str | None:
+        """new: the address that the call returned."""
+        areas = space.overlapping(old, old + max(old_length, 1))
+        if not areas:
+            return f"mremap: {OUTSIDE}"
+        unit = _unit(space, old)
+        old_length, new_length = up(old_length, unit), up(new_length, unit)
+        if not old_length:
+            return self._map_again(space, areas[0], new, new_length)
+        if new_length < old_length:
+            self.unmap(space, old + new_length, old + old_length)
+        if new != old:
+            self.unmap(space, new, new + new_length)
+            for area in space.whole(old, old + min(old_length, new_length)):
+                self.move(space, area, new + area.start - old)
+        if new_length > old_length:
+            self.grow(space, new + old_length, new + new_length)
+        return None if areas[0].mapped else f"mremap: {areas[0].reason}"
+
+    def mprotect(self, space, start, length, prot) -> str | None:
+        return self._on_range("mprotect", space, start, length, permissions(prot))
+
+    def madvise(self, space, start, length, advice) -> str | None:
+        """advice: as in MADV_DONTNEED, without MADV_."""
+        call = f"madvise MADV_{advice}"
+        if advice in RANGE_ADVICE:
+            return self._on_range(RANGE_ADVICE[advice], space, start, length, call=call)
+        areas = space.overlapping(start, start + up(length, PAGE))
+        taken = [area for area in areas if area.mapped is not None]
+        if advice in ("DONTFORK", "DOFORK"):
+            for area in space.whole(start, start + up(length, PAGE)):
+                area.dont_fork = advice == "DONTFORK"
+        elif advice in ("POPULATE_READ", "POPULATE_WRITE"):
+            for area in taken:
+                self.touch(area, write=advice == "POPULATE_WRITE")
+        elif advice == "REMOVE":
+            for area in taken:
+                if area.mapped.file.kind != "anon":
+                    offset = area.mapped.file_offset + area.offset
+                    self.punch(area.mapped.file, offset, area.end - area.start)
+        elif advice == "HWPOISON":
+            for area in taken:
+                for offset in range(area.offset, area.offset + area.end - area.start, PAGE):
+                    self.emit("hwpoison", area.mapped.index, offset)
+        else:
+            return call
+        return _answer(call, areas)
+
+    def brk(self, space, end) -> str | None:
+        """end: what the call returned."""
+        end, heap = up(end, PAGE), space.brk
+        space.brk = end
+        if heap is None or heap == end:
+            return "brk: tells where the heap is"
+        if end < heap:
+            return _answer("brk", self.unmap(space, end, heap))
+        before = space.before(heap)
+        if before is not None and before.mapped is not None and before.mapped.file.name == "heap":
+            self.grow(space, heap, end)
+            return None
+        return self.attach(space, heap, end - heap, PERMISSIONS, False, File("heap", "anon"))
+
+    # Files
+
+    def huge_page(self, flags) -> int:
+        """Bytes of a hugetlb page, of flags as mmap, memfd_create and shmget have them."""
+        shift = flags >> HUGE_SHIFT & HUGE_MASK
+        return 1 << shift if shift else self.hugetlb
+
+    def memfd(self, flags, name="memfd") -> File:
+        """The file that memfd_create makes."""
+        if flags & MFD_HUGETLB:
+            return File(name, "hugetlb", self.huge_page(flags))
+        return File(name, "shmem")
+
+    def populate(self, file, offset, length) -> str | None:
+        """fallocate without flags: pages come into the page cache."""
+        return self.on_file("fallocate", file, "populate", offset, length)
+
+    def punch(self, file, offset, length) -> str | None:
+        """fallocate with FALLOC_FL_PUNCH_HOLE, or MADV_REMOVE."""
+        return self.on_file("fallocate", file, "punch", offset, length)
+
+    def truncate(self, file, size) -> str | None:
+        if reason := self.why_not(file):
+            return f"ftruncate: {reason}"
+        if file.index is None or size >= file.size:
+            file.size = max(size, file.size)
+            self.declare(file)
+            return None
+        self.emit("truncate", file.index, size)
+        return None
+
+    # userfaultfd
+
+    def register(self, space, start, length, missing, minor, wp) -> str | None:
+        areas = space.whole(start, start + length)
+        flags = (MINOR if minor else 0) | (WP if wp else 0)
+        for area in areas:
+            area.missing |= missing
+        for mapped in self._mappings(areas, start, start + length) if flags else ():
+            mapped.minor, mapped.wp = mapped.minor or minor, mapped.wp or wp
+            self.emit("register", mapped.index, flags=flags)
+        return _answer("UFFDIO_REGISTER", areas)
+
+    def unregister(self, space, start, length) -> str | None:
+        areas = space.whole(start, start + length)
+        for area in areas:
+            area.missing = False
+        for mapped in self._mappings(areas, start, start + length):
+            if mapped.minor or mapped.wp:
+                mapped.minor = mapped.wp = False
+                self.emit("unregister", mapped.index)
+        return _answer("UFFDIO_UNREGISTER", areas)
+
+    def play(self, accesses, events) -> None:
+        """Let accesses and calls take place in the order of the recording.
+
+        accesses: array of ACCESS. events: functions of no argument, with the line before which each stands:
+        [(line, function)]. Both in order of line.
+        """
+        borders = np.searchsorted(accesses["line"], [line for line, _ in events])
+        start = 0
+        for stop, (_, function) in zip(borders.tolist(), events, strict=True):
+            if start < stop:
+                self._access(accesses[start:stop])
+                start = stop
+            function()
+        if start < len(accesses):
+            self._access(accesses[start:])
+
+    def touch(self, area, write):
+        if self.guest is None:
+            super().touch(area, write)
+        else:
+            self.guest.touch(np.arange(area.start // PAGE, area.end // PAGE), write, self.thread, self.time)
+
+    # What they are made of
+
+    def _access(self, accesses):
+        if self.guest is None:
+            access.write(accesses, self.space, self.sink, self.report)
+        else:
+            access.touch(accesses, self.guest, self.report)
+
+    def _map_again(self, space, area, start, length):
+        """mremap of nothing: a shared mapping is mapped once more."""
+        mapped = area.mapped
+        if mapped is None:
+            return self.attach(space, start, length, PERMISSIONS, True, area.reason)
+        return self.attach(space, start, length, PERMISSIONS, mapped.shared, mapped.file,
+                           mapped.file_offset + area.offset)
+
+    def _on_range(self, op, space, start, length, flags=0, call=None):
+        areas = space.overlapping(start, start + up(length, PAGE))
+        for area in areas:
+            if area.mapped is not None:
+                self.emit(op, area.mapped.index, area.offset, area.end - area.start, flags)
+        return _answer(call or op, areas)
+
+    def _mappings(self, areas, start, end):
+        """The mappings of `areas`; a range that covers one in part is noted."""
+        found = {area.mapped.index: area.mapped for area in areas if area.mapped is not None}
+        for mapped in found.values():
+            covered = sum(area.end - area.start for area in areas if area.mapped is mapped)
+            self.registered_in_part += covered < mapped.live
+        return found.values()
+
+
+def permissions(prot: int) -> int:
+    """What mprotect of a trace knows of PROT_READ, PROT_WRITE and PROT_EXEC: READ, and WRITE with it."""
+    return PERMISSIONS if prot & PROT_WRITE else READ if prot & (PROT_READ | PROT_EXEC) else 0
+
+
+def way_of(given, default="touch") -> tuple[str, dict]:
+    """(what `as` is, the options `given` that mean something then). Raises ValueError for one that means nothing."""
+    way = given.get("as", default)
+    if way not in ("touch", "guest"):
+        raise ValueError(f"as: {quoted(way)} is not one of touch, guest")
+    unused = set(OF_TOUCH) - set(OF_GUEST) if way == "guest" else set(OF_GUEST) - set(OF_TOUCH)
+    for option in WAYS:
+        if option.name in unused and str(given.get(option.name, option.default)) != str(option.default):
+            raise ValueError(f"{option.name}: means nothing with as={way}")
+    return way, {name: value for name, value in given.items() if name != "as" and name not in unused}
+
+
+def _unit(space, address):
+    """Bytes that the length of what is mapped at `address` is a multiple of."""
+    area = space.before(address + 1)
+    hugetlb = area is not None and area.mapped is not None and area.mapped.file.kind == "hugetlb"
+    return area.mapped.folio if hugetlb else PAGE
+
+
+def _cuts(space, start, end):
+    """Why hugetlb memory cannot be unmapped at these borders, or None."""
+    for area in space.overlapping(start, end):
+        if area.mapped is not None and area.mapped.file.kind == "hugetlb":
+            if (area.offset | (area.end - area.start)) % area.mapped.folio:
+                return "cuts a hugetlb page, which a kernel refuses"
+    return None
+
+
+def _answer(call, areas):
+    """Why a call on `areas` is not in the trace, or None if some of it is."""
+    if any(area.mapped is not None for area in areas):
+        return None
+    return f"{call}: {areas[0].reason or 'memory that is not taken'}" if areas else f"{call}: {OUTSIDE}"

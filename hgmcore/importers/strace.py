@@ -1,0 +1,218 @@
+"""System calls of a program and its children, recorded by strace.
+
+    strace -f -ttt -y -o LOG PROGRAM ARGUMENTS
+    hgmcore import strace LOG -o program.parquet
+
+`-e trace=%memory,%process,memfd_create,openat,close,ftruncate,fallocate,ioctl,shmget,shmat,shmdt` records
+little else than what is used, and `--seccomp-bpf` makes it fast. Without -f there is one process, without
+timestamps (-t, -tt or -ttt) no time, without -y files are known by their descriptors alone.
+
+What becomes of it. mmap, munmap, mremap, mprotect, madvise, brk, fallocate, ftruncate, shmat, shmdt, fork, clone,
+vfork, execve and exit are what the trace calls so. UFFDIO_CONTINUE is a `continue`; UFFDIO_COPY and
+UFFDIO_ZEROPAGE are a `touch` of each folio that they place, COPY one that writes. MAP_POPULATE, MADV_POPULATE_READ
+and MADV_POPULATE_WRITE touch every folio. Other accesses do not show in system calls: bpftrace and perf
+record them. Files that are taken are those of memfd_create and shmget, in /dev/shm and in `hugetlbfs`; memory of
+other files (libraries, data) is left out, as is what was mapped before the recording began, or by execve itself.
+Failed calls are left out and counted.
+
+Folios are counted from the start of a mapping, and userfaultfd registers mappings as a whole. A call that strace
+writes in two halves takes place at the second, but munmap at the first: memory that it gave back may have been
+mapped again by another thread before the second is written.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from hgmcore import importers
+from hgmcore.importers import guest
+from hgmcore.importers.accesses import ACCESS
+from hgmcore.importers.calls import WAYS, Calls
+from hgmcore.importers.lines import blocks
+from hgmcore.importers.report import Report
+from hgmcore.importers.strace_calls import BIRTHS, NAMES, PLACING, Handlers, shares_memory, split, userfault_range
+from hgmcore.importers.strace_lines import key, keys, placements, prefixes
+from hgmcore.trace import NO_TIME, Trace, TraceError
+
+explanation = __doc__ + "\n" + guest.__doc__
+
+options = (
+    *WAYS,
+    importers.Option("hugetlbfs", "/dev/hugepages", "directories where hugetlbfs is mounted, separated by commas, "
+                                                    "each as DIRECTORY or DIRECTORY=PAGESIZE"),
+)
+
+_CALL = re.compile(rb"(\w+)\((.*)\) += (-?\d+|0x[0-9a-f]+|\?)(?:<.*>(?:\(deleted\))?)?(?: (E[A-Z0-9]+))?(?: .*)?",
+                   re.DOTALL)
+_KEYS = np.array(sorted({key(name) for name in NAMES}), dtype=np.uint64)
+UNFINISHED = b" <unfinished ...>"
+
+
+def read(stream, name, **given) -> tuple[Trace, Report]:
+    """The trace and what was counted. Raises TraceError, or ValueError for a bad option value."""
+    log = _Log(name, given)
+    for block in blocks(stream, log.report):
+        log.feed(block)
+    return log.trace(), log.report
+
+
+class _Log:
+    """The lines of a recording, on their way to a trace."""
+
+    def __init__(self, name, given):
+        self.name, self.report = name, Report("strace", name)
+        hugetlbfs = given.pop("hugetlbfs", "/dev/hugepages")
+        self.calls = Calls.of(self.report, given)
+        self.handlers = Handlers(self.calls, hugetlbfs)
+        self.begun: dict[int, bytes] = {}  # thread -> first half of its call
+        self.met: set[int] = set()
+        self.ended: set[int] = set()  # threads that ended in the block at hand
+        self.understood = self.steps_back = 0
+        self.last_time = NO_TIME
+
+    def trace(self) -> Trace:
+        """The Trace of all lines."""
+        if not self.understood:
+            raise TraceError(self.name, "not a log of strace: no line is of the form NAME(ARGUMENTS) = RESULT")
+        if self.begun:
+            self.report.skip("first half of a call without its second", self.report.lines, len(self.begun))
+        if self.steps_back:
+            self.report.notes.append(f"steps back of the clock: {self.steps_back}; the order of lines is kept")
+        return self.calls.trace(self.name, "strace, system calls")
+
+    def feed(self, block):
+        """Take the lines of a Block."""
+        thread, times, start = prefixes(block)
+        self._clock(times[times != NO_TIME])
+        resumed = block.begins(b"<... ", start)
+        start = start + 5 * resumed
+        end = np.where(resumed, block.find(" ", start, block.ends), block.find("(", start, block.ends))
+        names, named = keys(block, start, end), (end > start) & (end < block.ends)
+        slow = ~named | np.isin(names, _KEYS)
+        self._skip(block, np.flatnonzero(~slow), names, start, end)
+        lines = block.number + np.arange(len(block))
+        accesses, where = placements(block, np.flatnonzero(named & ~resumed & (names == key(b"ioctl"))), end)
+        accesses["line"], accesses["space"] = lines[where], thread[where]
+        accesses["thread"], accesses["time"] = thread[where], times[where]
+        slow[where] = False
+        self.understood += len(where)
+        events, more = self._meetings(thread[named], lines[named]), []
+        begin = start - 5 * resumed
+        for index in np.flatnonzero(slow).tolist():
+            at = int(lines[index]), int(thread[index]), int(times[index])
+            found = self._line(at, block.bytes[begin[index]:block.ends[index]])
+            if isinstance(found, tuple):
+                more.append(found)
+            elif found is not None:
+                events.append((at[0], found))
+        self.met.difference_update(self.ended)
+        self.ended.clear()
+        accesses = np.concatenate([accesses, np.array(more, dtype=ACCESS)])
+        self.calls.play(accesses[np.argsort(accesses["line"], kind="stable")],
+                        sorted(events, key=lambda event: event[0]))
+
+    def _clock(self, times):
+        if len(times):
+            self.steps_back += int((np.diff(times, prepend=self.last_time) < 0).sum())
+            self.last_time = times[-1]
+
+    def _skip(self, block, where, names, start, end):
+        """Count calls that tell nothing, by name."""
+        _, first, counts = np.unique(names[where], return_index=True, return_counts=True)
+        for index, count in zip(where[first].tolist(), counts.tolist()):
+            name = block.bytes[start[index]:end[index]]
+            if re.fullmatch(rb"\w{1,40}", name):
+                self.understood += count
+                self.report.skip(f"system call {name.decode()}", block.number + index, count)
+            else:
+                self.report.skip("not a line of strace", block.number + index, count)
+
+    def _meetings(self, threads, lines):
+        """Events of threads that were not seen before."""
+        threads, first = np.unique(threads, return_index=True)
+        events = [(line, lambda thread=thread: self.handlers.meet(thread))
+                  for thread, line in zip(threads.tolist(), lines[first].tolist()) if thread not in self.met]
+        self.met.update(threads.tolist())
+        return events
+
+    # One line at a time: what it is, an access (as ACCESS), a function to call when it is its turn, or None
+
+    def _line(self, at, text):
+        line, thread, _ = at
+        if text.endswith(UNFINISHED):
+            return self._begin(at, text[:-len(UNFINISHED)])
+        if text.startswith(b"<... "):
+            name, _, rest = text[5:].partition(b" resumed>")
+            begun = self.begun.pop(thread, b"")
+            if not begun.startswith(name + b"("):
+                self.report.skip("second half of a call without its first", line)
+                return None
+            if name == b"munmap":
+                self.report.used["second halves of munmap"] += 1
+                return None
+            self.report.used["first halves of calls"] += 1
+            text = begun + rest
+        elif text.startswith(b"+++ "):
+            self.ended.add(thread)
+            return self._turn(at, "exit", lambda thread: self.calls.exit(thread))
+        match = _CALL.fullmatch(text)
+        if match is None or match[1] not in NAMES:
+            self.report.skip(f"system call {match[1].decode()}" if match else _foreign(text), line)
+            return None
+        self.understood += 1
+        return self._call(at, *match.groups())
+
+    def _begin(self, at, text):
+        """The first half of a call."""
+        line, thread, _ = at
+        if self.begun.pop(thread, None) is not None:
+            self.report.skip("first half of a call without its second", line)
+        self.begun[thread] = text
+        name, _, arguments = text.partition(b"(")
+        if name in BIRTHS:
+            return lambda: self.handlers.begin(thread, shares_memory(name, arguments))
+        return self._call(at, name, arguments, b"0", None) if name == b"munmap" else None
+
+    def _call(self, at, name, arguments, result, error):
+        """A whole call."""
+        (line, thread, time), what, arguments = at, name.decode(), split(arguments)
+        if name == b"ioctl":
+            command = arguments[1] if len(arguments) > 2 else b""
+            what = command.decode("utf-8", "replace") if command.startswith(b"UFFDIO_") else "system call ioctl"
+            if command not in PLACING and command not in (b"UFFDIO_REGISTER", b"UFFDIO_UNREGISTER"):
+                self.report.skip(what, line)
+                return None
+        if error is not None or result == b"?":
+            how = f"that failed with {error.decode()}" if error else "without a result"
+            self.report.skip(f"{what} {how}", line)
+            return (lambda: self.handlers.births.pop(thread, None)) if name in BIRTHS else None
+        try:
+            if what.encode() in PLACING:
+                start, length, _ = userfault_range(arguments[2])
+                return line, thread, start, length, time, thread, PLACING[arguments[1]], False
+            handler, values = self.handlers.parse(name, arguments, result)
+        except ValueError:
+            bare = name == b"ioctl" and not arguments[2].startswith(b"{")
+            self.report.skip(f"{what} of which strace shows a pointer only" if bare else f"malformed {what}", line)
+            return None
+        return self._turn(at, what, handler, *values)
+
+    def _turn(self, at, what, handler, *values):
+        def happen():
+            calls = self.calls
+            calls.line, calls.thread, calls.time = at
+            if reason := handler(at[1], *values):
+                self.report.skip(reason, at[0])
+            else:
+                self.report.used[what] += 1
+        return happen
+
+
+def _foreign(text):
+    if not text:
+        return "empty line"
+    if text.startswith(b"--- "):
+        return "signal"
+    return "message of strace" if text.startswith((b"strace: ", b"[ Process")) else "not a line of strace"
