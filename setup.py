@@ -13,7 +13,7 @@ SCHEMES = next(
     for node in ast.parse((ROOT / "hgmcore/schemes/__init__.py").read_text()).body
     if isinstance(node, ast.Assign) and node.targets[0].id == "NAMES"
 )
-MODULES = ["machine", "truth", *(f"schemes.{name}" for name in SCHEMES)]
+MODULES = ["machine", "truth", "view", *(f"schemes.{name}" for name in SCHEMES)]
 
 
 def extension(module):
@@ -22,7 +22,10 @@ def extension(module):
         [f"hgmcore/{module.replace('.', '/')}.pyx"],
         include_dirs=["hgmcore/include"],
         depends=[str(path.relative_to(ROOT)) for path in (ROOT / "hgmcore/include/hgmcore").glob("*.h")],
-        extra_compile_args=["-O3", "-g0", "-Wno-unused-function"],
+        # the threshold: a loop that is called with constants (a granule's shifts) is compiled for them; the growth: else
+        # what is long and seldom runs takes the room for inlining from the loops over entries
+        extra_compile_args=["-O3", "-g0", "-Wno-unused-function", "--param=ipa-cp-eval-threshold=100",
+                            "--param=inline-unit-growth=200"],
     )
 
 

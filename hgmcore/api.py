@@ -10,10 +10,11 @@ import numpy as np
 from . import observe, options, schemes
 from .geometry import GEOMETRIES
 from .machine import FOLIO_CACHED, RESULT, Core, Engine
+from .names import FILE_KINDS
 from .names import File as FileName
 from .names import Mapping as MappingName
 from .names import is_word
-from .sizes import parse_size
+from .sizes import format_size, parse_size
 from .statements import ALL, CODES, HGM, MINOR, NO_ARG, OPERATION, READ, SHARED, URGENT, WP, WRITE
 from .trace import Header
 
@@ -56,18 +57,23 @@ class Machine:
         self.operations = 0
 
     def declare(self, header: Header) -> None:
-        """Take over the files, processes and mappings of a trace's header."""
-        for file in header.files:
+        """Take over those files, processes and mappings of a trace's header that it does not have yet."""
+        for file in header.files[len(self.header.files):]:
             self._add_file(file)
-        for name in header.processes:
+        for name in header.processes[len(self.header.processes):]:
             self._add_process(name)
-        for mapping in header.mappings:
+        for mapping in header.mappings[len(self.header.mappings):]:
             self._add_mapping(mapping)
 
-    def file(self, name: str, page_size="2M", pages: int = 1, populate: bool = False) -> File:
-        """A hugetlb file of `pages` huge pages; `populate` brings all of them into its page cache."""
+    def file(self, name: str, page_size="2M", pages: int = 1, populate: bool = False, kind: str = "hugetlb") -> File:
+        """A file of `pages` huge pages; `populate` brings all of them into its page cache.
+
+        kind: hugetlb, or shmem, whose folios have `page_size` bytes: a base page or what one entry of PMD level maps.
+        """
         self._check_name(name, [known.name for known in self.header.files])
-        file = File(self, self._add_file(FileName(name, size(page_size), pages)))
+        if kind not in FILE_KINDS:
+            raise ValueError(f"kind: {kind!r} is not one of {', '.join(FILE_KINDS)}")
+        file = File(self, self._add_file(FileName(name, size(page_size), pages, kind)))
         if populate:
             file.populate()
         return file
@@ -89,6 +95,13 @@ class Machine:
         elapsed = self.core.run(self.engine, operations.view(np.uint8), self.operations)
         self.operations += len(operations)
         return elapsed
+
+    def prefault(self, tables: int) -> None:
+        """Commit memory for that many page tables now, so that no operation that is timed waits for the system.
+
+        MemoryError: the system refuses. A machine works without; it commits its tables as they are made.
+        """
+        self.core.prefault(tables)
 
     def results(self, start: int = 0) -> np.ndarray:
         """Results from the `start`-th on, as an array of (index, done, errno, event).
@@ -131,14 +144,20 @@ class Machine:
             raise ValueError(f"the name {name!r} is taken")
 
     def _add_file(self, file):
-        if file.kind != "hugetlb":
-            raise ValueError(f"file '{file.name}': memory of kind {file.kind} is not supported yet")
-        if file.page_size not in self.geometry.hugetlb_sizes:
-            raise ValueError(f"file '{file.name}': {self.geometry.name} has no huge pages of {file.page_size} bytes")
-        if not 0 < file.pages * file.page_size <= 1 << 52:
+        if file.page_size not in self.geometry.page_sizes(file.kind):
+            raise ValueError(f"file '{file.name}': {self.geometry.name} has no {file.kind} pages of "
+                             f"{file.page_size} bytes")
+        if file.kind != "anon" and not 0 < file.pages * file.page_size <= 1 << 52:
             raise ValueError(f"file '{file.name}': {file.pages} huge pages are none, or more than 4096T")
+        if file.kind == "shmem" and file.pages * file.page_size > self.geometry.base_page << 32:
+            raise ValueError(f"file '{file.name}': more than 2**32 base pages of shmem")
         self.header.files.append(file)
-        return self.core.add_file(self.geometry, file.page_size, file.pages)
+        return self.core.add_file(self.geometry, file.page_size, file.pages, file.kind)
+
+    def _anonymous(self, page_size):
+        """The number of the anonymous memory in folios of that size."""
+        name = FileName(f"anon:{format_size(page_size)}", page_size, 0, "anon")
+        return self.header.files.index(name) if name in self.header.files else self._add_file(name)
 
     def _add_process(self, name):
         self.header.processes.append(name)
@@ -161,7 +180,7 @@ class Machine:
 
 
 class File:
-    """A hugetlb file of a machine."""
+    """A file of a machine."""
 
     def __init__(self, machine: Machine, number: int):
         self.machine, self.number = machine, number
@@ -221,10 +240,20 @@ class Process:
     def __init__(self, machine: Machine, number: int):
         self.machine, self.number = machine, number
 
-    def mmap(self, file: File, name: str | None = None, *, shared: bool = True, minor: bool = False, wp: bool = False,
-             hgm: bool = False, offset=0, length=None) -> Mapping:
-        """Map `length` bytes of the file from `offset` on (default: all); minor, wp, hgm: registered, split from
-        the start."""
+    def mmap(self, file: File | None = None, name: str | None = None, *, shared: bool | None = None,
+             minor: bool = False, wp: bool = False, hgm: bool = False, offset=0, length=None, anon=None) -> Mapping:
+        """Map `length` bytes of the file from `offset` on (default: all), shared unless told otherwise; minor, wp, hgm:
+        registered, split from the start.
+
+        anon: instead of a file, anonymous memory in folios of that size ("2M"), private; its length must be given.
+        """
+        if (file is None) == (anon is None):
+            raise ValueError("mmap: a file or anon, one of them")
+        if anon is not None:
+            if length is None or shared:
+                raise ValueError("mmap: anonymous memory is private and has a length")
+            file = File(self.machine, self.machine._anonymous(size(anon)))
+        shared = anon is None if shared is None else shared
         if file.machine is not self.machine:
             raise ValueError(f"file {file.name.name!r} belongs to another machine")
         offset = size(offset)

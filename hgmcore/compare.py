@@ -11,6 +11,7 @@ import statistics
 import numpy as np
 
 from hgmcore import schemes as known_schemes
+from hgmcore import wellformed
 from hgmcore.geometry import GEOMETRIES
 from hgmcore.options import resolve
 from hgmcore.replay import replay
@@ -217,7 +218,7 @@ class Errors:
         sums["page_mapcount_max_error"] = max(sums["page_mapcount_max_error"], largest)
         for mapping in observation["mappings"]:
             sums["pss_error_bytes"] += abs(mapping["pss"] - mapping["truth"]["pss"])
-            sums["smaps_shared_error_bytes"] += abs(mapping["shared_hugetlb"] - mapping["truth"]["shared"])
+            sums["smaps_shared_error_bytes"] += abs(smaps_shared(mapping) - mapping["truth"]["shared"])
         sums["freed_while_mapped"] += observation["freed_while_mapped"]
 
     def _add_folio(self, folio):
@@ -242,6 +243,11 @@ class Errors:
         sums["counter_overflows"] = int(replay_result["counters"]["overflows"])
         sums["refused_operations"] = int(np.count_nonzero(replay_result["operations"]["errno"]))
         return sums
+
+
+def smaps_shared(mapping):
+    """Bytes that smaps calls shared: of hugetlb, or of other memory."""
+    return mapping["shared_hugetlb"] if "shared_hugetlb" in mapping else mapping["shared"]
 
 
 def end_to_end(folios):
@@ -277,11 +283,14 @@ def _values_at(runs, positions):
 
 def describe(trace):
     """What a trace is, as plain JSON types: name, size, files, processes, operations by kind, provenance."""
-    header, operations = trace.header, trace.operations
-    counts = np.bincount(operations["op"], minlength=len(NAMES))
+    header, threads = trace.header, set()
+    counts = np.zeros(len(NAMES), dtype=np.int64)
+    for part in trace.chunks(wellformed.CHUNK):
+        counts += np.bincount(trace.operations["op"][part], minlength=len(NAMES))
+        threads.update(() if trace.thread is None else np.unique(trace.thread[part]).tolist())
     return {
         "name": trace.name,
-        "operations": len(operations),
+        "operations": len(trace),
         "by_operation": {NAMES[op]: int(counts[op]) for op in np.argsort(-counts, kind="stable")
                          if counts[op]},
         "geometry": header.geometry,
@@ -289,7 +298,7 @@ def describe(trace):
                   for f in header.files],
         "processes": list(header.processes),
         "mappings": len(header.mappings),
-        "threads": 1 if trace.thread is None else len(np.unique(trace.thread)),
+        "threads": len(threads) or 1,
         "provenance": dict(header.provenance),
     }
 

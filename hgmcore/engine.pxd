@@ -6,7 +6,7 @@ scheme's functions in one file and inlines these where they are called. So there
 and no call, branch or pointer between them; the pointers of an Engine are followed once for each run of records.
 """
 from hgmcore.hgm cimport *
-from hgmcore.machine cimport Engine, Machine
+from hgmcore.machine cimport Engine, HUGETLB, Machine
 from hgmcore.operations.address_space cimport exit_process, mmap_file, mprotect, mremap, munmap
 from hgmcore.operations.advise cimport register, split
 from hgmcore.operations.collapse cimport collapse
@@ -15,6 +15,8 @@ from hgmcore.operations.file cimport pin, populate, punch, truncate, unpin
 from hgmcore.operations.fork cimport fork
 from hgmcore.operations.hwpoison cimport hwpoison
 from hgmcore.operations.migrate cimport migrate
+from hgmcore.operations.shmem_file cimport file_operation
+from hgmcore.operations.thp_space cimport memory_operation, mmap_memory, shmem_continue
 from hgmcore.operations.touch cimport touch
 from hgmcore.operations.uffd_continue cimport uffd_continue
 from hgmcore.operations.zap cimport dontneed
@@ -28,8 +30,28 @@ cdef inline uint64_t asked(Machine *m, const hgm_operation *op) noexcept nogil:
         return <uint64_t>1 << m.geometry.base_shift
     return op.length
 
+cdef inline bint on_hugetlb(Machine *m, const hgm_operation *op) noexcept nogil:
+    """Is the operation's file or mapping one of hugetlb, or has it neither?"""
+    if op.op in (HGM_OP_POPULATE, HGM_OP_PUNCH, HGM_OP_TRUNCATE, HGM_OP_PIN, HGM_OP_UNPIN):
+        return m.files[op.target].kind == HUGETLB
+    if op.op == HGM_OP_MMAP:
+        return m.files[op.arg].kind == HUGETLB
+    if op.op in (HGM_OP_FILE, HGM_OP_FORK, HGM_OP_EXIT, HGM_OP_FAIL, HGM_OP_OBSERVE) or m.nr_files == 0:
+        return True
+    return m.files[m.mappings[op.target].file].kind == HUGETLB
+
+cdef inline Outcome execute_memory(Machine *m, const hgm_operation *op) noexcept nogil:
+    """One operation on shmem or anonymous memory."""
+    if op.op in (HGM_OP_POPULATE, HGM_OP_PUNCH, HGM_OP_TRUNCATE, HGM_OP_PIN, HGM_OP_UNPIN):
+        return file_operation(m, op)
+    if op.op == HGM_OP_MMAP:
+        return mmap_memory(m, op)
+    if op.op == HGM_OP_CONTINUE:
+        return shmem_continue(m, op)
+    return memory_operation(m, op)
+
 cdef inline Outcome execute(Machine *m, const hgm_operation *op) noexcept nogil:
-    """One operation, but for `continue`."""
+    """One operation on hugetlb, but for `continue`, or on processes."""
     if op.op == HGM_OP_TOUCH:
         return touch(m, op)
     if op.op == HGM_OP_DONTNEED:
@@ -82,11 +104,14 @@ cdef inline uint64_t run(Machine *m, const hgm_operation *ops, uint64_t n, uint6
             m.fail = op.offset
             i += 1
             continue
-        if op.op == HGM_OP_CONTINUE:
+        if not on_hugetlb(m, op):
+            o = execute_memory(m, op)
+        elif op.op == HGM_OP_CONTINUE:
             i += uffd_continue(m, op, 1 if m.fail else n - i, index + i)
             m.fail = 0
             continue
-        o = execute(m, op)
+        else:
+            o = execute(m, op)
         m.fail = 0
         if o.error or o.event or o.done < asked(m, op) or (op.op == HGM_OP_MIGRATE and o.done > op.length):
             record(m, index + i, &o)
@@ -100,6 +125,8 @@ cdef inline uint64_t page_mapcount_runs(Machine *m, const hgm_folio *folio, long
     """
     cdef int64_t value, count = hgm_page_mapcount(&m.options, folio, 0)
     cdef uint64_t page, first = 0, n = 0
+    if folio.nr_pages == 1:
+        count = folio.page._mapcount
     for page in range(1, folio.nr_pages + 1):
         value = hgm_page_mapcount(&m.options, folio, page) if page < folio.nr_pages else count + 1
         if value != count:
@@ -133,4 +160,5 @@ cdef inline Engine instantiate(str name, str explanation, dict state, dict defau
     engine.posted = posted
     engine.whole_only = NEEDS & WHOLE_ONLY != 0
     engine.writes_tails = NEEDS & WRITES_TAILS != 0
+    engine.first_come = NEEDS & FIRST_COME != 0
     return engine

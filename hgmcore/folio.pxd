@@ -1,6 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """Huge pages and the page caches of files."""
+from libc.stdint cimport INT32_MAX
 from hgmcore.hgm cimport *
+from hgmcore.lock cimport growing_lock, growing_unlock
 from hgmcore.machine cimport File, Machine
 from hgmcore.memory cimport region_grow
 from hgmcore.table cimport allocation_fails
@@ -28,31 +30,42 @@ cdef inline int32_t cache_refs(Machine *m, const hgm_folio *folio) noexcept nogi
     """References that the page cache holds on a huge page in it."""
     return <int32_t>folio.nr_pages if m.options.cache_refs_folio else 1
 
-cdef inline hgm_folio *folio_alloc(Machine *m, uint32_t file, uint64_t index) noexcept nogil:
-    """A huge page for place `index` of a file, in no page cache and with no reference.
-
-    NULL: told to fail, or (m.out_of_memory) no memory. Frames are never used twice, so what still maps a freed
-    page maps nothing else.
-    """
-    cdef File *f = &m.files[file]
-    cdef uint64_t pfn = (m.next_pfn + f.nr_pages - 1) & ~(f.nr_pages - 1)
+cdef inline hgm_folio *folio_take(Machine *m, uint64_t nr_pages) noexcept nogil:
+    """A folio of the next frames of the machine that owns them, NULL where the host has no memory."""
+    cdef uint64_t pfn = (m.next_pfn + nr_pages - 1) & ~(nr_pages - 1)
     cdef hgm_folio *folio
-    if allocation_fails(m):
-        return NULL
-    if (not region_grow(&m.vmemmap, (pfn + f.nr_pages) * sizeof(hgm_page))
+    if (not region_grow(&m.vmemmap, (pfn + nr_pages) * sizeof(hgm_page))
             or not region_grow(&m.folios, (<size_t>m.nr_folios + 1) * sizeof(hgm_folio))):
-        m.out_of_memory = True
         return NULL
     folio = folio_at(m, m.nr_folios)
-    m.nr_folios += 1
-    m.next_pfn = pfn + f.nr_pages
     folio.page = &(<hgm_page *>m.vmemmap.base)[pfn]
     folio.pfn = pfn
-    folio.nr_pages = f.nr_pages
+    folio.nr_pages = nr_pages
+    m.nr_folios += 1
+    m.next_pfn = pfn + nr_pages
+    return folio
+
+cdef inline hgm_folio *frames_alloc(Machine *m, uint32_t file, uint64_t index, uint64_t nr_pages) noexcept nogil:
+    """A folio of `nr_pages` base pages, a power of 2, for place `index` of a file: in no page cache, no reference.
+
+    NULL, and m.out_of_memory: no memory. Frames are never used twice, so what still maps a freed page maps nothing
+    else.
+    """
+    cdef hgm_folio *folio
+    folio = folio_take(growing_lock(m), nr_pages)
+    m.nr_folios = m.owner.nr_folios    # of which this thread may now meet the last
+    growing_unlock(m)
+    if folio is NULL:
+        m.out_of_memory = True
+        return NULL
     folio.file = file
     folio.index = <uint32_t>index
     folio.flags = 0
     return folio
+
+cdef inline hgm_folio *folio_alloc(Machine *m, uint32_t file, uint64_t index) noexcept nogil:
+    """A huge page for place `index` of a file, as from frames_alloc. NULL also: told to fail."""
+    return NULL if allocation_fails(m) else frames_alloc(m, file, index, m.files[file].nr_pages)
 
 cdef inline uint32_t folio_number(Machine *m, const hgm_folio *folio) noexcept nogil:
     return <uint32_t>(folio - <hgm_folio *>m.folios.base)
@@ -61,6 +74,11 @@ cdef inline void page_cache_add(Machine *m, hgm_folio *folio) noexcept nogil:
     m.files[folio.file].cache[folio.index] = folio_number(m, folio) + 1
     folio.flags |= HGM_FOLIO_CACHED
     folio.page._refcount += cache_refs(m, folio)
+
+cdef inline void folio_get(Machine *m, hgm_folio *folio, int32_t references) noexcept nogil:
+    """Take references that no mapping holds."""
+    m.cost.overflows += folio.page._refcount > INT32_MAX - references
+    hgm_plain_add(folio, references)
 
 cdef inline void folio_put(hgm_folio *folio, int32_t references) noexcept nogil:
     """Drop references that no mapping holds."""

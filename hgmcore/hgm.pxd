@@ -15,7 +15,7 @@ cdef extern from "hgmcore/hgm.h" nogil:
         int32_t _refcount
         int64_t _total_mapped_pages
 
-    const uint64_t HGM_PAGE_TOUCHED, HGM_PAGE_DOUBLE_MAP
+    const uint64_t HGM_PAGE_TOUCHED, HGM_PAGE_DOUBLE_MAP, HGM_PAGE_LOCKED
 
     ctypedef struct hgm_folio:
         hgm_page *page
@@ -30,12 +30,16 @@ cdef extern from "hgmcore/hgm.h" nogil:
     const uint32_t HGM_FOLIO_CACHED, HGM_FOLIO_FREED, HGM_FOLIO_POISONED, HGM_FOLIO_ANON
 
     const uint64_t HGM_PTE_PRESENT, HGM_PTE_LEAF, HGM_PTE_MIGRATION, HGM_PTE_POISON, HGM_PTE_GROUP, HGM_PTE_COUNTED
+    const uint64_t HGM_PTE_EXCLUSIVE, HGM_PTE_ZERO
     const int HGM_PTE_FRAME_SHIFT
 
     ctypedef struct hgm_ptdesc:
         uint32_t children
         uint32_t sharers
         uint32_t folio
+        uint32_t lock
+        uint32_t deposited
+        uint32_t nr_deposited
 
     ctypedef struct hgm_operation:
         uint64_t offset
@@ -71,6 +75,7 @@ cdef extern from "hgmcore/hgm.h" nogil:
         uint64_t leaf_removes
         uint64_t underflows
         uint64_t overflows
+        uint64_t locks
 
     enum:
         HGM_BY_CONTINUE, HGM_BY_FAULT, HGM_BY_FORK, HGM_BY_ZAP, HGM_BY_TRUNCATE, HGM_BY_COLLAPSE, HGM_BY_MIGRATION
@@ -88,6 +93,7 @@ cdef extern from "hgmcore/hgm.h" nogil:
         uint8_t covers
         uint8_t hstate_none
         uint8_t first_leaf
+        uint8_t threads
 
     ctypedef struct hgm_subtree:
         hgm_folio *folio
@@ -110,7 +116,13 @@ cdef extern from "hgmcore/hgm.h" nogil:
         int32_t maybe_shared
 
     enum:
+        HGM_AROUND_NONE, HGM_AROUND_16, HGM_AROUND_FOLIO
+
+    enum:
         HGM_CHECK_NONE, HGM_CHECK_AFTER, HGM_CHECK_TRY, HGM_CHECK_HALF
+
+    enum:
+        HGM_LOCKS_NONE, HGM_LOCKS_PT, HGM_LOCKS_POSTED
 
     ctypedef struct hgm_options:
         int32_t era
@@ -123,8 +135,20 @@ cdef extern from "hgmcore/hgm.h" nogil:
         uint8_t transient_real
         uint8_t overflow_check
         uint8_t posted
+        uint8_t locks
+        uint8_t fault_around
 
     int32_t hgm_map_add(hgm_cost *cost, hgm_page *page, int32_t *word, int32_t by) noexcept
+    int32_t hgm_map_add_locked(hgm_cost *cost, hgm_page *page, int32_t *word, int32_t by) noexcept
     void hgm_ref_add(hgm_cost *cost, hgm_folio *folio, int32_t by) noexcept
     void hgm_get_and_put(hgm_folio *folio) noexcept
+    void hgm_page_flags_set(hgm_page *page, uint64_t flags) noexcept
+    void hgm_page_flags_clear(hgm_page *page, uint64_t flags) noexcept
     int32_t hgm_plain_add(hgm_folio *folio, int32_t by) noexcept
+    hgm_cost hgm_no_cost() noexcept
+    void hgm_cost_add(hgm_cost *total, const hgm_cost *cost) noexcept
+    uint64_t hgm_next_entry(const uint64_t *entries, uint64_t i, uint64_t n) noexcept
+    void hgm_prefetch(const void *address) noexcept
+    bint hgm_find_leaf(const unsigned char *tables, int index_bits, uint64_t entry, uint64_t *scanned) noexcept
+    uint64_t hgm_leaf_run(const uint64_t *entries, uint64_t n) noexcept
+    uint64_t hgm_frame_run(const uint64_t *entries, uint64_t n) noexcept

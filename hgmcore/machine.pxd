@@ -13,6 +13,15 @@ cdef enum:
     MAX_LEAVES = 6
     NO_TABLE = 0         # table numbers start at 1
 
+# How an operation keeps other threads' operations out of the huge page that it maps (lock.pxd).
+cdef enum:
+    ALONE                # there are none
+    BY_ATOMICS           # locks=none
+    PT_LOCKS
+    POSTED_LOCKS
+cdef enum Kind:
+    HUGETLB, SHMEM, ANON
+
 cdef struct Geometry:
     int base_shift
     int index_bits
@@ -26,15 +35,18 @@ cdef struct Geometry:
     int entry_leaf[MAX_LEVELS]         # number of the leaf that is one entry of a level
     int group[MAX_LEVELS]              # entries in a contiguous group of a level; 1: it has none
 
+# A file, or (ANON) anonymous memory of one folio size. Places in a file are counted in huge pages, in a file of kind
+# SHMEM in base pages: a folio there may be split, so each base page has its own place in the page cache.
 cdef struct File:
+    Kind kind
     uint64_t pages                     # huge pages that it may have
-    uint64_t size                      # huge pages before its end
+    uint64_t size                      # places before its end; ANON: folios allocated so far
     int leaf                           # number of the leaf that is a whole huge page
     int page_shift                     # log2 of a huge page's bytes
     int level                          # its hstate level
     int entries                        # hstate-level entries of a huge page: more than 1 for a contiguous size
     uint64_t nr_pages                  # base pages in a huge page
-    uint32_t *cache                    # page cache: number of the folio + 1, 0: absent
+    uint32_t *cache                    # page cache: number of the folio + 1 by place, 0: absent
 
 cdef struct Process:
     uint32_t root                      # table number, NO_TABLE before the first mapping
@@ -43,14 +55,18 @@ cdef struct Process:
     uint32_t first_mapping             # number + 1 of the first mapping declared for it, 0: none
     uint32_t last_mapping
 
-# Part of a mapping, by offsets from its start; flags are HGM_OPF_SHARED, _MINOR, _WP, _HGM, _READ, _WRITE.
+cdef enum:
+    VMA_ANON = 0x100     # of anonymous memory: a fault made it ready for folios of its own (kernel: anon_vma)
+
+# Part of a mapping, by offsets from its start; flags are HGM_OPF_SHARED, _MINOR, _WP, _HGM, _READ, _WRITE; VMA_ANON.
 cdef struct Vma:
     uint64_t start
     uint64_t end
     uint32_t flags
+    uint32_t lock                      # readers of option `locks`
 
 # A mapping: the range that one mmap made, and the VMAs that are left of it. They are sorted, do not overlap,
-# and begin and end at huge pages.
+# and begin and end at huge pages; of shmem and anonymous memory, at base pages.
 cdef struct Mapping:
     uint32_t process
     uint32_t name                      # number of its name
@@ -87,6 +103,11 @@ cdef struct Machine:
     uint64_t table_allocs, table_frees, nr_tables, nr_tables_peak     # below hstate-level entries only
     uint64_t fail                      # the internal allocation of the next operation that fails, 0: none
     bint out_of_memory                 # the host has no more memory for this machine
+    int exclusion
+    Machine *owner                     # itself; of a thread's view of a machine (view.pyx) that machine
+    uint32_t growing                   # lock of tables and folios, where views of this machine share them
+    uint32_t *fault_mutexes
+    uint32_t ready                     # views of this machine that are about to run
 
 ctypedef uint64_t (*run_function)(Machine *m, const hgm_operation *ops, uint64_t n, uint64_t index) noexcept nogil
 ctypedef uint64_t (*runs_function)(Machine *m, const hgm_folio *folio, long long *out) noexcept nogil
@@ -99,7 +120,7 @@ cdef class Engine:
     cdef answer_function answer
     cdef readonly str name, explanation
     cdef readonly dict state, defaults, posted
-    cdef readonly bint whole_only, writes_tails
+    cdef readonly bint whole_only, writes_tails, first_come
 
 cdef class Core:
     cdef Machine m

@@ -6,7 +6,10 @@ from cpython.buffer cimport PyBuffer_FillInfo
 
 from hgmcore.folio cimport folio_at
 from hgmcore.hgm cimport *
+from hgmcore.lock cimport FAULT_MUTEXES, LINE
+from hgmcore.machine cimport ALONE, POSTED_LOCKS, PT_LOCKS
 from hgmcore.memory cimport *
+from hgmcore.share cimport vma_may_share
 
 import numpy as np
 
@@ -26,7 +29,7 @@ PAGE = np.dtype([("flags", "u8"), ("private", "u8"), ("_large_mapcount", "i4"), 
 """dtype of a struct page (hgm_page): 64 bytes; counts without the kernel's bias of -1."""
 
 FOLIO = np.dtype([("number", "u4"), ("file", "u4"), ("page", "u4"), ("flags", "u4"), ("pfn", "u8"),
-                  ("nr_pages", "u8"), ("pins", "i4"), ("refcount", "i4")])
+                  ("nr_pages", "u8"), ("pins", "i8"), ("refcount", "i4")])
 """dtype of a row of Core.folios()."""
 
 FOLIO_CACHED = HGM_FOLIO_CACHED
@@ -76,7 +79,7 @@ cdef class Engine:
     name: public name. explanation: the scheme's documentation; its first line is a summary. state: the words that it
     keeps, as fields of PAGE in page 1 of a folio. defaults: options whose default differs from the general one.
     posted: the options that model=posted selects. whole_only: maps whole huge pages or nothing. writes_tails: counts
-    on struct pages that HVO takes away.
+    on struct pages that HVO takes away. first_come: its state shows which process was the first to map a huge page.
     """
 
     def __repr__(self):
@@ -86,6 +89,8 @@ cdef class Engine:
 cdef bint record_fits(const Machine *m, const hgm_operation *op) noexcept nogil:
     """Are the numbers in a record those of declared files, processes, mappings and huge pages?"""
     cdef bint mapping = op.target < m.nr_mappings, file = op.target < m.nr_files
+    if op.op == HGM_OP_CONTINUE:
+        return mapping
     if op.op > HGM_OP_OBSERVE:
         return False
     if op.op == HGM_OP_FILE or op.op == HGM_OP_PUNCH or op.op == HGM_OP_TRUNCATE:
@@ -141,6 +146,13 @@ cdef class Core:
         m.options.transient_real = options["transient"] == "real"
         m.options.overflow_check = ("none", "after", "try", "half").index(options["overflow_check"])
         m.options.posted = options["model"] == "posted"
+        m.options.locks = ("none", "pt", "posted").index(options["locks"])
+        m.exclusion = (ALONE, PT_LOCKS, POSTED_LOCKS)[m.options.locks]
+        m.owner = m
+        m.fault_mutexes = <uint32_t *>calloc(FAULT_MUTEXES, LINE)
+        if m.fault_mutexes is NULL:
+            raise MemoryError("no memory for a machine")
+        m.options.fault_around = ("none", "16", "folio").index(options["fault_around"])
         if not (region_reserve(&m.tables, TABLES) and region_reserve(&m.vmemmap, VMEMMAP)
                 and region_reserve(&m.ptdescs, (TABLES >> m.geometry.table_shift) * sizeof(hgm_ptdesc))
                 and region_reserve(&m.folios, VMEMMAP // sizeof(hgm_page) * sizeof(hgm_folio))
@@ -159,6 +171,7 @@ cdef class Core:
         free(m.files)
         free(m.processes)
         free(m.mappings)
+        free(m.fault_mutexes)
         region_release(&m.tables)
         region_release(&m.ptdescs)
         region_release(&m.vmemmap)
@@ -166,17 +179,22 @@ cdef class Core:
         region_release(&m.results)
         region_release(&m.poisoned)
 
-    def add_file(self, geometry, page_size, uint64_t pages) -> int:
-        """Declare a file of `pages` huge pages of `page_size` bytes. Returns its number."""
+    def add_file(self, geometry, page_size, uint64_t pages, kind="hugetlb") -> int:
+        """Declare a file of `pages` huge pages (or folios) of `page_size` bytes. Returns its number.
+
+        kind: hugetlb or shmem; or anon, anonymous memory in folios of that size, which has no pages.
+        """
         cdef Machine *m = &self.m
         cdef File *f
         leaf = geometry.leaf(page_size)
         m.files = <File *>grown(m.files, m.nr_files, sizeof(File))
         f = &m.files[m.nr_files]
-        f.cache = <uint32_t *>calloc(pages if pages else 1, sizeof(uint32_t))
+        f.kind = <Kind><int>("hugetlb", "shmem", "anon").index(kind)
+        f.pages = pages
+        f.size = pages << (leaf.shift - m.geometry.base_shift) if f.kind == SHMEM else pages
+        f.cache = <uint32_t *>calloc(f.size if f.size else 1, sizeof(uint32_t))
         if f.cache is NULL:
             raise MemoryError(f"no memory for a page cache of {pages} huge pages")
-        f.pages = f.size = pages
         f.leaf = geometry.leaves.index(leaf)
         f.entries = leaf.entries
         f.page_shift = leaf.shift
@@ -209,6 +227,15 @@ cdef class Core:
             p.first_mapping = m.nr_mappings
         p.last_mapping = m.nr_mappings
         return m.nr_mappings - 1
+
+    def prefault(self, uint64_t tables):
+        """Commit memory for `tables` page-table pages and their descriptors. MemoryError: the system refuses."""
+        cdef Machine *m = &self.m
+        cdef size_t size = (tables + 1) << m.geometry.table_shift    # number 0 is none
+        if tables > (m.tables.reserved >> m.geometry.table_shift) - 1 or not (
+                region_prefault(&m.tables, size) and region_prefault(&m.ptdescs, (tables + 1) * sizeof(hgm_ptdesc))):
+            raise MemoryError(f"no memory for {tables} page tables")
+        m.tables_populated = max(m.tables_populated, size)
 
     def run(self, Engine engine, const unsigned char[::1] operations, uint64_t index=0) -> int:
         """Run operation records (the bytes of an array of statements.OPERATION), the first of number `index`.
@@ -244,7 +271,8 @@ cdef class Core:
         rows = np.empty(m.nr_folios, FOLIO)
         cdef unsigned int[:] file = rows["file"], page = rows["page"], flags = rows["flags"]
         cdef unsigned long[:] pfn = rows["pfn"], nr_pages = rows["nr_pages"]
-        cdef int[:] pins = rows["pins"], refcount = rows["refcount"]
+        cdef long[:] pins = rows["pins"]
+        cdef int[:] refcount = rows["refcount"]
         for i in range(m.nr_folios):
             f = folio_at(m, i)
             file[i] = f.file
@@ -252,7 +280,7 @@ cdef class Core:
             flags[i] = f.flags
             pfn[i] = f.pfn
             nr_pages[i] = f.nr_pages
-            pins[i] = f.pins + f.poisons
+            pins[i] = <long>f.pins + f.poisons
             refcount[i] = f.page._refcount
         rows["number"] = np.arange(m.nr_folios)
         return rows
@@ -278,6 +306,19 @@ cdef class Core:
             raise IndexError(f"no mapping {mapping}")
         v = &self.m.mappings[mapping]
         return [(v.vmas[i].start, v.vmas[i].end, v.vmas[i].flags) for i in range(v.nr_vmas)]
+
+    def may_share(self):
+        """Of each file, whether processes may share page tables of it as it is mapped now: an array of bool."""
+        cdef Machine *m = &self.m
+        cdef Mapping *v
+        cdef uint32_t i, j
+        files = np.zeros(m.nr_files, bool)
+        cdef unsigned char[:] file = files.view(np.uint8)
+        for i in range(m.nr_mappings):
+            v = &m.mappings[i]
+            for j in range(v.nr_vmas):
+                file[v.file] |= vma_may_share(m, v, &v.vmas[j])
+        return files
 
     def pages(self, uint64_t pfn, uint64_t n):
         """The struct pages of frames [pfn, pfn + n), as an array of PAGE that is the memory itself."""
@@ -336,7 +377,7 @@ cdef class Core:
             "atomics": {"persistent": c.ref + c.map, "transient": c.transient, "ref": c.ref, "map": c.map},
             "entries_scanned": c.entries_scanned,
             "table_bytes_peak": m.nr_tables_peak << m.geometry.table_shift,
-            "underflows": c.underflows, "overflows": c.overflows,
+            "locks": c.locks, "underflows": c.underflows, "overflows": c.overflows,
         }
 
     def forget_lines(self):

@@ -14,7 +14,7 @@ cdef extern from "<sys/mman.h>" nogil:
     int mincore(void *addr, size_t length, unsigned char *vec)
     const int PROT_NONE, PROT_READ, PROT_WRITE
     const int MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE
-    const int MADV_NOHUGEPAGE, MADV_POPULATE_WRITE
+    const int MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_POPULATE_WRITE
     void *MAP_FAILED
 
 cdef extern from *:
@@ -50,16 +50,29 @@ cdef inline void region_release(Region *region) noexcept nogil:
         munmap(region.base, region.reserved)
         region.base = NULL
 
-cdef inline bint region_grow(Region *region, size_t used) noexcept nogil:
-    """Make the first `used` bytes usable. False where the reservation ends or the system refuses."""
+cdef inline bint region_usable(Region *region, size_t size) noexcept nogil:
+    """Make at least the first `size` bytes usable. False where the reservation ends or the system refuses."""
     cdef size_t usable
-    if used > region.usable:
-        usable = (used + GROWTH - 1) // GROWTH * GROWTH
+    if size > region.usable:
+        usable = (size + GROWTH - 1) // GROWTH * GROWTH
         if usable > region.reserved or mprotect(region.base, usable, PROT_READ | PROT_WRITE) != 0:
             return False
         region.usable = usable
+    return True
+
+cdef inline bint region_grow(Region *region, size_t used) noexcept nogil:
+    """Make the first `used` bytes usable. False where the reservation ends or the system refuses."""
+    if not region_usable(region, used):
+        return False
     region.used = used
     return True
+
+cdef inline bint region_prefault(Region *region, size_t size) noexcept nogil:
+    """Commit the first `size` bytes, in huge pages where the system has them. False: it refuses."""
+    if size > region.reserved or not region_usable(region, size):
+        return False
+    madvise(region.base, size, MADV_HUGEPAGE)
+    return madvise(region.base, size, MADV_POPULATE_WRITE) == 0
 
 cdef inline void region_populate(Region *region, size_t *populated) noexcept nogil:
     """Commit memory ahead of `used`, a sixteenth of it at most 1M, so that faults come in batches.

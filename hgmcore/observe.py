@@ -90,6 +90,8 @@ class Observer:
         self.true_counts = truth.mapcounts(self.leaves)
         self.mappings = core.mappings().astype(np.int64)
         self.locate()
+        on_hugetlb = np.array([file.kind == "hugetlb" for file in names.files], dtype=bool)
+        self.hugetlb = on_hugetlb[self.folios["file"][self.folio]] if len(self.leaves) else np.zeros(0, bool)
 
     def locate(self):
         """For each run of leaves: its folio, its mapping, its first page in that mapping, its pages."""
@@ -112,36 +114,44 @@ class Observer:
         listed = listed[(listed["refcount"] != 0) & (listed["flags"] & FOLIO_FREED == 0)]
         freed = np.flatnonzero(self.folios["flags"] & FOLIO_FREED != 0)
         folios = self.folio_rows(listed)
-        return {"index": index, "folios": folios, "mappings": self.mapping_rows(),
+        return {"index": index, "folios": folios, "mappings": self.mapping_rows(), "processes": self.process_rows(),
                 "freed_while_mapped": int(np.isin(freed, self.folio).sum())}
 
     def folio_rows(self, listed):
         """One dict for each folio of `listed`; also gathers, by frame, the counts that smaps and the like go by."""
         core, engine, truths = self.core, self.engine, self.folio_truths()
         first = self.folios["pfn"].astype(np.int64)
-        page1 = core.pages(0, int(first[-1]) + 2)[first + 1] if len(first) else np.empty(0, PAGE)
+        page1 = self.folios["nr_pages"] > 1    # a folio of one base page has none
+        page1 = core.pages(0, int(first[-1]) + 1 + int(page1[-1]))[first + page1] if len(first) else np.empty(0, PAGE)
         state = {word: state_words(word, page1, field) for word, field in engine.state.items()}
         table_shared = (np.bincount(self.folio, self.leaves["shared"], len(first)) > 0).tolist()
         rows, counts, self.shared = [], [], np.zeros(len(first) + 1, bool)
-        for number, file, page, flags, pfn, pages, pins, refcount in listed[list(FOLIO.names)].tolist():
+        for number, at, page, flags, pfn, pages, pins, refcount in listed[list(FOLIO.names)].tolist():
+            file = self.names.files[at]
             runs = core.page_mapcount(engine, number)
             answer = core.answer(engine, number)
             smaps_runs = runs if answer["sharers"] < 0 else np.array([[0, pages, answer["sharers"]]])
             counts.append(smaps_runs + (pfn, pfn, 0))
             self.shared[number] = answer["maybe_shared"]
             cached = bool(flags & FOLIO_CACHED)
-            cache_refs = (pages if self.options["cache_refs"] == "folio" else 1) if cached else 0
+            cache_refs = pages if self.options["cache_refs"] == "folio" or file.kind == "shmem" else 1
+            cache_refs *= cached
             refs = truths[number]["leaves"] if answer["refs"] < 0 else answer["refs"]
             rows.append({
-                "file": self.names.files[file].name, "page": page, "refcount": refcount,
+                "file": file.name, "page": page, "refcount": refcount,
                 "mapcount": answer["mapcount"], "mapped": answer["mapped"], "maybe_shared": answer["maybe_shared"],
                 "maybe_shared_hugetlb": answer["mapcount"] > 1, "page_mapcount": runs, "kpagecount": runs,
-                "state": {word: values[number] for word, values in state.items()},
+                "state": {word: values[number] for word, values in state.items()} if pages > 1 else {},
                 "expected_refs": cache_refs + pins + refs,
                 "movable": self.movable(smaps_runs, answer, table_shared[number]), "movable_all": True,
                 "hvo": self.options["hvo"] == "on", "page_cache_refs": cache_refs, "pins": pins,
                 "truth": truths[number],
             })
+            if file.kind != "hugetlb":
+                in_huge_page = file.page_size // self.geometry.base_page
+                rows[-1]["pages"] = pages
+                if file.kind == "shmem":
+                    rows[-1]["page"], rows[-1]["first"] = divmod(page, in_huge_page)
             if answer["nr_file_mapped"] >= 0:
                 rows[-1]["nr_file_mapped"] = answer["nr_file_mapped"]
             if not cached:
@@ -182,7 +192,8 @@ class Observer:
 
     def mapping_rows(self):
         """One dict for each mapping of which a VMA is left."""
-        shared, at = self.smaps_shared()
+        at, exclusive = self.parts(whole=self.size > 1)
+        smaps, private = self.parts(whole=(self.size > 1) & self.hugetlb) if not self.hugetlb.all() else (at, exclusive)
         pss = interval_sums(self.counts, self.geometry.base_page / np.maximum(self.counts[:, 2], 1))
         true_pss = interval_sums(self.true_counts, self.geometry.base_page / self.true_counts[:, 2])
         true_shared = interval_sums(self.true_counts, self.true_counts[:, 2] >= SHARED_AT)
@@ -193,6 +204,8 @@ class Observer:
         bounds = np.searchsorted(self.mapping[order], np.arange(len(self.mappings) + 1))
         part_order = np.argsort(self.mapping[at["leaf"]], kind="stable")
         part_bounds = np.searchsorted(self.mapping[at["leaf"]][part_order], np.arange(len(self.mappings) + 1))
+        private_pages = np.bincount(self.mapping[smaps["leaf"]], private * (smaps["last"] - smaps["first"]),
+                                    len(self.mappings)).astype(np.int64)
         base = self.geometry.base_page
         rows = []
         for number in range(len(self.mappings)):
@@ -202,28 +215,36 @@ class Observer:
             parts = part_order[part_bounds[number]:part_bounds[number + 1]]
             parts = parts[np.argsort(at["first"][parts], kind="stable")]
             rss = int(self.length[mine].sum()) * base
-            shared_bytes = int((at["last"] - at["first"])[parts][shared[parts]].sum()) * base
+            private_bytes = int(private_pages[number]) * base
+            kind = "_hugetlb" if self.names.files[self.mappings[number, 1]].kind == "hugetlb" else ""
             rows.append({
                 "process": self.names.processes[self.mappings[number, 0]], "mapping": self.names.mappings[number].name,
                 "rss": rss, "pss": float(columns["pss"][mine].sum()),
-                "shared_hugetlb": shared_bytes, "private_hugetlb": rss - shared_bytes,
+                f"shared{kind}": rss - private_bytes, f"private{kind}": private_bytes,
                 "levels": {LEVEL_NAMES[level]: int(self.length[mine][self.leaves["level"][mine] == level].sum()) * base
                            for level in (PTE, PMD, PUD)},
-                "exclusive": merge(np.stack([at["first"][parts], at["last"][parts], ~shared[parts]], 1)
+                "exclusive": merge(np.stack([at["first"][parts], at["last"][parts], exclusive[parts]], 1)
                                    .astype(np.int64)),
                 "truth": {"pss": float(columns["true_pss"][mine].sum()),
                           "shared": int(columns["true_shared"][mine].sum()) * base},
             })
         return rows
 
-    def smaps_shared(self):
-        """What smaps and pagemap call shared: per leaf, by the count of its first base page or by the folio.
+    def process_rows(self):
+        """One dict for each process: bytes of its page tables by level, without the root (their sum is VmPTE)."""
+        tables = truth.page_tables(self.core) << np.uint64(self.geometry.index_bits + 3)
+        return [{"process": name, "page_tables": {LEVEL_NAMES[level]: int(row[level]) for level in (PTE, PMD, PUD)}}
+                for name, row in zip(self.names.processes, tables)]
 
-        Returns a bool for each part, and the parts: runs of leaves cut where the answer may change, as arrays
-        leaf (number of the run of leaves), first and last (pages in the mapping).
+    def parts(self, whole):
+        """The leaves as parts, cut where what smaps and pagemap answer may change, and that answer: private?
+
+        whole: of each run of leaves, whether each leaf is one part and goes by its first base page. smaps does so with
+        hugetlb, pagemap with every leaf; of shmem and anonymous memory smaps looks at each base page.
+        Returns the parts as arrays leaf (number of the run of leaves), first and last (pages in the mapping), and a
+        bool for each.
         """
-        whole = self.size > 1
-        # base-page leaves: cut where the scheme's count changes; larger ones: each leaf by itself
+        # base pages: cut where the scheme's count changes; whole leaves: each by itself
         cuts = np.unique(self.counts[:, :2])
         low = np.searchsorted(cuts, self.pfn, "right")
         high = np.searchsorted(cuts, self.pfn + self.length, "left")
@@ -239,12 +260,11 @@ class Observer:
         final = nth == pieces[leaf] - 1
         stop = np.where(final, self.pfn[leaf] + self.length[leaf], stop)
         shift = self.page[leaf] - self.pfn[leaf]
-        if self.options["era"] == "6.15":
-            shared = self.shared[self.folio[leaf]]
-        else:
-            shared = value_at(self.counts, start) >= SHARED_AT
+        shared = value_at(self.counts, start) >= SHARED_AT
+        if self.options["era"] == "6.15":    # only counts of base pages are still trusted, and not for hugetlb
+            shared = np.where(self.engine.writes_tails & ~self.hugetlb[leaf], shared, self.shared[self.folio[leaf]])
         shared |= self.leaves["shared"][leaf] != 0
-        return shared, {"leaf": leaf, "first": start + shift, "last": stop + shift}
+        return {"leaf": leaf, "first": start + shift, "last": stop + shift}, ~shared
 
 
 def state_words(word, page1, field):

@@ -33,12 +33,15 @@ OPTIONS = {
                              "or more than INT_MAX / 2 (half)"),
     "batch": Option(("no", "yes"), "one atomic for a run of leaves in fork and zap, as kernels from 6.9 do"),
     "transient": Option(("counted", "real"), "references of look-ups that do not stay: only counted, or executed"),
+    "locks": Option(("none", "pt", "posted"),
+                    "what is held around each leaf that is mapped: nothing, the page-table lock, or all that the posted "
+                    "series holds (fault mutex, VMA lock, folio lock, page-table lock)"),
+    "fault_around": Option(("none", "16", "folio"),
+                           "what a read of shmem maps around itself: nothing, the 16 pages around (to Linux 6.17), "
+                           "or whole folios that begin there (from 6.18)"),
     "model": Option(("default", "posted"), "posted: the options of the scheme's own posting or kernel"),
 }
 """Every option, by name. A scheme may have its own defaults (Engine.defaults)."""
-
-PLANNED = ("fault_around", "locks")
-"""Known by name, but not supported yet."""
 
 
 def resolve(engine, given: dict) -> dict[str, str]:
@@ -47,8 +50,6 @@ def resolve(engine, given: dict) -> dict[str, str]:
     if given.get("model") == "posted":
         options |= engine.posted
     for name, value in given.items():
-        if name in PLANNED:
-            raise ValueError(f"option '{name}' is not supported yet")
         if name not in OPTIONS:
             raise ValueError(f"unknown option '{name}' (known: {', '.join(OPTIONS)})")
         if isinstance(value, bool):

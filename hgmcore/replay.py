@@ -7,6 +7,7 @@ import numpy as np
 from .api import ERROR_NAMES, Machine
 from .machine import RESULT
 from .statements import CODES, NAMES
+from .threads import Threads, checked
 
 CHUNK = 1 << 20
 """Operations between two reports of progress."""
@@ -15,45 +16,46 @@ EVENTS = {1: "minor"}
 
 
 def machine_for(trace, scheme, options) -> Machine:
-    """A machine that knows the trace's names. TraceError: the trace needs something not supported yet."""
-    for number, file in enumerate(trace.header.files):
-        if file.kind != "hugetlb":
-            ops = trace.operations
-            uses = (ops["op"] == CODES["file"]) & (ops["target"] == number)
-            uses |= (ops["op"] == CODES["mmap"]) & (ops["arg"] == number)
-            trace.fail(f"memory of kind {file.kind} is not supported yet", int(np.argmax(uses)))
+    """A machine that knows the trace's names."""
     machine = Machine(scheme, trace.header.geometry, **options)
     machine.declare(trace.header)
     return machine
 
 
-def replay(trace, scheme, *, operations: str = "failed", observer=None, progress=None, **options) -> dict:
+def replay(trace, scheme, *, operations: str = "failed", threads: int = 1, observer=None, progress=None,
+           **options) -> dict:
     """Replay `trace` through `scheme` and report as "hgmcore-replay 1", with NumPy arrays where JSON has lists.
 
-    operations: "failed" (also: raised an event, did less than asked) or "all". observer: called with each observation,
-    which then is not kept. progress: called with (operations done, all). The rest: options.
+    operations: "failed" (also: raised an event, did less than asked) or "all". threads: native threads, among which the
+    trace's threads are dealt out: what may run at the same time does (hgmcore.stretches), the rest in order; counts,
+    answers and costs come out as with one, but for "table_bytes_peak", then the largest that it can have been, and
+    "entries_scanned", of what was there when the scan came. observer: called with each observation, which then is
+    not kept. progress: called with (operations done, all). The rest: options.
     "operations" is an array of (index, done in bytes, errno, event); to_json() gives names for numbers. "ns_per_operation" is measured around the
-    operations alone. ValueError: unknown scheme or option; TraceError: not supported yet; MemoryError.
+    operations alone. ValueError: unknown scheme or option; MemoryError.
     """
     if operations not in ("failed", "all"):
         raise ValueError(f"operations: '{operations}' is not one of failed, all")
+    checked(threads)
     machine = machine_for(trace, scheme, options)
     observations, elapsed, start, total = [], 0, 0, len(trace)
     observer = observer or observations.append
     stops = np.flatnonzero(trace.operations["op"] == CODES["observe"])
-    for stop in sorted({*(stops + 1).tolist(), *range(CHUNK, total, CHUNK), total}):
-        elapsed += machine.run(trace.operations[start:stop])
-        if stop > start and trace.operations["op"][stop - 1] == CODES["observe"]:
-            observer({**machine.observe(), "index": stop - 1})
-        start = stop
-        if progress:
-            progress(stop, total)
+    with Threads(machine, trace, threads) as native:
+        for stop in sorted({*(stops + 1).tolist(), *range(CHUNK, total, CHUNK), total}):
+            elapsed += native.run(start, stop)
+            if stop > start and trace.operations["op"][stop - 1] == CODES["observe"]:
+                observer({**machine.observe(), "index": stop - 1})
+            start = stop
+            if progress:
+                progress(stop, total)
     results = machine.results()
     cost = machine.cost()
     counters = {name: cost.pop(name) for name in ("underflows", "overflows")}
     cost["ns_per_operation"] = elapsed / max(total, 1)
     return {"format": "hgmcore-replay 1", "scheme": machine.engine.name, "options": machine.options,
             "geometry": trace.header.geometry,
+            "threads": threads, "stretches": native.stretches, "operations_at_once": native.operations,
             "operations": every_operation(trace, machine, results) if operations == "all" else results,
             "cost": cost, "counters": counters, "observations": observations}
 

@@ -2,8 +2,8 @@
 """Shared page tables: mappings of one file that agree in address and offset use one PMD table (kernel:
 huge_pmd_share, huge_pmd_unshare).
 
-A table that is shared counts its pages once, whoever maps them. What is mapped in pieces, or registered with
-userfaultfd, never shares.
+A table that is shared counts its pages once, whoever maps them. Only mappings with the same rights share; what is
+mapped in pieces, or registered with userfaultfd, never does.
 """
 from hgmcore.hgm cimport *
 from hgmcore.machine cimport File, Machine, Mapping, Vma
@@ -13,32 +13,44 @@ from hgmcore.vma cimport vma_find
 cdef enum:
     PMD = 2
 
-cdef inline bint may_share(Machine *m, Mapping *v, uint64_t offset) noexcept nogil:
-    """Is the table for `offset` one that a sharer could use: does a plain shared VMA cover its whole span?"""
+cdef inline bint vma_may_share(Machine *m, const Mapping *v, const Vma *vma) noexcept nogil:
+    """Is the VMA one whose pages shared tables may map, if it covers the whole span of a table?"""
+    cdef File *f = &m.files[v.file]
+    return (f.level == PMD and f.entries == 1 and vma.flags & HGM_OPF_SHARED
+            and not vma.flags & (HGM_OPF_HGM | HGM_OPF_MINOR | HGM_OPF_WP)
+            and vma.end - vma.start >= <uint64_t>1 << m.geometry.level_shift[PMD + 1])
+
+cdef inline Vma *may_share(Machine *m, Mapping *v, uint64_t offset) noexcept nogil:
+    """The plain shared VMA that covers the whole span of the table for `offset`, which a sharer could use; or NULL."""
     cdef File *f = &m.files[v.file]
     cdef uint64_t span = <uint64_t>1 << m.geometry.level_shift[PMD + 1]
     cdef uint64_t start = ((v.address + offset) & ~(span - 1)) - v.address
     cdef Vma *vma
-    if f.level != PMD or f.entries > 1 or (v.address + offset) & ~(span - 1) < v.address:
-        return False
+    if (v.address + offset) & ~(span - 1) < v.address:
+        return NULL
     vma = vma_find(v, offset)
-    return (vma is not NULL and vma.start <= start and start + span <= vma.end and vma.flags & HGM_OPF_SHARED
-            and not vma.flags & (HGM_OPF_HGM | HGM_OPF_MINOR | HGM_OPF_WP))
+    if vma is not NULL and vma_may_share(m, v, vma) and vma.start <= start and start + span <= vma.end:
+        return vma
+    return NULL
 
 cdef inline bint share_table(Machine *m, Mapping *v, uint64_t offset, uint64_t *upper) noexcept nogil:
     """Fill `upper`, the entry above the PMD table for `offset`, with another mapping's table of the same pages."""
     cdef uint64_t span = <uint64_t>1 << m.geometry.level_shift[PMD + 1], at
     cdef uint64_t *other
     cdef Mapping *w
+    cdef Vma *mine = may_share(m, v, offset)
+    cdef Vma *theirs
     cdef uint32_t i
-    if not may_share(m, v, offset):
+    if mine is NULL:
         return False
     for i in range(m.nr_mappings):
         w = &m.mappings[i]
         at = v.file_offset + offset - w.file_offset
         if (w == v or w.nr_vmas == 0 or w.file != v.file or v.file_offset + offset < w.file_offset
-                or at >= w.length or (w.address + at) & (span - 1) != (v.address + offset) & (span - 1)
-                or not may_share(m, w, at)):
+                or at >= w.length or (w.address + at) & (span - 1) != (v.address + offset) & (span - 1)):
+            continue
+        theirs = may_share(m, w, at)
+        if theirs is NULL or theirs.flags != mine.flags:
             continue
         other = hstate_entry(m, &m.processes[w.process], w.address + at, PMD + 1, False)
         if other is not NULL and is_table(other[0]):

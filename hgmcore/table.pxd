@@ -16,7 +16,8 @@ The hstate-level entry is the one that spans a huge page; its subtree are the ta
 between the root and the hstate level, belong to the process and are not counted as cost.
 """
 from hgmcore.hgm cimport *
-from hgmcore.machine cimport Geometry, Machine, MAX_LEVELS, NO_TABLE, Process
+from hgmcore.lock cimport growing_lock, growing_unlock, hgm_fill_entry, hgm_increment
+from hgmcore.machine cimport ALONE, Geometry, Machine, MAX_LEVELS, NO_TABLE, Process
 from hgmcore.memory cimport region_grow, region_populate
 
 cdef inline bint is_table(uint64_t entry) noexcept nogil:
@@ -37,11 +38,15 @@ cdef inline uint64_t *table_entries(Machine *m, uint64_t number) noexcept nogil:
 cdef inline hgm_ptdesc *table_desc(Machine *m, uint64_t number) noexcept nogil:
     return &(<hgm_ptdesc *>m.ptdescs.base)[number]
 
+cdef inline uint64_t number_of_table(Machine *m, const uint64_t *entry) noexcept nogil:
+    """The number of the table that an entry stands in."""
+    return <uint64_t>(<const unsigned char *>entry - m.tables.base) >> m.geometry.table_shift
+
 cdef inline uint64_t entry_index(Machine *m, uint64_t address, int level) noexcept nogil:
     return address >> m.geometry.level_shift[level] & ((1 << m.geometry.index_bits) - 1)
 
-cdef inline uint32_t table_alloc(Machine *m) noexcept nogil:
-    """The number of an empty table page; NO_TABLE, and m.out_of_memory, where the host has no memory."""
+cdef inline uint32_t table_take(Machine *m) noexcept nogil:
+    """An empty table page of the machine that owns them; NO_TABLE where the host has no memory."""
     cdef uint32_t number = m.free_table
     cdef uint64_t *entries
     if number != NO_TABLE:
@@ -52,30 +57,45 @@ cdef inline uint32_t table_alloc(Machine *m) noexcept nogil:
     number = <uint32_t>(m.tables.used >> m.geometry.table_shift)
     if (not region_grow(&m.ptdescs, (<size_t>number + 1) * sizeof(hgm_ptdesc))
             or not region_grow(&m.tables, (<size_t>number + 1) << m.geometry.table_shift)):
-        m.out_of_memory = True
         return NO_TABLE
     region_populate(&m.tables, &m.tables_populated)
     return number
 
+cdef inline uint32_t table_alloc(Machine *m) noexcept nogil:
+    """The number of an empty table page; NO_TABLE, and m.out_of_memory, where the host has no memory."""
+    cdef uint32_t number = table_take(growing_lock(m))
+    growing_unlock(m)
+    m.out_of_memory |= number == NO_TABLE
+    return number
+
 cdef inline void table_release(Machine *m, uint32_t number) noexcept nogil:
-    """Give back a table page that holds no entry."""
-    table_entries(m, number)[0] = m.free_table
-    m.free_table = number
+    """Give back a table page that holds no entry, or one process's share of it."""
+    cdef Machine *owner
+    if table_desc(m, number).sharers:
+        table_desc(m, number).sharers -= 1
+        return
+    owner = growing_lock(m)
+    table_entries(m, number)[0] = owner.free_table
+    owner.free_table = number
+    growing_unlock(m)
+
+cdef inline bint upper_table_add(Machine *m, uint64_t *entry) noexcept nogil:
+    """Hang an upper table below `entry`, unless another thread just did. False: no memory."""
+    cdef uint32_t number = table_alloc(m)
+    if number == NO_TABLE:
+        return False
+    if not hgm_fill_entry(entry, <uint64_t>number << HGM_PTE_FRAME_SHIFT | HGM_PTE_PRESENT):
+        table_release(m, number)
+    return True
 
 cdef inline uint64_t *hstate_entry(Machine *m, Process *process, uint64_t address, int level,
                                    bint alloc) noexcept nogil:
     """The entry of `level` for `address`. NULL: upper tables are missing and `alloc` is off, or out of memory."""
     cdef uint64_t *entry = &table_entries(m, process.root)[entry_index(m, address, m.geometry.levels)]
     cdef int at = m.geometry.levels
-    cdef uint32_t number
     while at > level:
-        if entry[0] == 0:
-            if not alloc:
-                return NULL
-            number = table_alloc(m)
-            if number == NO_TABLE:
-                return NULL
-            entry[0] = <uint64_t>number << HGM_PTE_FRAME_SHIFT | HGM_PTE_PRESENT
+        if entry[0] == 0 and not (alloc and upper_table_add(m, entry)):
+            return NULL
         at -= 1
         entry = &table_entries(m, table_number(entry[0]))[entry_index(m, address, at)]
     return entry
@@ -95,7 +115,7 @@ cdef inline bint subtree_table_alloc(Machine *m, uint64_t *entry) noexcept nogil
     number = table_alloc(m)
     if number == NO_TABLE:
         return False
-    entry[0] = <uint64_t>number << HGM_PTE_FRAME_SHIFT | HGM_PTE_PRESENT
+    hgm_fill_entry(entry, <uint64_t>number << HGM_PTE_FRAME_SHIFT | HGM_PTE_PRESENT)
     m.table_allocs += 1
     m.nr_tables += 1
     m.nr_tables_peak = max(m.nr_tables_peak, m.nr_tables)
@@ -116,29 +136,20 @@ cdef inline uint64_t *descend(Machine *m, uint64_t *entry, uint64_t address, int
     return entry
 
 cdef inline bint subtree_find_leaf(Machine *m, uint64_t entry, uint64_t *scanned) noexcept nogil:
-    """Is there a leaf below the table that `entry` points to?
-
-    Reads entries in ascending order, depth first, up to and including the one that answers, and adds their
-    number to `*scanned`.
-    """
-    cdef uint64_t *entries = table_entries(m, table_number(entry))
-    cdef uint64_t i = 0, n = 1 << m.geometry.index_bits
-    while i < n:
-        if entries[i] != 0 and (is_leaf(entries[i])
-                                or is_table(entries[i]) and subtree_find_leaf(m, entries[i], scanned)):
-            scanned[0] += i + 1
-            return True
-        i += 1
-    scanned[0] += n
-    return False
+    """Is there a leaf below the table that `entry` points to? Adds the number of entries read to `*scanned`."""
+    return hgm_find_leaf(m.tables.base, m.geometry.index_bits, entry, scanned)
 
 cdef inline void subtree_free(Machine *m, uint64_t *entry, int level) noexcept nogil:
-    """Free the tables below `entry` of `level`; they hold no leaf. The entry becomes none."""
+    """Free the tables below `entry` of `level`; they hold no leaf. The entry becomes none.
+
+    The last first, so that tables that are made next come in the order in which they lie.
+    """
     cdef uint32_t number = table_number(entry[0])
     cdef uint64_t *entries = table_entries(m, number)
-    cdef uint64_t i
+    cdef uint64_t i = <uint64_t>1 << m.geometry.index_bits
     if level > 2:    # a table of PTEs points to no table
-        for i in range(<uint64_t>1 << m.geometry.index_bits):
+        while i > 0:
+            i -= 1
             if entries[i] != 0:
                 subtree_free(m, &entries[i], level - 1)
     table_desc(m, number).children = 0
@@ -158,16 +169,29 @@ cdef inline void upper_tables_free(Machine *m, uint32_t number, int level) noexc
             entries[i] = 0
     table_release(m, number)
 
+cdef inline bint table_none(Machine *m, uint32_t number) noexcept nogil:
+    """Has a table no entry?"""
+    cdef uint64_t *entries = table_entries(m, number)
+    cdef uint64_t i
+    for i in range(<uint64_t>1 << m.geometry.index_bits):
+        if entries[i] != 0:
+            return False
+    return True
+
 # Counts of present children, in the table pages' descriptors. A table directly below the hstate-level entry
 # that goes from 0 children to 1 got the first leaf of the subtree.
 
+cdef inline bint child_add(hgm_ptdesc *desc, bint threads) noexcept nogil:
+    """The table got a child. Is it the first? threads: others may count at the same time, and no lock is held."""
+    if threads:
+        return hgm_increment(&desc.children) == 1
+    desc.children += 1
+    return desc.children == 1
+
 cdef inline bint children_add(Machine *m, const uint32_t *path, int level, int hstate_level) noexcept nogil:
     """A leaf of `level` was installed. Is it the first of its subtree?"""
-    cdef hgm_ptdesc *desc
     while level < hstate_level:
-        desc = table_desc(m, path[level])
-        desc.children += 1
-        if desc.children > 1:
+        if not child_add(table_desc(m, path[level]), m.exclusion != ALONE):
             return False
         level += 1
     return True

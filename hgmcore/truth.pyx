@@ -7,8 +7,8 @@ and shares with the operations only the layout of an entry (hgm.h).
 from libc.stdlib cimport free, realloc
 from libc.string cimport memset
 
-from hgmcore.hgm cimport (HGM_PTE_FRAME_SHIFT, HGM_PTE_GROUP, HGM_PTE_LEAF, HGM_PTE_PRESENT, hgm_ptdesc, uint32_t,
-                          uint64_t)
+from hgmcore.hgm cimport (HGM_PTE_FRAME_SHIFT, HGM_PTE_GROUP, HGM_PTE_LEAF, HGM_PTE_PRESENT, hgm_frame_run,
+                          hgm_next_entry, hgm_ptdesc, uint32_t, uint64_t)
 from hgmcore.machine cimport Core, Machine
 
 import numpy as np
@@ -52,16 +52,16 @@ cdef void *more(void *array, uint64_t n, size_t size, bint *failed) noexcept nog
     return grown if grown is not NULL else array
 
 
-cdef void note(Runs *found, uint64_t address, uint64_t pfn, uint64_t size, uint32_t process, int level,
+cdef void note(Runs *found, uint64_t address, uint64_t pfn, uint64_t count, uint64_t size, uint32_t process, int level,
                int base_shift) noexcept nogil:
-    """One leaf of `size` base pages: extend the last run or begin one."""
+    """`count` leaves of `size` base pages: extend the last run or begin one."""
     cdef Leaves *last
     if found.n:
         last = &found.runs[found.n - 1]
         if (last.size == size and last.level == level and last.process == process
                 and last.pfn + last.count * size == pfn and last.again == found.again and last.shared == found.shared
                 and last.address + (last.count * size << base_shift) == address):
-            last.count += 1
+            last.count += count
             return
     found.runs = <Leaves *>more(found.runs, found.n, sizeof(Leaves), &found.failed)
     if found.failed:
@@ -69,7 +69,7 @@ cdef void note(Runs *found, uint64_t address, uint64_t pfn, uint64_t size, uint3
     last = &found.runs[found.n]
     last.address = address
     last.pfn = pfn
-    last.count = 1
+    last.count = count
     last.size = size
     last.process = process
     last.level = <unsigned short>level
@@ -99,21 +99,26 @@ cdef void walk(Machine *m, uint32_t table, int level, uint64_t address, uint32_t
     """Every leaf below `table`, whose entries are of `level` and whose first stands for `address`."""
     cdef uint64_t *entries = <uint64_t *>(m.tables.base + (<uint64_t>table << m.geometry.table_shift))
     cdef int shift = m.geometry.level_shift[level]
-    cdef uint64_t step = <uint64_t>1 << (shift - m.geometry.base_shift), group
-    cdef uint64_t i = 0, entry
+    cdef uint64_t step = <uint64_t>1 << (shift - m.geometry.base_shift), n = <uint64_t>1 << m.geometry.index_bits
+    cdef uint64_t i = hgm_next_entry(entries, 0, n), entry, entries_done, count, size
     if level == 2:
         meet_table(m, table, found)
-    while i < <uint64_t>1 << m.geometry.index_bits and not found.failed:
+    while i < n and not found.failed:
         entry = entries[i]
-        group = 1
+        entries_done = 1
         if entry & HGM_PTE_PRESENT and entry & HGM_PTE_LEAF:
+            count = 1
+            size = step
             if entry & HGM_PTE_GROUP:
-                group = m.geometry.group[level]
-            note(found, address + (i << shift), entry >> HGM_PTE_FRAME_SHIFT, step * group, process, level,
+                entries_done = m.geometry.group[level]
+                size *= entries_done
+            elif step == 1:
+                entries_done = count = hgm_frame_run(&entries[i], n - i)
+            note(found, address + (i << shift), entry >> HGM_PTE_FRAME_SHIFT, count, size, process, level,
                  m.geometry.base_shift)
         elif entry & HGM_PTE_PRESENT:
             walk(m, <uint32_t>(entry >> HGM_PTE_FRAME_SHIFT), level - 1, address + (i << shift), process, found)
-        i += group
+        i = hgm_next_entry(entries, i + entries_done, n)
 
 
 def leaves(Core core):
@@ -137,6 +142,40 @@ def leaves(Core core):
     finally:
         free(found.runs)
         free(found.tables)
+
+
+cdef void count_tables(Machine *m, uint32_t table, int level, uint64_t *counts) noexcept nogil:
+    """Add the tables below `table`, whose entries are of `level`, to counts[level of their entries]."""
+    cdef uint64_t *entries = <uint64_t *>(m.tables.base + (<uint64_t>table << m.geometry.table_shift))
+    cdef uint64_t i
+    if level == 2:
+        counts[1] += (<hgm_ptdesc *>m.ptdescs.base)[table].nr_deposited
+    if level == 1:
+        return
+    for i in range(<uint64_t>1 << m.geometry.index_bits):
+        if entries[i] & (HGM_PTE_PRESENT | HGM_PTE_LEAF) == HGM_PTE_PRESENT:
+            counts[level - 1] += 1
+            count_tables(m, <uint32_t>(entries[i] >> HGM_PTE_FRAME_SHIFT), level - 1, counts)
+
+
+def page_tables(Core core):
+    """How many page tables each process has, by the level of their entries: a uint64 array (processes, 4).
+
+    Columns 1 to 3 are tables of PTEs, PMDs and PUDs, without the root; those in deposit, for PMD leaves of anonymous
+    memory, are tables of PTEs. A shared table counts for each of its users, as in VmPTE.
+    """
+    cdef Machine *m = &core.m
+    cdef uint32_t process
+    cdef uint64_t counts[8]
+    out = np.zeros((m.nr_processes, 4), np.uint64)
+    cdef unsigned long[:, ::1] row = out
+    for process in range(m.nr_processes):
+        memset(counts, 0, sizeof(counts))
+        if m.processes[process].root:
+            count_tables(m, m.processes[process].root, m.geometry.levels, counts)
+        for level in range(1, 4):
+            row[process, level] = counts[level]
+    return out
 
 
 def split_at_folios(runs, folios, base_shift):

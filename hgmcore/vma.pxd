@@ -36,6 +36,7 @@ cdef inline bint vma_insert(Machine *m, Mapping *v, uint32_t at, uint64_t start,
     v.vmas[at].start = start
     v.vmas[at].end = end
     v.vmas[at].flags = flags
+    v.vmas[at].lock = 0
     v.nr_vmas += 1
     return True
 

@@ -1,6 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """mmap, munmap, mremap, mprotect and exit: where mappings come from, move and go."""
 from hgmcore.operations.common cimport *
+from hgmcore.operations.thp_zap cimport unmap_memory
 from hgmcore.operations.zap cimport zap_range
 from hgmcore.share cimport unshare_range
 from hgmcore.vma cimport vma_delete, vma_insert, vma_search, vma_split
@@ -21,6 +22,11 @@ cdef inline bint place(Machine *m, Process *p, const File *f, uint64_t file_offs
     p.next_address = at + length
     return True
 
+cdef inline void mean(Mapping *v, uint32_t file) noexcept nogil:
+    """What a mapping was meant for, until it is mapped, tells what its huge pages are."""
+    if v.length == 0:
+        v.file = file
+
 cdef inline Outcome mmap_file(Machine *m, const hgm_operation *op) noexcept nogil:
     cdef Mapping *v = &m.mappings[op.target]
     cdef Process *p = &m.processes[v.process]
@@ -28,6 +34,7 @@ cdef inline Outcome mmap_file(Machine *m, const hgm_operation *op) noexcept nogi
     cdef uint64_t mask = page_mask(f), length = (op.length + mask) & ~mask
     if p.exited:
         return outcome(0, ESRCH)
+    mean(v, op.arg)
     if op.offset & mask or op.length == 0:
         return outcome(0, EINVAL)
     if not op.flags & HGM_OPF_SHARED and maps_pieces(m, op.flags):
@@ -43,6 +50,7 @@ cdef inline Outcome mmap_file(Machine *m, const hgm_operation *op) noexcept nogi
             return outcome(0, ENOMEM)
     if not place(m, p, f, op.offset, length, &v.address):
         return outcome(0, ENOMEM)
+    f.size = max(f.size, (op.offset + length) >> f.page_shift)    # hugetlbfs_file_mmap() makes the file longer
     v.file = op.arg
     v.file_offset = op.offset
     v.length = length
@@ -55,6 +63,8 @@ cdef inline uint64_t unmap(Machine *m, Mapping *v, uint64_t start, uint64_t end)
     """Remove the VMAs in [start, end), with what they map. Returns their bytes."""
     cdef uint32_t i
     cdef uint64_t done = 0
+    if m.files[v.file].kind != HUGETLB:
+        return unmap_memory(m, v, start, end)
     if not vma_split(m, v, start) or not vma_split(m, v, end):
         return 0
     i = vma_search(v, start)
@@ -64,42 +74,94 @@ cdef inline uint64_t unmap(Machine *m, Mapping *v, uint64_t start, uint64_t end)
         vma_delete(v, i)
     return done
 
-cdef inline bint misaligned(Machine *m, const Mapping *v, const hgm_operation *op) noexcept nogil:
-    """Is a range not one of whole huge pages, or empty?"""
-    return ((op.offset | op.length) & page_mask(&m.files[v.file]) != 0 or op.length == 0
-            or op.offset + op.length < op.offset)
+cdef inline bint vma_in(const Mapping *v, uint64_t start, uint64_t end) noexcept nogil:
+    """Does a VMA of the mapping reach into addresses [start, end)?"""
+    cdef uint32_t i
+    if v.nr_vmas == 0 or end <= v.address:
+        return False
+    i = vma_search(v, max(start, v.address) - v.address)
+    return i < v.nr_vmas and v.address + v.vmas[i].start < end
+
+cdef inline bint span_used(Machine *m, const Mapping *v, uint64_t start, uint64_t span) noexcept nogil:
+    """Does a VMA of the process of `v` reach into the span at `start`? Small ones `v` has to itself: see place()."""
+    cdef uint32_t next = m.processes[v.process].first_mapping
+    if span <= <uint64_t>1 << m.geometry.leaf_shift[m.geometry.nr_leaves - 1]:
+        return vma_in(v, start, start + span)
+    while next:
+        if vma_in(&m.mappings[next - 1], start, start + span):
+            return True
+        next = m.mappings[next - 1].next
+    return False
+
+cdef inline void free_pgtables(Machine *m, const Mapping *v, uint32_t table, int level, uint64_t start,
+                               uint64_t end) noexcept nogil:
+    """Below `table`, with entries of `level`: free the upper tables for addresses [start, end) that no VMA uses."""
+    cdef uint64_t span = <uint64_t>1 << m.geometry.level_shift[level], stop
+    cdef uint64_t *entry
+    while start < end and level > m.files[v.file].level:
+        stop = min((start | (span - 1)) + 1, end)
+        entry = &table_entries(m, table)[entry_index(m, start, level)]
+        if entry[0] != 0:
+            free_pgtables(m, v, table_number(entry[0]), level - 1, start, stop)
+            if table_none(m, table_number(entry[0])) and not span_used(m, v, start & ~(span - 1), span):
+                table_release(m, table_number(entry[0]))
+                entry[0] = 0
+        start = stop
+
+cdef inline bint cuts_huge_page(Machine *m, const Mapping *v, uint64_t offset) noexcept nogil:
+    """Would a cut at `offset` go through a huge page of a VMA (hugetlb_vm_op_split)?"""
+    cdef uint32_t i = vma_search(v, offset)
+    return i < v.nr_vmas and v.vmas[i].start < offset and offset & page_mask(&m.files[v.file]) != 0
 
 cdef inline Outcome munmap(Machine *m, const hgm_operation *op) noexcept nogil:
+    """The length is rounded to base pages; holes do not matter. EINVAL: a huge page would be cut.
+
+    Where that is at the end, the VMA stays cut at the start (here and in mprotect).
+    """
     cdef Mapping *v = &m.mappings[op.target]
+    cdef uint64_t base = base_mask(m), done, end = op.offset + ((op.length + base) & ~base)
     if process_exited(m, v):
         return outcome(0, ESRCH)
-    if misaligned(m, v, op):
+    if op.offset & base or op.length == 0 or op.length + base < op.length or end < op.offset:
         return outcome(0, EINVAL)
-    return outcome(unmap(m, v, op.offset, op.offset + op.length), 0)
+    if cuts_huge_page(m, v, op.offset) or not vma_split(m, v, op.offset) or cuts_huge_page(m, v, end):
+        return outcome(0, EINVAL)
+    done = unmap(m, v, op.offset, end)
+    if done:
+        free_pgtables(m, v, m.processes[v.process].root, m.geometry.levels, v.address + op.offset,
+                      v.address + min(end, v.length))
+    return outcome(done, 0)
 
 cdef inline Outcome mprotect(Machine *m, const hgm_operation *op) noexcept nogil:
-    """Changes what an access may do; ENOMEM where the range has a gap, after the VMAs before it were changed."""
+    """Changes what an access may do; the length is rounded to base pages.
+
+    ENOMEM where the range has a gap, EINVAL where a VMA to be changed would be cut in a huge page; those before were changed.
+    """
     cdef Mapping *v = &m.mappings[op.target]
-    cdef uint64_t end = op.offset + op.length, at = op.offset, stop
+    cdef uint64_t base = base_mask(m), end = op.offset + ((op.length + base) & ~base), at = op.offset, stop
     cdef uint32_t i, flags
     if process_exited(m, v):
         return outcome(0, ESRCH)
-    if (op.offset | op.length) & page_mask(&m.files[v.file]) or end < op.offset:
+    if op.offset & base:
         return outcome(0, EINVAL)
+    if op.length + base < op.length or end < op.offset:
+        return outcome(0, ENOMEM)
     i = vma_search(v, at)
     while i < v.nr_vmas and v.vmas[i].start <= at and at < end:
         stop = min(v.vmas[i].end, end)
         flags = (v.vmas[i].flags & ~<uint32_t>(HGM_OPF_READ | HGM_OPF_WRITE)) | (
             op.flags & (HGM_OPF_READ | HGM_OPF_WRITE))
         if flags != v.vmas[i].flags:
-            if not vma_split(m, v, at) or not vma_split(m, v, stop):
+            if cuts_huge_page(m, v, at) or not vma_split(m, v, at) or cuts_huge_page(m, v, stop):
+                return outcome(at - op.offset, EINVAL)
+            if not vma_split(m, v, stop):
                 return outcome(at - op.offset, ENOMEM)
             i = vma_search(v, at)
             unshare_range(m, v, at, stop)
             v.vmas[i].flags = flags
         at = stop
         i += 1
-    return outcome(at - op.offset, 0 if at >= end else ENOMEM)
+    return outcome(min(at - op.offset, op.length), 0 if at >= end else ENOMEM)
 
 cdef inline bint move_entries(Machine *m, Mapping *v, uint64_t start, uint64_t end, Mapping *w) noexcept nogil:
     """Move the hstate-level entries of [start, end) to the start of mapping `w`. Nothing is counted."""
@@ -120,12 +182,13 @@ cdef inline bint move_entries(Machine *m, Mapping *v, uint64_t start, uint64_t e
     return True
 
 cdef inline Outcome mremap_move(Machine *m, Mapping *v, const hgm_operation *op) noexcept nogil:
-    """Move a part to a new mapping; it keeps what userfaultfd does not own."""
+    """Move a part to a new mapping; it keeps what userfaultfd does not own. The length is rounded to huge pages."""
     cdef Mapping *w = &m.mappings[op.arg]
     cdef Vma *vma
-    cdef uint64_t end = op.offset + op.length
+    cdef uint64_t mask = page_mask(&m.files[v.file]), length = (op.length + mask) & ~mask, end = op.offset + length
     cdef uint32_t flags
-    if misaligned(m, v, op):
+    mean(w, v.file)
+    if op.offset & mask or op.length == 0 or length < op.length or end < length:
         return outcome(0, EINVAL)
     vma = vma_find(v, op.offset)
     if vma is NULL or end > vma.end:
@@ -133,16 +196,17 @@ cdef inline Outcome mremap_move(Machine *m, Mapping *v, const hgm_operation *op)
     if w.nr_vmas > 0:
         return outcome(0, EEXIST)
     flags = vma.flags
-    if not place(m, &m.processes[v.process], &m.files[v.file], v.file_offset + op.offset, op.length, &w.address):
+    if not place(m, &m.processes[v.process], &m.files[v.file], v.file_offset + op.offset, length, &w.address):
         return outcome(0, ENOMEM)
     w.file = v.file
     w.file_offset = v.file_offset + op.offset
-    w.length = op.length
-    if (not vma_insert(m, w, 0, 0, op.length, flags & ~<uint32_t>(HGM_OPF_MINOR | HGM_OPF_WP))
+    w.length = length
+    if (not vma_insert(m, w, 0, 0, length, flags & ~<uint32_t>(HGM_OPF_MINOR | HGM_OPF_WP))
             or not move_entries(m, v, op.offset, end, w)
             or not vma_split(m, v, op.offset) or not vma_split(m, v, end)):
         return outcome(0, ENOMEM)
     vma_delete(v, vma_search(v, op.offset))
+    free_pgtables(m, v, m.processes[v.process].root, m.geometry.levels, v.address + op.offset, v.address + end)
     return outcome(op.length, 0)
 
 cdef inline Outcome mremap(Machine *m, const hgm_operation *op) noexcept nogil:
@@ -159,7 +223,8 @@ cdef inline Outcome mremap(Machine *m, const hgm_operation *op) noexcept nogil:
         return outcome(0, EFAULT)
     if length > v.length:
         return outcome(0, EINVAL)
-    unmap(m, v, length, v.length)
+    if unmap(m, v, length, v.length):
+        free_pgtables(m, v, m.processes[v.process].root, m.geometry.levels, v.address + length, v.address + v.length)
     v.length = length
     return outcome(op.length, 0)
 

@@ -18,6 +18,8 @@ cdef inline Outcome split(Machine *m, const hgm_operation *op) noexcept nogil:
         return outcome(0, ESRCH)
     if NEEDS & WHOLE_ONLY or (op.offset | op.length) & mask or end < op.offset:
         return outcome(0, EINVAL)
+    if op.length == 0:
+        return outcome(0, 0)
     i = vma_search(v, op.offset)
     while i < v.nr_vmas and v.vmas[i].start < end:
         if not v.vmas[i].flags & HGM_OPF_SHARED:

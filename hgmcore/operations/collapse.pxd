@@ -82,9 +82,13 @@ cdef inline Outcome collapse(Machine *m, const hgm_operation *op) noexcept nogil
     if process_exited(m, v):
         return outcome(0, ESRCH)
     end = start + ((op.length + base) & ~base)
-    if NEEDS & WHOLE_ONLY or m.options.base_only or start & base or end < start or op.length + base < op.length:
+    if start & base or end < start or op.length + base < op.length:
         return outcome(0, EINVAL)
     first = i = vma_search(v, start)
+    if NEEDS & WHOLE_ONLY and (end == start or i == v.nr_vmas or v.vmas[i].start >= end):    # madvise of nothing
+        return outcome(0, ENOMEM if end > start else 0)
+    if NEEDS & WHOLE_ONLY or m.options.base_only:
+        return outcome(0, EINVAL)
     at = start
     while at < end:
         if i == v.nr_vmas or v.vmas[i].start > at or not v.vmas[i].flags & HGM_OPF_SHARED:

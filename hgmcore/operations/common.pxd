@@ -4,8 +4,10 @@ from libc.errno cimport EAGAIN, EEXIST, EFAULT, EINVAL, EIO, ENOENT, ENOMEM, ESR
 from libc.stdint cimport INT32_MAX
 from libc.string cimport memset
 from hgmcore.hgm cimport *
-from hgmcore.folio cimport folio_at, folio_number, folio_of, page_cache_get
-from hgmcore.machine cimport File, Machine, Mapping, MAX_LEVELS, Process, Vma
+from hgmcore.folio cimport folio_at, folio_get, folio_number, folio_of, page_cache_get
+from hgmcore.lock cimport *
+from hgmcore.machine cimport (ALONE, ANON, BY_ATOMICS, File, HUGETLB, Machine, Mapping, MAX_LEVELS, POSTED_LOCKS, Process,
+                              PT_LOCKS, SHMEM, Vma, VMA_ANON)
 from hgmcore.memory cimport region_grow
 from hgmcore.scheme cimport *
 from hgmcore.share cimport share_table
@@ -29,16 +31,6 @@ cdef struct HugePage:
     uint64_t *entry          # first hstate-level entry; NULL: no upper tables
     uint64_t start           # offset in the mapping
     bint leaf_known          # this operation installed a leaf in its subtree
-
-cdef inline void cost_add(hgm_cost *total, const hgm_cost *cost) noexcept nogil:
-    total.ref += cost.ref
-    total.map += cost.map
-    total.transient += cost.transient
-    total.entries_scanned += cost.entries_scanned
-    total.leaf_installs += cost.leaf_installs
-    total.leaf_removes += cost.leaf_removes
-    total.underflows += cost.underflows
-    total.overflows += cost.overflows
 
 cdef inline uint64_t base_mask(Machine *m) noexcept nogil:
     return (<uint64_t>1 << m.geometry.base_shift) - 1
@@ -79,7 +71,6 @@ cdef inline HugePage huge_page(Machine *m, Mapping *v, uint64_t offset, bint all
     cdef Process *p = &m.processes[v.process]
     cdef uint64_t *upper
     cdef uint64_t address
-    cdef uint32_t number
     h.mapping = v
     h.file = &m.files[v.file]
     h.start = offset & ~page_mask(h.file)
@@ -93,11 +84,8 @@ cdef inline HugePage huge_page(Machine *m, Mapping *v, uint64_t offset, bint all
     if upper[0] == 0:
         if not alloc:
             return h
-        if not share_table(m, v, h.start, upper):
-            number = table_alloc(m)
-            if number == NO_TABLE:
-                return h
-            upper[0] = <uint64_t>number << HGM_PTE_FRAME_SHIFT | HGM_PTE_PRESENT
+        if not share_table(m, v, h.start, upper) and not upper_table_add(m, upper):
+            return h
     h.entry = &table_entries(m, table_number(upper[0]))[entry_index(m, address, h.file.level)]
     return h
 
@@ -185,8 +173,7 @@ cdef inline int lookup_refused(Machine *m, hgm_folio *folio, bint fault) noexcep
     cdef int32_t references = folio.page._refcount
     if m.options.overflow_check == HGM_CHECK_AFTER and (references == INT32_MAX or references < 0):
         if m.options.posted:
-            m.cost.overflows += references == INT32_MAX
-            hgm_plain_add(folio, 1)    # the posting forgot to put it back
+            folio_get(m, folio, 1)    # the posting forgot to put it back
         return EFAULT
     if m.options.overflow_check == HGM_CHECK_TRY and references <= 0:
         return EFAULT
@@ -207,22 +194,28 @@ cdef inline hgm_answer folio_answer(const hgm_options *options, const hgm_folio 
     answer.refs = answer.sharers = answer.nr_file_mapped = -1
     answer.mapped = 0
     answer.maybe_shared = -1
-    hgm_answer_folio(options, folio, &answer)
+    if folio.nr_pages == 1:    # see thp.pxd
+        answer.mapcount = folio.page._mapcount
+        answer.mapped = answer.mapcount > 0
+    else:
+        hgm_answer_folio(options, folio, &answer)
     if answer.maybe_shared < 0:
         answer.maybe_shared = answer.mapcount > 1
     return answer
 
 cdef inline int install(Machine *m, hgm_cost *cost, const HugePage *h, uint64_t *entry, uint64_t first,
-                        uint64_t nr_pages, int origin, bint hstate_none, bint first_leaf) noexcept nogil:
-    """Fill `entry`, which is none, with a leaf of one entry. Returns the scheme's answer, HGM_KEEPS and HGM_COUNTS.
+                        uint64_t nr_pages, uint64_t count, int origin, bint hstate_none,
+                        bint first_leaf) noexcept nogil:
+    """Fill `count` entries, which are none, with leaves of one entry each, of which the scheme is told at once.
 
-    first, nr_pages: its base pages within the huge page.
+    first, nr_pages: base pages of the first within the huge page. Returns the scheme's answer, HGM_KEEPS and HGM_COUNTS.
     """
     cdef hgm_leaf leaf
+    cdef uint64_t i
     leaf.folio = h.folio
     leaf.first = first
     leaf.nr_pages = nr_pages
-    leaf.count = 1
+    leaf.count = <uint32_t>count
     leaf.process = h.mapping.process
     leaf.mapping = <uint32_t>(h.mapping - m.mappings)
     leaf.origin = <uint8_t>origin
@@ -230,15 +223,18 @@ cdef inline int install(Machine *m, hgm_cost *cost, const HugePage *h, uint64_t 
     leaf.covers = leaf.whole
     leaf.hstate_none = hstate_none
     leaf.first_leaf = first_leaf
-    entry[0] = leaf_entry(h.folio.pfn + first)
-    cost.leaf_installs += 1
+    leaf.threads = m.exclusion != ALONE
+    for i in range(count):
+        entry[i] = leaf_entry(h.folio.pfn + first + i * nr_pages)
+    cost.leaf_installs += count
     return hgm_leaf_install(cost, &m.options, &leaf)
 
 cdef inline bint install_at(Machine *m, HugePage *h, uint64_t *entry, int size, uint64_t offset,
-                            const uint32_t *path, int origin, bint hstate_none) noexcept nogil:
+                            uint64_t count, const uint32_t *path, int origin, bint hstate_none) noexcept nogil:
     """Install leaf number `size` for `offset`, and find out whether it is its subtree's first if the scheme asks.
 
-    The folio is that of `h`. Did the scheme keep a look-up's reference?
+    count: more than 1 for base pages that stand side by side in one table. The folio is that of `h`. Did the scheme
+    keep a look-up's reference?
     """
     cdef int level = m.geometry.leaf_level[size], i
     cdef uint64_t pages = <uint64_t>1 << (m.geometry.leaf_shift[size] - m.geometry.base_shift)
@@ -246,10 +242,15 @@ cdef inline bint install_at(Machine *m, HugePage *h, uint64_t *entry, int size, 
     cdef bint first_leaf = False, piece = size != h.file.leaf, found
     cdef int answer
     cdef uint64_t ignored = 0
+    cdef hgm_ptdesc *desc = table_desc(m, number_of_table(m, entry))
+    table_lock(desc, m.exclusion)
+    m.cost.locks += m.exclusion >= PT_LOCKS
     if h.file.entries > 1:
         found = h.leaf_known or find_leaf(m, h, &m.cost.entries_scanned if NEEDS & (NEEDS_SCAN | NEEDS_COUNTER)
                                           else &ignored)
         first_leaf = not found
+        if NEEDS & NEEDS_TABLES:
+            hstate_none = first_leaf    # what an emptied group left, a table or a bad page, is not counted
         if first_leaf and piece and origin != HGM_BY_POISON and table_added(m, h, origin):
             first_leaf = False
         if NEEDS & NEEDS_COUNTER:
@@ -261,13 +262,16 @@ cdef inline bint install_at(Machine *m, HugePage *h, uint64_t *entry, int size, 
     elif NEEDS & NEEDS_SCAN:
         first_leaf = not h.leaf_known and (
             hstate_none or not find_leaf(m, h, &m.cost.entries_scanned))
+    if NEEDS & NEEDS_COUNTER and count > 1 and level < h.file.level:
+        table_desc(m, path[level]).children += <uint32_t>(count - 1)
     h.leaf_known = True
     if origin == HGM_BY_POISON:    # one replacement: it was counted before
         first_leaf = False
-    answer = install(m, &m.cost, h, entry, first, pages, origin, hstate_none, first_leaf)
+    answer = install(m, &m.cost, h, entry, first, pages, count, origin, hstate_none, first_leaf)
     if NEEDS & NEEDS_BIT and answer & HGM_COUNTS and piece and h.file.entries == 1:
         subtree_counted(m, h)
     if m.geometry.leaf_entries[size] > 1:
         for i in range(m.geometry.leaf_entries[size]):
             entry[i] = leaf_entry(h.folio.pfn + first + i * step) | HGM_PTE_GROUP
+    table_unlock(desc, m.exclusion)
     return answer & HGM_KEEPS

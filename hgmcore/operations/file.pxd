@@ -1,6 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """What is done to a file and its page cache: populate, hole punch, truncate, extra references."""
-from hgmcore.folio cimport folio_put, page_cache_alloc, page_cache_remove
+from hgmcore.folio cimport folio_get, folio_put, page_cache_alloc, page_cache_remove
 from hgmcore.operations.common cimport *
 from hgmcore.operations.zap cimport zap_huge_page
 from hgmcore.rmap cimport rmap_next
@@ -51,32 +51,27 @@ cdef inline Outcome punch(Machine *m, const hgm_operation *op) noexcept nogil:
     return outcome((last - first) << f.page_shift, 0)
 
 cdef inline Outcome truncate(Machine *m, const hgm_operation *op) noexcept nogil:
-    """ftruncate: the pages behind the new end go, and accesses there get SIGBUS."""
+    """ftruncate: what is mapped or cached behind the new end goes, and accesses there get SIGBUS."""
     cdef File *f = &m.files[op.target]
     cdef uint64_t size = op.offset >> f.page_shift
     if op.offset & page_mask(f) or size > f.pages:
         return outcome(0, EINVAL)
-    if size < f.size:
-        remove_pages(m, op.target, size, f.size)
+    remove_pages(m, op.target, size, f.pages)
     f.size = size
     return outcome(0, 0)
 
-cdef inline Outcome pin(Machine *m, const hgm_operation *op) noexcept nogil:
-    """Hold `length` extra references on huge page `offset`. ENOENT: it is not in the page cache."""
-    cdef hgm_folio *folio = page_cache_get(m, &m.files[op.target], op.offset)
+cdef inline Outcome pin_folio(Machine *m, const hgm_operation *op, hgm_folio *folio) noexcept nogil:
+    """Hold `length` extra references. ENOENT: the page is not in the page cache."""
     if folio is NULL:
         return outcome(0, ENOENT)
     if op.length > <uint64_t>(INT32_MAX - folio.pins):
         return outcome(0, EINVAL)
-    if folio.page._refcount + <int64_t>op.length > INT32_MAX:
-        m.cost.overflows += 1
     folio.pins += <int32_t>op.length
-    hgm_plain_add(folio, <int32_t>op.length)
+    folio_get(m, folio, <int32_t>op.length)
     return outcome(op.length, 0)
 
-cdef inline Outcome unpin(Machine *m, const hgm_operation *op) noexcept nogil:
+cdef inline Outcome unpin_folio(const hgm_operation *op, hgm_folio *folio) noexcept nogil:
     """Drop extra references. ENOENT: no such page. EINVAL: it has not so many."""
-    cdef hgm_folio *folio = page_cache_get(m, &m.files[op.target], op.offset)
     if folio is NULL:
         return outcome(0, ENOENT)
     if op.length > <uint64_t>folio.pins:
@@ -84,3 +79,9 @@ cdef inline Outcome unpin(Machine *m, const hgm_operation *op) noexcept nogil:
     folio.pins -= <int32_t>op.length
     folio_put(folio, <int32_t>op.length)
     return outcome(op.length, 0)
+
+cdef inline Outcome pin(Machine *m, const hgm_operation *op) noexcept nogil:
+    return pin_folio(m, op, page_cache_get(m, &m.files[op.target], op.offset))
+
+cdef inline Outcome unpin(Machine *m, const hgm_operation *op) noexcept nogil:
+    return unpin_folio(op, page_cache_get(m, &m.files[op.target], op.offset))

@@ -1,7 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """fork: a child with the parent's mappings; page tables are copied only where the child could not fault them in."""
 from hgmcore.operations.address_space cimport unmap
+from hgmcore.operations.anon cimport copy_memory
 from hgmcore.operations.common cimport *
+from hgmcore.operations.runs cimport install_run
 from hgmcore.vma cimport vma_insert
 
 cdef inline int copy_refused(Machine *m, const hgm_folio *folio) noexcept nogil:
@@ -15,8 +17,8 @@ cdef inline int copy_refused(Machine *m, const hgm_folio *folio) noexcept nogil:
         return ENOMEM
     return 0
 
-cdef inline int copy_leaf(Machine *m, HugePage *child, uint64_t offset, int size) noexcept nogil:
-    """Install leaf number `size` for `offset` in the child. 0 or an errno."""
+cdef inline int copy_leaves(Machine *m, HugePage *child, uint64_t offset, int size, uint64_t n) noexcept nogil:
+    """Install leaf number `size` for `offset` in the child, or (batch) `n` adjacent base pages. 0 or an errno."""
     cdef uint32_t path[MAX_LEVELS]
     cdef int level = child.file.level, error = copy_refused(m, child.folio)
     cdef bint hstate_none = huge_page_none(child)
@@ -26,75 +28,47 @@ cdef inline int copy_leaf(Machine *m, HugePage *child, uint64_t offset, int size
     if not tables_alloc(m, child, &entry, child.mapping.address + offset, &level, m.geometry.leaf_level[size], path,
                         HGM_BY_FORK):
         return ENOMEM
-    install_at(m, child, entry, size, offset, path, HGM_BY_FORK, hstate_none)
+    install_at(m, child, entry, size, offset, n, path, HGM_BY_FORK, hstate_none)
     return 0
 
 cdef inline int copy_run(Machine *m, HugePage *child, uint64_t offset, uint64_t n) noexcept nogil:
-    """Install `n` adjacent base-page leaves that stand in one table, telling the scheme of them at once (batch)."""
+    """Install `n` adjacent base-page leaves that stand in one table, one after another."""
     cdef uint32_t path[MAX_LEVELS]
-    cdef hgm_leaf leaf
-    cdef int level = 1, error
-    cdef uint64_t i
+    cdef int level = child.file.level, error = copy_leaves(m, child, offset, 0, 1)
     cdef uint64_t *entry
-    cdef bint hstate_none = huge_page_none(child), first_leaf = False
-    cdef uint64_t ignored = 0
-    if n == 1 or child.file.entries > 1:
-        for i in range(n):
-            error = copy_leaf(m, child, offset + (i << m.geometry.base_shift), 0)
-            if error:
-                return error
-        return 0
-    level = child.file.level
-    entry = entry_for(m, child, offset)
-    if not tables_alloc(m, child, &entry, child.mapping.address + offset, &level, 1, path, HGM_BY_FORK):
-        return ENOMEM
-    memset(&leaf, 0, sizeof(leaf))
-    if NEEDS & NEEDS_COUNTER:
-        first_leaf = children_add(m, path, 1, child.file.level)
-        table_desc(m, path[1]).children += <uint32_t>(n - 1)
-    elif NEEDS & NEEDS_BIT:
-        first_leaf = child.entry[0] & HGM_PTE_COUNTED == 0
-    elif NEEDS & NEEDS_SCAN:
-        first_leaf = not child.leaf_known and (hstate_none or not find_leaf(m, child, &m.cost.entries_scanned))
-    child.leaf_known = True
-    leaf.folio = child.folio
-    leaf.first = (offset - child.start) >> m.geometry.base_shift
-    leaf.nr_pages = 1
-    leaf.count = <uint32_t>n
-    leaf.process = child.mapping.process
-    leaf.mapping = <uint32_t>(child.mapping - m.mappings)
-    leaf.origin = HGM_BY_FORK
-    leaf.hstate_none = hstate_none
-    leaf.first_leaf = first_leaf
-    for i in range(n):
-        entry[i] = leaf_entry(child.folio.pfn + leaf.first + i)
-    m.cost.leaf_installs += n
-    if hgm_leaf_install(&m.cost, &m.options, &leaf) & HGM_COUNTS and NEEDS & NEEDS_BIT:
-        subtree_counted(m, child)
-    return 0
+    cdef uint64_t i
+    if child.file.entries > 1:
+        for i in range(1, n):
+            if error == 0:
+                error = copy_leaves(m, child, offset + (i << m.geometry.base_shift), 0, 1)
+    elif error == 0 and n > 1:
+        entry = descend(m, child.entry, child.mapping.address + offset, &level, 1, path)
+        install_run(m, child, entry + 1, n - 1, ((offset - child.start) >> m.geometry.base_shift) + 1, path[1],
+                    HGM_BY_FORK)
+    return error
 
 cdef inline int copy_entries(Machine *m, HugePage *child, const uint64_t *entries, int level, uint64_t n,
                              uint64_t offset) noexcept nogil:
     """Copy the leaves at and below `n` source entries of `level`, the first of which stands for `offset`."""
     cdef uint64_t i = 0, run, bytes = <uint64_t>1 << m.geometry.level_shift[level]
     cdef int error = 0, size
-    cdef bint batch = m.options.batch and m.options.overflow_check == HGM_CHECK_NONE
     while i < n and error == 0:
         if is_table(entries[i]):
             error = copy_entries(m, child, table_entries(m, table_number(entries[i])), level - 1,
                                  <uint64_t>1 << m.geometry.index_bits, offset + i * bytes)
         elif is_leaf(entries[i]) and entries[i] & HGM_PTE_GROUP:
             size = m.geometry.entry_leaf[level] + 1
-            error = copy_leaf(m, child, offset + i * bytes, size)
+            error = copy_leaves(m, child, offset + i * bytes, size, 1)
             i += m.geometry.leaf_entries[size] - 1
-        elif is_leaf(entries[i]) and batch and level == 1:
-            run = 1
-            while i + run < n and is_leaf(entries[i + run]) and not entries[i + run] & HGM_PTE_GROUP:
-                run += 1
-            error = copy_run(m, child, offset + i * bytes, run)
+        elif is_leaf(entries[i]) and level == 1 and m.options.overflow_check == HGM_CHECK_NONE:
+            run = hgm_leaf_run(&entries[i], n - i)
+            if m.options.batch:
+                error = copy_leaves(m, child, offset + i * bytes, 0, run)
+            else:
+                error = copy_run(m, child, offset + i * bytes, run)
             i += run - 1
         elif is_leaf(entries[i]):
-            error = copy_leaf(m, child, offset + i * bytes, m.geometry.entry_leaf[level])
+            error = copy_leaves(m, child, offset + i * bytes, m.geometry.entry_leaf[level], 1)
         i += 1
     return error
 
@@ -132,7 +106,10 @@ cdef inline int copy_mapping(Machine *m, Mapping *v, Mapping *w) noexcept nogil:
         if not vma_insert(m, w, i, v.vmas[i].start, v.vmas[i].end, flags):
             return ENOMEM
         if flags & HGM_OPF_WP or not flags & HGM_OPF_SHARED:
-            error = copy_vma(m, v, &v.vmas[i], w)
+            if m.files[v.file].kind == HUGETLB:
+                error = copy_vma(m, v, &v.vmas[i], w)
+            else:
+                error = copy_memory(m, v, &v.vmas[i], w)
             if error:
                 return error
     return 0

@@ -1,6 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """Memory failure of one base page: what maps it is cut until a base-page leaf does, and that one goes."""
-from hgmcore.folio cimport page_poisoned
+from hgmcore.folio cimport folio_get, page_poisoned
 from hgmcore.operations.common cimport *
 from hgmcore.operations.zap cimport leaf_like, zap_huge_page
 from hgmcore.rmap cimport rmap_next
@@ -77,7 +77,7 @@ cdef inline int cut_leaf(Machine *m, HugePage *h, uint64_t *entry, int level, in
         part = largest_beside(m, at, bad, size)
         reached = h.file.level
         place = descend(m, entry_for(m, h, at), h.mapping.address + at, &reached, m.geometry.leaf_level[part], path)
-        install_at(m, h, place, part, at, path, HGM_BY_POISON, False)
+        install_at(m, h, place, part, at, 1, path, HGM_BY_POISON, False)
         at += <uint64_t>1 << m.geometry.leaf_shift[part]
     return 0
 
@@ -140,7 +140,7 @@ cdef inline Outcome hwpoison(Machine *m, const hgm_operation *op) noexcept nogil
     (<uint64_t *>m.poisoned.base)[m.poisoned.used // sizeof(uint64_t) - 1] = pfn
     folio.flags |= HGM_FOLIO_POISONED
     folio.poisons += 1
-    hgm_plain_add(folio, 1)
+    folio_get(m, folio, 1)
     result = poison_mapping(m, &h, bad)
     bad -= h.start
     v = rmap_next(m, folio.file, folio.index, &at, &offset)

@@ -4,7 +4,7 @@
 A page can only be moved while nobody but the migration knows it: every leaf becomes a migration entry, then its
 map count must be 0 and its references those of the page cache and of the isolation (folio_migrate_mapping()).
 """
-from hgmcore.folio cimport cache_refs, folio_alloc, folio_put
+from hgmcore.folio cimport cache_refs, folio_alloc, folio_get, folio_put
 from hgmcore.operations.common cimport *
 from hgmcore.operations.zap cimport zap_huge_page
 from hgmcore.rmap cimport rmap_next
@@ -38,7 +38,7 @@ cdef inline void remove_migration_ptes(Machine *m, HugePage *h, uint64_t *entrie
             size = m.geometry.entry_leaf[level] + (1 if entries[i] & HGM_PTE_GROUP else 0)
             for j in range(m.geometry.leaf_entries[size]):
                 entries[i + j] = 0
-            install_at(m, h, &entries[i], size, offset + i * bytes, path, HGM_BY_MIGRATION, huge_page_none(h))
+            install_at(m, h, &entries[i], size, offset + i * bytes, 1, path, HGM_BY_MIGRATION, huge_page_none(h))
             i += m.geometry.leaf_entries[size] - 1
         i += 1
 
@@ -71,7 +71,7 @@ cdef inline int migrate_folio(Machine *m, hgm_folio *folio) noexcept nogil:
     if new is NULL:
         return ENOMEM
     new.page._refcount = 1    # the allocation's own
-    hgm_plain_add(folio, 1)
+    folio_get(m, folio, 1)
     for attempt in range(ATTEMPTS):
         for_each_mapping(m, folio, NULL)
         if not folio_answer(&m.options, folio).mapped and folio.page._refcount == refs + 1:

@@ -24,7 +24,7 @@ cdef inline Outcome map_private(Machine *m, HugePage *h, hgm_folio *folio, bint 
     cdef bint kept
     memset(path, 0, sizeof(path))    # a leaf at the hstate level stands in no table of its subtree
     h.folio = folio
-    kept = install_at(m, h, h.entry, h.file.leaf, h.start, path, HGM_BY_FAULT, True)
+    kept = install_at(m, h, h.entry, h.file.leaf, h.start, 1, path, HGM_BY_FAULT, True)
     if by_look_up and not kept:
         look_up_and_put(m, &m.cost, folio)
     return outcome(base_mask(m) + 1, 0)
@@ -45,17 +45,20 @@ cdef inline Outcome write_private(Machine *m, HugePage *h) noexcept nogil:
         zap_huge_page(m, h, h.start, h.start + page_mask(h.file) + 1, HGM_BY_FAULT, False)
     return map_private(m, h, copy, False)
 
-cdef inline Outcome touch_private(Machine *m, HugePage *h, const hgm_operation *op, uint32_t vma_flags) noexcept nogil:
+cdef inline Outcome fault_private(Machine *m, HugePage *h, const hgm_operation *op, uint32_t vma_flags) noexcept nogil:
     """A fault in a private mapping: the page cache's page to read, a copy to write. Whole huge pages only."""
     cdef hgm_folio *page
     cdef Outcome event
-    if is_leaf(h.entry[0]) and not op.flags & HGM_OPF_WRITE:
-        return outcome(base_mask(m) + 1, 0)
-    if not is_leaf(h.entry[0]) and h.folio is not NULL and vma_flags & HGM_OPF_MINOR:
-        look_up_and_put(m, &m.cost, h.folio)
-        event = outcome(0, 0)
-        event.event = HGM_EVENT_MINOR
-        return event
+    cdef int error
+    if not is_leaf(h.entry[0]) and h.folio is not NULL:
+        error = lookup_refused(m, h.folio, True)
+        if error:
+            return outcome(0, error)
+        if vma_flags & HGM_OPF_MINOR:
+            look_up_and_put(m, &m.cost, h.folio)
+            event = outcome(0, 0)
+            event.event = HGM_EVENT_MINOR
+            return event
     if not is_leaf(h.entry[0]) and behind_end(h):
         return outcome(0, EFAULT)
     if op.flags & HGM_OPF_WRITE:
@@ -71,19 +74,61 @@ cdef inline Outcome touch_private(Machine *m, HugePage *h, const hgm_operation *
     page.flags = HGM_FOLIO_ANON
     return map_private(m, h, page, False)
 
-cdef inline Outcome touch(Machine *m, const hgm_operation *op) noexcept nogil:
-    """Fault as HGM v2 does: a leaf of the size of the deepest entry that is there; no table is made.
+cdef inline Outcome fault_shared(Machine *m, HugePage *h, const hgm_operation *op, uint32_t vma_flags, uint64_t *entry,
+                                 int level, uint32_t *path) noexcept nogil:
+    """A fault in a shared mapping, at `entry` of `level`, which is none. path: the tables on the way there.
 
-    Under the policy base_only an HGM mapping gets one base page instead, with the tables that it needs.
+    As HGM v2 does: a leaf of the size of the deepest entry that is there; no table is made. Under the policy base_only
+    an HGM mapping gets one base page instead, with the tables that it needs.
     """
+    cdef uint64_t offset
+    cdef int size, error
+    cdef bint hstate_none, cached = True
+    cdef Outcome done = outcome(base_mask(m) + 1, 0)
+    if behind_end(h):
+        return outcome(0, EFAULT)
+    if h.folio is NULL:
+        h.folio = page_cache_alloc(m, h.mapping.file, file_index(h))
+        if h.folio is NULL:
+            return outcome(0, ENOMEM)
+        cached = False
+    error = lookup_refused(m, h.folio, True)
+    if error:
+        return outcome(0, error)
+    if cached and vma_flags & HGM_OPF_MINOR:
+        look_up_and_put(m, &m.cost, h.folio)
+        done.done = 0
+        done.event = HGM_EVENT_MINOR
+        return done
+    size = fault_leaf(m, h, level)
+    if m.options.base_only and maps_pieces(m, vma_flags):
+        size = 0
+    offset = op.offset & ~((<uint64_t>1 << m.geometry.leaf_shift[size]) - 1)
+    if h.folio.flags & HGM_FOLIO_POISONED and (NEEDS & POISONS_WHOLE or page_poisoned(
+            m, h.folio.pfn + ((offset - h.start) >> m.geometry.base_shift),
+            <uint64_t>1 << (m.geometry.leaf_shift[size] - m.geometry.base_shift))):
+        look_up_and_put(m, &m.cost, h.folio)
+        return outcome(0, EHWPOISON)
+    hstate_none = huge_page_none(h)
+    if level > m.geometry.leaf_level[size] and not tables_alloc(m, h, &entry, h.mapping.address + offset, &level, 1,
+                                                                 path, HGM_BY_FAULT):
+        look_up_and_put(m, &m.cost, h.folio)
+        return outcome(0, ENOMEM)
+    if size == h.file.leaf:
+        entry = h.entry
+    if not install_at(m, h, entry, size, offset, 1, path, HGM_BY_FAULT, hstate_none):
+        look_up_and_put(m, &m.cost, h.folio)
+    return done
+
+cdef inline Outcome touch(Machine *m, const hgm_operation *op) noexcept nogil:
+    """An access: nothing where the page is mapped so that it may be, else a fault."""
     cdef Mapping *v = &m.mappings[op.target]
     cdef Vma *vma
     cdef HugePage h
     cdef uint32_t path[MAX_LEVELS]
     cdef uint64_t *entry
-    cdef uint64_t offset
-    cdef int level, size, error
-    cdef bint hstate_none, cached = True
+    cdef int level
+    cdef Locks locks
     cdef Outcome done = outcome(base_mask(m) + 1, 0)
     if process_exited(m, v):
         return outcome(0, ESRCH)
@@ -93,43 +138,20 @@ cdef inline Outcome touch(Machine *m, const hgm_operation *op) noexcept nogil:
     h = huge_page(m, v, op.offset, True)
     if h.entry is NULL:
         return outcome(0, ENOMEM)
-    if not vma.flags & HGM_OPF_SHARED:
-        return touch_private(m, &h, op, vma.flags)
     level = h.file.level
     entry = descend(m, entry_for(m, &h, op.offset), v.address + op.offset, &level, 1, path)
-    if entry[0] != 0:
-        return outcome(0, EHWPOISON) if entry[0] & HGM_PTE_POISON else done
-    if behind_end(&h):
-        return outcome(0, EFAULT)
-    if h.folio is NULL:
-        h.folio = page_cache_alloc(m, v.file, file_index(&h))
-        if h.folio is NULL:
-            return outcome(0, ENOMEM)
-        cached = False
-    error = lookup_refused(m, h.folio, True)
-    if error:
-        return outcome(0, error)
-    if cached and vma.flags & HGM_OPF_MINOR:
-        look_up_and_put(m, &m.cost, h.folio)
-        done.done = 0
-        done.event = HGM_EVENT_MINOR
-        return done
-    size = fault_leaf(m, &h, level)
-    if m.options.base_only and maps_pieces(m, vma.flags):
-        size = 0
-    offset = op.offset & ~((<uint64_t>1 << m.geometry.leaf_shift[size]) - 1)
-    if h.folio.flags & HGM_FOLIO_POISONED and (NEEDS & POISONS_WHOLE or page_poisoned(
-            m, h.folio.pfn + ((offset - h.start) >> m.geometry.base_shift),
-            <uint64_t>1 << (m.geometry.leaf_shift[size] - m.geometry.base_shift))):
-        look_up_and_put(m, &m.cost, h.folio)
+    if entry[0] & HGM_PTE_POISON and vma.flags & HGM_OPF_SHARED:
         return outcome(0, EHWPOISON)
-    hstate_none = huge_page_none(&h)
-    if level > m.geometry.leaf_level[size] and not tables_alloc(m, &h, &entry, v.address + offset, &level, 1, path,
-                                                                 HGM_BY_FAULT):
-        look_up_and_put(m, &m.cost, h.folio)
-        return outcome(0, ENOMEM)
-    if size == h.file.leaf:
-        entry = h.entry
-    if not install_at(m, &h, entry, size, offset, path, HGM_BY_FAULT, hstate_none):
-        look_up_and_put(m, &m.cost, h.folio)
+    if entry[0] != 0 and (vma.flags & HGM_OPF_SHARED or is_leaf(entry[0]) and not op.flags & HGM_OPF_WRITE):
+        return done
+    if m.exclusion != ALONE:
+        locks = locks_of(m, v, vma, h.start, h.folio)
+        m.cost.locks += locks_held(&locks, m.exclusion)
+        huge_page_lock(&locks, m.exclusion)
+    if vma.flags & HGM_OPF_SHARED:
+        done = fault_shared(m, &h, op, vma.flags, entry, level, path)
+    else:
+        done = fault_private(m, &h, op, vma.flags)
+    if m.exclusion != ALONE:
+        huge_page_unlock(&locks, m.exclusion)
     return done

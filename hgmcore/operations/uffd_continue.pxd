@@ -5,6 +5,7 @@ The hot path of a postcopy: streaks of records of one mapping, each one base pag
 streak, the mapping, its VMA, the huge page and its place in the tables, is kept from one record to the next.
 """
 from hgmcore.operations.common cimport *
+from hgmcore.operations.runs cimport continue_streak, install_run, may_count
 
 cdef inline int largest_leaf(Machine *m, const HugePage *h, uint64_t offset, uint64_t length, bint pieces) noexcept nogil:
     """The number of the largest leaf that is aligned at `offset` and fits in `length`."""
@@ -53,9 +54,30 @@ cdef inline int continue_leaf(Machine *m, HugePage *h, uint64_t offset, int size
     if h.folio.flags & HGM_FOLIO_POISONED or level > target or not leaf_free(m, entry, size):
         look_up_and_put(m, &m.cost, h.folio)
         return EIO if h.folio.flags & HGM_FOLIO_POISONED else EEXIST
-    if not install_at(m, h, entry, size, offset, path, HGM_BY_CONTINUE, hstate_none):
+    if not install_at(m, h, entry, size, offset, 1, path, HGM_BY_CONTINUE, hstate_none):
         look_up_and_put(m, &m.cost, h.folio)
     return 0
+
+cdef inline uint64_t continue_table(Machine *m, HugePage *h, uint64_t offset, uint64_t length) noexcept nogil:
+    """Base pages from `offset` on, behind one that this operation installed, up to the end of its table at most.
+
+    Returns the bytes of those that take no other way: none where larger leaves may fit in between, or a look-up be
+    refused.
+    """
+    cdef uint32_t path[MAX_LEVELS]
+    cdef uint64_t fan_out = <uint64_t>1 << m.geometry.index_bits, free
+    cdef uint64_t at = entry_index(m, h.mapping.address + offset, 1), n
+    cdef uint64_t *entry
+    cdef int level = h.file.level
+    if (at == 0 or h.file.entries > 1 or m.options.overflow_check != HGM_CHECK_NONE
+            or m.geometry.group[1] > 1 and not m.options.base_only or NEEDS & NEEDS_BIT and not may_count(m, h)):
+        return 0
+    n = min(fan_out - at, length >> m.geometry.base_shift)
+    entry = descend(m, h.entry, h.mapping.address + offset, &level, 1, path)
+    free = hgm_next_entry(entry, 0, n)
+    if free:
+        install_run(m, h, entry, free, (offset - h.start) >> m.geometry.base_shift, path[1], HGM_BY_CONTINUE)
+    return free << m.geometry.base_shift
 
 cdef inline Outcome continue_range(Machine *m, Mapping *v, const hgm_operation *op, HugePage *h) noexcept nogil:
     """One record, with every check. Leaves `h` at the last huge page, if pieces of it may be mapped; else empty."""
@@ -63,6 +85,7 @@ cdef inline Outcome continue_range(Machine *m, Mapping *v, const hgm_operation *
     cdef int size, error
     cdef bint pieces
     cdef Vma *vma
+    cdef Locks locks
     h.entry = NULL
     if process_exited(m, v):
         return outcome(0, ESRCH)
@@ -80,61 +103,21 @@ cdef inline Outcome continue_range(Machine *m, Mapping *v, const hgm_operation *
             if h.entry is NULL:
                 return outcome(done, ENOMEM)
         size = largest_leaf(m, h, op.offset + done, op.length - done, pieces)
+        if m.exclusion != ALONE:
+            locks = locks_of(m, v, vma, h.start, h.folio)
+            m.cost.locks += locks_held(&locks, m.exclusion)
+            huge_page_lock(&locks, m.exclusion)
         error = continue_leaf(m, h, op.offset + done, size)
+        if m.exclusion != ALONE:
+            huge_page_unlock(&locks, m.exclusion)
         if error:
             return outcome(done, EAGAIN if done else error)
         done += <uint64_t>1 << m.geometry.leaf_shift[size]
+        if size == 0:
+            done += continue_table(m, h, op.offset + done, op.length - done)
     if not pieces:
         h.entry = NULL
     return outcome(done, 0)
-
-cdef inline uint64_t continue_base_pages(Machine *m, const HugePage *h, const hgm_operation *ops, uint64_t n,
-                                         int base_shift, int index_bits) noexcept nogil:
-    """The longest run of records that each install one base page below a table of `h` that is there already.
-
-    They belong to the mapping of `h` and need no check but those made here. Returns how many there were; the
-    record behind them takes the long way.
-    """
-    cdef uint64_t page = <uint64_t>1 << base_shift, mask = page_mask(h.file), fan_out = <uint64_t>1 << index_bits
-    cdef uint32_t target = <uint32_t>(h.mapping - m.mappings), top = table_number(h.entry[0]), number = top
-    cdef uint64_t *top_entries = table_entries(m, top)
-    cdef unsigned char *tables = m.tables.base
-    cdef hgm_ptdesc *descs = <hgm_ptdesc *>m.ptdescs.base
-    cdef bint two_levels = h.file.level == 3, first_leaf
-    cdef uint64_t i = 0, offset, scanned = 0
-    cdef uint64_t *entry
-    cdef hgm_cost cost
-    memset(&cost, 0, sizeof(cost))
-    while i < n and ops[i].op == HGM_OP_CONTINUE and ops[i].target == target and ops[i].length == page:
-        offset = ops[i].offset - h.start
-        if offset > mask or offset & (page - 1):
-            break
-        if two_levels:
-            entry = &top_entries[offset >> (base_shift + index_bits)]
-            if not is_table(entry[0]):
-                break
-            number = table_number(entry[0])
-        entry = &(<uint64_t *>(tables + (<uint64_t>number << (index_bits + 3))))[offset >> base_shift & (fan_out - 1)]
-        if entry[0] != 0:
-            break
-        first_leaf = False
-        if NEEDS & NEEDS_COUNTER:
-            descs[number].children += 1
-            first_leaf = descs[number].children == 1
-            if first_leaf and two_levels:
-                descs[top].children += 1
-                first_leaf = descs[top].children == 1
-        elif NEEDS & NEEDS_BIT:
-            if not h.entry[0] & HGM_PTE_COUNTED:
-                break
-        elif NEEDS & NEEDS_SCAN:
-            first_leaf = not subtree_find_leaf(m, h.entry[0], &scanned)
-        if not install(m, &cost, h, entry, offset >> base_shift, 1, HGM_BY_CONTINUE, False, first_leaf) & HGM_KEEPS:
-            look_up_and_put(m, &cost, h.folio)
-        i += 1
-    cost.entries_scanned = scanned
-    cost_add(&m.cost, &cost)
-    return i
 
 cdef inline uint64_t uffd_continue(Machine *m, const hgm_operation *ops, uint64_t n, uint64_t index) noexcept nogil:
     """The streak of `continue` records of one mapping that ops[0] begins. Returns how many there were."""
@@ -151,8 +134,10 @@ cdef inline uint64_t uffd_continue(Machine *m, const hgm_operation *ops, uint64_
         if (h.entry is NULL or h.folio is NULL or not is_table(h.entry[0]) or h.file.entries > 1
                 or h.folio.flags & HGM_FOLIO_POISONED or m.options.overflow_check != HGM_CHECK_NONE):
             continue
-        if m.geometry.base_shift == 12:    # constants for the geometry of x86-64 and of arm64's 4K granule
-            i += continue_base_pages(m, &h, &ops[i], n - i, 12, 9)
+        if m.exclusion != ALONE:
+            i += continue_streak(m, &h, &ops[i], n - i, m.geometry.base_shift, m.geometry.index_bits, m.exclusion)
+        elif m.geometry.base_shift == 12:    # constants for the geometry of x86-64 and of arm64's 4K granule
+            i += continue_streak(m, &h, &ops[i], n - i, 12, 9, ALONE)
         else:
-            i += continue_base_pages(m, &h, &ops[i], n - i, m.geometry.base_shift, m.geometry.index_bits)
+            i += continue_streak(m, &h, &ops[i], n - i, m.geometry.base_shift, m.geometry.index_bits, ALONE)
     return i

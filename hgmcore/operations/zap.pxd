@@ -1,6 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """Removing leaves: the walk that every operation shares which takes mappings away."""
 from hgmcore.operations.common cimport *
+from hgmcore.operations.runs cimport zap_ptes
 from hgmcore.share cimport unshare_table
 from hgmcore.vma cimport vma_search
 
@@ -8,50 +9,6 @@ from hgmcore.vma cimport vma_search
 cdef struct Zapped:
     uint64_t leaves
     uint64_t children
-
-cdef inline uint64_t zap_ptes(Machine *m, uint64_t *entries, uint64_t n, const hgm_leaf *like, uint64_t page) noexcept nogil:
-    """Remove the base-page leaves among `n` entries; `page` is the base page of the first. None is in a group."""
-    cdef hgm_leaf leaf = like[0]
-    cdef hgm_cost cost
-    cdef uint64_t i, removed = 0, entry
-    memset(&cost, 0, sizeof(cost))
-    leaf.nr_pages = 1
-    leaf.count = 1
-    leaf.whole = 0
-    for i in range(n):
-        entry = entries[i]
-        if entry != 0:
-            entries[i] = 0
-            if not is_leaf(entry):    # a base page that failed
-                continue
-            leaf.first = page + i
-            hgm_leaf_remove(&cost, &m.options, &leaf)
-            removed += 1
-    cost.leaf_removes = removed
-    cost_add(&m.cost, &cost)
-    return removed
-
-cdef inline uint64_t zap_runs(Machine *m, uint64_t *entries, uint64_t n, const hgm_leaf *like, uint64_t page) noexcept nogil:
-    """As zap_ptes, but the scheme is told of a whole run of adjacent leaves at once (batch=yes)."""
-    cdef hgm_leaf leaf = like[0]
-    cdef uint64_t i = 0, start, removed = 0
-    leaf.nr_pages = 1
-    leaf.whole = 0
-    while i < n:
-        start = i
-        while i < n and is_leaf(entries[i]):
-            entries[i] = 0
-            i += 1
-        if i > start:
-            leaf.first = page + start
-            leaf.count = <uint32_t>(i - start)
-            m.cost.leaf_removes += leaf.count
-            hgm_leaf_remove(&m.cost, &m.options, &leaf)
-            removed += leaf.count
-        else:
-            entries[i] = 0
-            i += 1
-    return removed
 
 cdef inline uint64_t migration_entry(uint64_t leaf) noexcept nogil:
     """What stands in place of a leaf while its folio is migrated."""
@@ -63,20 +20,17 @@ cdef inline Zapped zap_entries(Machine *m, uint64_t *entries, int level, uint64_
 
     Entries become none; for a migration they become migration entries.
     `like` has what all of them share; `page` is the base page at `start`. No leaf stands across the borders.
+    With batch=yes a zap tells the scheme at once of base-page leaves that stand side by side.
     """
     cdef int shift = m.geometry.level_shift[level], i
     cdef uint64_t step, n
     cdef uint64_t *entry
     cdef hgm_leaf leaf
     cdef Zapped zapped, below
+    cdef bint batch = m.options.batch and level == 1 and like.origin in (HGM_BY_ZAP, HGM_BY_TRUNCATE)
     zapped.leaves = zapped.children = 0
-    if level == 1 and m.geometry.group[1] == 1 and like.origin != HGM_BY_MIGRATION:
-        entry = &entries[entry_index(m, start, 1)]
-        n = (end - start) >> shift
-        if m.options.batch and like.origin in (HGM_BY_ZAP, HGM_BY_TRUNCATE):
-            zapped.leaves = zap_runs(m, entry, n, like, page)
-        else:
-            zapped.leaves = zap_ptes(m, entry, n, like, page)
+    if level == 1 and m.geometry.group[1] == 1 and like.origin != HGM_BY_MIGRATION and not batch:
+        zapped.leaves = zap_ptes(m, &entries[entry_index(m, start, 1)], (end - start) >> shift, like, page)
         zapped.children = zapped.leaves
         return zapped
     while start < end:
@@ -89,19 +43,23 @@ cdef inline Zapped zap_entries(Machine *m, uint64_t *entries, int level, uint64_
                 table_desc(m, table_number(entry[0])).children -= <uint32_t>below.children
                 zapped.children += table_desc(m, table_number(entry[0])).children == 0
         elif is_leaf(entry[0]):
+            n = 1
             if entry[0] & HGM_PTE_GROUP:
                 step = <uint64_t>m.geometry.group[level] << shift
+            elif batch:
+                n = hgm_leaf_run(entry, (end - start) >> shift)
+                step = n << shift
             for i in range(<int>(step >> shift)):
                 entry[i] = migration_entry(entry[i]) if like.origin == HGM_BY_MIGRATION else 0
             leaf = like[0]
             leaf.first = page
-            leaf.nr_pages = step >> m.geometry.base_shift
-            leaf.count = 1
+            leaf.nr_pages = (step >> m.geometry.base_shift) // n
+            leaf.count = <uint32_t>n
             leaf.whole = leaf.nr_pages == leaf.folio.nr_pages
-            m.cost.leaf_removes += 1
+            m.cost.leaf_removes += n
             hgm_leaf_remove(&m.cost, &m.options, &leaf)
-            zapped.leaves += 1
-            zapped.children += 1
+            zapped.leaves += n
+            zapped.children += n
         else:
             entry[0] = 0
         start += step

@@ -35,9 +35,9 @@ cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_option
     if leaf.whole:
         compound_add(cost, leaf.folio, 1)
         if newly_mapped == leaf.nr_pages:
-            page1.flags &= ~HGM_PAGE_DOUBLE_MAP    # plain stores: both places hold the page lock
+            hgm_page_flags_clear(page1, HGM_PAGE_DOUBLE_MAP)    # the kernel: plain stores, under the page lock
     elif not page1.flags & HGM_PAGE_DOUBLE_MAP:
-        page1.flags |= HGM_PAGE_DOUBLE_MAP
+        hgm_page_flags_set(page1, HGM_PAGE_DOUBLE_MAP)
     return HGM_KEEPS
 
 

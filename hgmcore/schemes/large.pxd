@@ -7,6 +7,11 @@ cdef inline int32_t large_add(hgm_cost *cost, hgm_folio *folio, int32_t by) noex
     return hgm_map_add(cost, &folio.page[1], &folio.page[1]._large_mapcount, by)
 
 
+cdef inline int32_t large_add_locked(hgm_cost *cost, hgm_folio *folio, int32_t by) noexcept nogil:
+    """Under the lock of the folio's owners."""
+    return hgm_map_add_locked(cost, &folio.page[1], &folio.page[1]._large_mapcount, by)
+
+
 cdef inline int32_t large_mapcount(const hgm_folio *folio) noexcept nogil:
     return folio.page[1]._large_mapcount
 

@@ -17,14 +17,14 @@ pages, and as one reference.
 """
 cdef extern from *:
     """
-    #define HGM_NEEDS HGM_WRITES_TAILS
+    #define HGM_NEEDS (HGM_WRITES_TAILS | HGM_FIRST_COME)
     """
 
 from hgmcore.engine cimport instantiate
 from hgmcore.scheme cimport *
 from hgmcore.schemes.large cimport large_answer
 from hgmcore.schemes.leaves cimport mappings_of
-from hgmcore.schemes.owners cimport owners_add, owners_maybe_shared, owners_sub
+from hgmcore.schemes.owners cimport owners_add, owners_lock, owners_maybe_shared, owners_sub, owners_unlock
 from hgmcore.schemes.per_page cimport per_page_add, per_page_mapcount, per_page_nr_file_mapped
 
 
@@ -32,7 +32,9 @@ cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_option
                                                 const hgm_leaf *leaf) noexcept nogil:
     hgm_ref_add(cost, leaf.folio, <int32_t>leaf.count)
     per_page_add(cost, leaf, 1)
-    owners_add(cost, leaf.folio, leaf.process, mappings_of(leaf))
+    owners_lock(leaf)
+    owners_add(cost, leaf, mappings_of(leaf))
+    owners_unlock(leaf)
     return HGM_KEEPS
 
 

@@ -15,7 +15,7 @@ pages, and as one reference.
 """
 cdef extern from *:
     """
-    #define HGM_NEEDS 0
+    #define HGM_NEEDS HGM_FIRST_COME
     """
 
 from hgmcore.engine cimport instantiate
@@ -23,7 +23,8 @@ from hgmcore.scheme cimport *
 from hgmcore.schemes.compound cimport compound_add, compound_mapcount
 from hgmcore.schemes.large cimport large_answer, large_mapcount
 from hgmcore.schemes.leaves cimport mappings_of
-from hgmcore.schemes.owners cimport average_mapcount, owners_add, owners_maybe_shared, owners_sub
+from hgmcore.schemes.owners cimport (average_mapcount, owners_add, owners_lock, owners_maybe_shared, owners_sub,
+                                     owners_unlock)
 
 
 cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_options *options,
@@ -31,7 +32,9 @@ cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_option
     hgm_ref_add(cost, leaf.folio, <int32_t>leaf.count)
     if leaf.whole:
         compound_add(cost, leaf.folio, 1)
-    owners_add(cost, leaf.folio, leaf.process, mappings_of(leaf))
+    owners_lock(leaf)
+    owners_add(cost, leaf, mappings_of(leaf))
+    owners_unlock(leaf)
     return HGM_KEEPS
 
 

@@ -10,8 +10,8 @@ a bit, "maybe shared". Process numbers from 0 are ids from 1; id 0 is a free slo
     | shared      | _mm_id[1]: id                       | lock        | _mm_id[0]: id                       |
     +-------------+-------------------------------------+-------------+-------------------------------------+
 
-Taking the kernel's lock is the one atomic of a change, as _large_mapcount is a plain word under it. Here that atomic
-is done on _large_mapcount itself, the lock bit stays 0, and all else are plain stores.
+Taking the kernel's lock is the one atomic of a change, as _large_mapcount is a plain word under it. Where no other
+thread can come, that atomic is done on _large_mapcount itself, the lock bit stays 0, and all else are plain stores.
 
 The kernel stores -1 for no mapping, here 0 is stored, so its raw n - 1 is n in every condition:
 
@@ -22,8 +22,9 @@ The kernel stores -1 for no mapping, here 0 is stored, so its raw n - 1 is n in 
     slot freed with              -1                      0
     not shared if                count == large          count == large (of either slot; all unmapped: 0 == 0)
 """
+from hgmcore.lock cimport hgm_mm_ids_lock, hgm_mm_ids_unlock
 from hgmcore.scheme cimport *
-from hgmcore.schemes.large cimport large_add, large_mapcount
+from hgmcore.schemes.large cimport large_add, large_add_locked, large_mapcount
 
 cdef enum:
     NOBODY = 0
@@ -56,10 +57,22 @@ cdef inline void shared_bit_clear(hgm_page *page1) noexcept nogil:
     page1._mm_id[1] &= <uint32_t>ID
 
 
-cdef inline void owners_add(hgm_cost *cost, hgm_folio *folio, uint32_t process, int32_t n) noexcept nogil:
-    """The process gets `n` more mappings of the folio."""
+cdef inline void owners_lock(const hgm_leaf *leaf) noexcept nogil:
+    if leaf.threads:
+        hgm_mm_ids_lock(&leaf.folio.page[1])
+
+
+cdef inline void owners_unlock(const hgm_leaf *leaf) noexcept nogil:
+    if leaf.threads:
+        hgm_mm_ids_unlock(&leaf.folio.page[1])
+
+
+cdef inline void owners_add(hgm_cost *cost, const hgm_leaf *leaf, int32_t n) noexcept nogil:
+    """The leaf's process gets `n` more mappings of the folio. Under owners_lock."""
+    cdef hgm_folio *folio = leaf.folio
+    cdef uint32_t process = leaf.process
     cdef hgm_page *page1 = &folio.page[1]
-    cdef int32_t large = large_add(cost, folio, n)
+    cdef int32_t large = large_add_locked(cost, folio, n) if leaf.threads else large_add(cost, folio, n)
     cdef int slot = owner_slot(page1, process + 1)
     if slot >= 0:
         page1._mm_id_mapcount[slot] += n

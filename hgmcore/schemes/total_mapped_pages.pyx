@@ -16,20 +16,23 @@ processes; pages 0 and 1 are enough (HVO).
 """
 cdef extern from *:
     """
-    #define HGM_NEEDS 0
+    #define HGM_NEEDS HGM_FIRST_COME
     """
 
 from hgmcore.engine cimport instantiate
 from hgmcore.scheme cimport *
 from hgmcore.schemes.large cimport large_answer
-from hgmcore.schemes.owners cimport average_mapcount, owners_add, owners_maybe_shared, owners_sub
+from hgmcore.schemes.owners cimport (average_mapcount, owners_add, owners_lock, owners_maybe_shared, owners_sub,
+                                     owners_unlock)
 
 
 cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_options *options,
                                                 const hgm_leaf *leaf) noexcept nogil:
     hgm_ref_add(cost, leaf.folio, <int32_t>leaf.count)
-    owners_add(cost, leaf.folio, leaf.process, <int32_t>leaf.count)
+    owners_lock(leaf)
+    owners_add(cost, leaf, <int32_t>leaf.count)
     leaf.folio.page[1]._total_mapped_pages += <int64_t>(leaf.nr_pages * leaf.count)
+    owners_unlock(leaf)
     return HGM_KEEPS
 
 

@@ -1,7 +1,7 @@
 """Statements about address spaces: mmap, munmap, mprotect, mremap, fork, exit and registration."""
 from .memory import Memory, NoMemory
 from .schemes import Place
-from .tables import BASE, FANOUT, LEVELS, Mapping, Vma, leaves_in
+from .tables import Mapping, Vma, leaves_in
 
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -24,7 +24,7 @@ class AddressSpaces(Memory):
 
     def mapping(self, process, name):
         key = process, name
-        return self.mappings.setdefault(key, Mapping(process, name, self.owner(process)))
+        return self.mappings.setdefault(key, Mapping(process, name, self.owner(process), self.geometry))
 
     def living(self, process, name):
         mapping = self.mapping(process, name)
@@ -37,9 +37,10 @@ class AddressSpaces(Memory):
         return sorted(self.mappings.values(), key=lambda mapping: mapping.owner)
 
     def do_mmap(self, process, name, file, offset, length, kind, *flags):
-        mapping, file = self.living(process, name), self.files[file]
+        mapping, file = self.mapping(process, name), self.files[file]
         offset, asked = parse_size(offset), parse_size(length)
-        mapping.file = mapping.file or file
+        self.mean(mapping, file)
+        self.living(process, name)
         if offset % file.page_size or asked == 0:
             raise Refused("EINVAL")
         length = -(-asked // file.page_size) * file.page_size
@@ -47,10 +48,16 @@ class AddressSpaces(Memory):
             raise Refused("ENOMEM")
         if mapping.vmas:
             raise Refused("EEXIST")
+        file.size = max(file.size, (offset + length) // file.page_size)
         hgm = self.scheme.hgm and "hgm" in flags
         self.place(mapping, file, offset // file.page_size, length, kind == "private",
                    [Vma(0, length, "minor" in flags, "wp" in flags, hgm)])
         return asked
+
+    def mean(self, mapping, file):
+        """What a mapping was meant for, until it is mapped, tells what its huge pages are."""
+        if not mapping.length:
+            mapping.file = file
 
     def place(self, mapping, file, offset, length, private, vmas):
         mapping.file, mapping.offset, mapping.length, mapping.private = file, offset, length, private
@@ -99,24 +106,43 @@ class AddressSpaces(Memory):
             raise Refused("ENOMEM", done)
         return done
 
+    def cuts(self, mapping, at):
+        """Would a cut go through a huge page of a VMA?"""
+        return at % mapping.file.page_size and any(vma.first < at < vma.last for vma in mapping.vmas)
+
+    def refuses_cut(self, mapping, first, last):
+        """Is a cut at both ends refused? One at the first was made then, if that end allows it."""
+        vma = mapping.vma_at(first)
+        if self.cuts(mapping, first):
+            return True
+        if vma is not None and vma.first < first:
+            mapping.cut(vma, first, vma.last)
+        return self.cuts(mapping, last)
+
     def do_mprotect(self, process, name, offset, length, rights):
-        mapping, first, last = self.huge_range(process, name, offset, length)
-        rights, at = rights.replace("none", ""), first
+        mapping, first, asked = self.living(process, name), parse_size(offset), parse_size(length)
+        if first % self.geometry.base:
+            raise Refused("EINVAL")
+        rights, at, last = rights.replace("none", ""), first, first + -(-asked // self.geometry.base) * self.geometry.base
         for vma in mapping.vmas_in(first, last):
             a, b = vma.clip(first, last)
             if a != at:
                 break
-            self.unshare(mapping, a, b)
             if vma.rights != rights:
+                if self.refuses_cut(mapping, a, b):
+                    raise Refused("EINVAL", at - first)
+                vma = mapping.vma_at(a)
+                self.unshare(mapping, a, b)
                 mapping.cut(vma, first, last).rights = rights
             at = b
         if at < last:
             raise Refused("ENOMEM", at - first)
-        return last - first
+        return asked
 
     def do_munmap(self, process, name, offset, length):
-        mapping, first, last = self.huge_range(process, name, offset, length)
-        if first == last:
+        mapping, first, asked = self.living(process, name), parse_size(offset), parse_size(length)
+        last = first + -(-asked // self.geometry.base) * self.geometry.base
+        if first % self.geometry.base or asked == 0 or self.refuses_cut(mapping, first, last):
             raise Refused("EINVAL")
         return self.unmap(mapping, first, last)
 
@@ -163,9 +189,11 @@ class AddressSpaces(Memory):
     def move_part(self, process, name, offset, length, new):
         to = self.mapping(process, new)  # it is declared whatever follows
         source = self.mappings[process, name]
-        to.file = to.file or source.file
-        mapping, first, last = self.huge_range(process, name, offset, length)
-        if first == last:
+        self.mean(to, source.file)
+        mapping, first, asked = self.living(process, name), parse_size(offset), parse_size(length)
+        size = mapping.file.page_size
+        last = first + -(-asked // size) * size
+        if first % size or first == last:
             raise Refused("EINVAL")
         vma = mapping.vma_around(first, last - first)
         if vma is None:
@@ -181,9 +209,9 @@ class AddressSpaces(Memory):
             mapping.drop_subtree(page - mapping.offset)
             to.subtree(page - to.offset)
             table = to.pmd_table(page - to.offset)
-            table.subtrees[page], table.made = subtree, table.made or subtree.top is not None
+            table.subtrees[page], table.made = subtree, table.made or not subtree.is_none
         mapping.vmas.remove(part)
-        return last - first
+        return asked
 
     # -- fork
 
@@ -193,7 +221,7 @@ class AddressSpaces(Memory):
         copies = [(source, self.mapping(child, source.name)) for source in sources]
         self.owner(child)
         for source, copy in copies:
-            copy.file = copy.file or source.file
+            self.mean(copy, source.file)
         if parent in self.exited or used:
             self.exited.add(child)
             raise Refused("ESRCH")
@@ -224,9 +252,9 @@ class AddressSpaces(Memory):
                 error = self.fork_refuses(folio)
                 if error:
                     raise Refused(error)
-                place = Place(subtree, copy.owner, "fork", subtree.top is None)
+                place = Place(subtree, copy.owner, "fork", subtree.is_none)
                 table, _ = self.walk_for(subtree, run[0].first, run[0].pages, folio, place)
-                self.add_leaves(table, [leaf.first for leaf in run], folio, place)
+                self.add_leaves(table, run, place)
 
     def fork_refuses(self, folio):
         check = self.options["overflow_check"]
@@ -259,10 +287,11 @@ class AddressSpaces(Memory):
 
     def shareable(self, mapping, index):
         """The rights of a plain VMA that covers all of a huge page's table; None if it is another one."""
-        size = mapping.file.page_size
+        size, fanout = mapping.file.page_size, self.geometry.fanout
         vma, page = mapping.vma_at(index * size), mapping.offset + index
-        if size != LEVELS["pmd"] * BASE or vma is None or mapping.private or vma.hgm or vma.minor or vma.wp:
+        plain = vma and not (mapping.private or vma.hgm or vma.minor or vma.wp)
+        if size != fanout * self.geometry.base or not plain:
             return None
-        first = page // FANOUT * FANOUT
-        covers = vma.first <= (first - mapping.offset) * size and vma.last >= (first + FANOUT - mapping.offset) * size
+        first = (page // fanout * fanout - mapping.offset) * size
+        covers = vma.first <= first and vma.last >= first + fanout * size
         return vma.rights if covers else None

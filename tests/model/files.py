@@ -2,7 +2,7 @@
 from .address_space import AddressSpaces, Refused, parse_size
 from .memory import INT_MAX, NoMemory
 from .schemes import Place
-from .tables import BASE, FANOUT, POISON, File, Leaf, Table, leaves_in
+from .tables import POISON, File, Leaf, leaves_in
 
 ATTEMPTS = 10  # of a migration
 
@@ -82,17 +82,18 @@ class Files(AddressSpaces):
 
     def do_migrate(self, process, name, offset, length, everything=None):
         mapping = self.living(process, name)
-        first, length = parse_size(offset), parse_size(length)
-        if first % BASE:
+        first, length, base = parse_size(offset), parse_size(length), self.geometry.base
+        if first % base:
             raise Refused("EINVAL")
-        last, moved, error = first + -(-length // BASE) * BASE, 0, None
+        last, moved, error = first + -(-length // base) * base, 0, None
         if mapping.has_gap(first, last):
             raise Refused("EFAULT")
         for index in mapping.indices(first, last) if last > first else ():
             leaf = next(leaves_in(mapping.subtree(index).root), None)
             if leaf is None or leaf.folio.bad:
                 continue
-            if not everything and (self.table_is_shared(mapping, index) or not self.scheme.movable(leaf.folio)):
+            exclusive = self.scheme.movable(leaf.folio) and not self.table_is_shared(mapping, index)
+            if not everything and not exclusive:
                 continue
             try:
                 problem = self.move_folio(leaf.folio, mapping.file)
@@ -119,7 +120,6 @@ class Files(AddressSpaces):
                 for leaf in leaves:
                     self.remove_leaves([leaf], place)
                 self.tell_of_removal(leaves, place, covered=True)
-                self.scheme.entry_zapped(leaves, place)
             free = old.refcount == 1 + (self.cache_refs(old) if old.cached else 0)
             if free and not self.scheme.mapped(old):
                 if old.cached:
@@ -138,16 +138,16 @@ class Files(AddressSpaces):
         for mapping, index, leaves in places:
             subtree = mapping.subtree(index)
             for leaf in leaves:
-                place = Place(subtree, mapping.owner, "migration", subtree.top is None)
-                table, slot = self.walk(subtree, leaf.first, leaf.pages)
-                self.add_leaves(table, [slot], folio, place)
+                place = Place(subtree, mapping.owner, "migration", subtree.is_none)
+                table, _ = self.walk(subtree, leaf.first, leaf.pages)
+                self.add_leaves(table, [leaf._replace(folio=folio)], place)
 
     # -- memory failure
 
     def do_hwpoison(self, process, name, offset):
-        mapping = self.living(process, name)
-        index, inside = divmod(parse_size(offset) // BASE * BASE, mapping.file.page_size)
-        page, number = inside // BASE, mapping.offset + index
+        mapping, base = self.living(process, name), self.geometry.base
+        index, inside = divmod(parse_size(offset), mapping.file.page_size)
+        page, number = inside // base, mapping.offset + index
         if mapping.vma_at(index * mapping.file.page_size) is None:
             raise Refused("EFAULT")
         mapped = next(leaves_in(mapping.subtree(index).root), None)
@@ -163,7 +163,7 @@ class Files(AddressSpaces):
         hit = [self.poison_mapping(m, folio, page) for m in [mapping, *others]]
         if not hit[0]:
             raise Refused("EAGAIN")
-        return BASE
+        return base
 
     def poison_mapping(self, mapping, folio, page):
         """Take the bad page from the mapping; whether it was mapped there."""
@@ -173,7 +173,7 @@ class Files(AddressSpaces):
             leaf = next((x for x in leaves if x.first <= page < x.first + x.pages), None)
             hit = hit or leaf is not None
             if leaves and (mapping.private or self.scheme.poisons_whole):
-                self.zap(mapping, index, frees_tables=False, origin="poison")
+                self.zap(mapping, index, frees_tables=False)
             elif leaf and not self.drop_shared_table(mapping, index):
                 self.poison_page(mapping, subtree, leaf, page)
         return hit
@@ -189,24 +189,24 @@ class Files(AddressSpaces):
         self.tell_of_removal([bad], place, covered=False)
 
     def exchange(self, subtree, leaf, page, place):
-        """Put smaller leaves in place of one, as large as they can be around the bad page."""
+        """Put smaller leaves in place of one, each as large as it can be beside the bad page."""
         self.take_tables(leaf)
         self.remove_leaves([leaf], place)
-        table, slot = self.walk(subtree, leaf.first, leaf.pages)
-        self.fill_around(table, slot, page, leaf.folio, place)
+        first = leaf.first
+        while first < leaf.first + leaf.pages:
+            pages = self.largest_beside(page, first, leaf.pages)
+            table, _ = self.walk(subtree, first, pages, self.table_below)
+            self.set_leaves(table, [Leaf(leaf.folio, first, pages)], place)
+            first += pages
 
-    def fill_around(self, table, slot, page, folio, place):
-        """Put a table in the slot, with a leaf in each entry but that of the bad page, which goes on below."""
-        below = table.entries[slot] = Table(slot, table.pages // FANOUT)
-        for first in below.slots_in_order():
-            if below.pages > 1 and first == below.slot_of(page):
-                self.fill_around(below, first, page, folio, place)
-            else:
-                self.set_leaves(below, [first], folio, place)
+    def largest_beside(self, page, first, below):
+        """Base pages of the largest leaf below that size that is aligned at `first` and spares `page`."""
+        return max(pages for pages in self.geometry.leaves if pages < below and first % pages == 0
+                   and (pages == 1 or not first <= page < first + pages))
 
     def take_tables(self, leaf):
-        """Allocate the tables for a leaf's exchange; after a failure once more."""
-        count = {512: 1, 512 * 512: 2}[leaf.pages]
+        """Allocate the tables for a leaf's exchange, one for each level below; after a failure once more."""
+        count = sorted(self.geometry.levels).index(self.geometry.leaves[leaf.pages])
         for _ in range(2):
             got = 0
             try:

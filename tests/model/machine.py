@@ -6,7 +6,7 @@ from .files import Files
 from .memory import NoMemory
 from .observe import observe
 from .schemes import Place
-from .tables import BASE, LEVELS, POISON, Leaf, Table, leaves_in
+from .tables import POISON, Leaf, Table, leaves_in
 
 Result = namedtuple("Result", "error done event", defaults=(0, None))
 
@@ -42,9 +42,9 @@ class Model(Files):
     # -- UFFDIO_CONTINUE
 
     def do_continue(self, process, name, offset, length, urgent=None):
-        mapping = self.living(process, name)
+        mapping, base = self.living(process, name), self.geometry.base
         offset, length = parse_size(offset), parse_size(length)
-        if offset % BASE or length % BASE or length == 0:
+        if offset % base or length % base or length == 0:
             raise Refused("EINVAL")
         vma = mapping.vma_around(offset, length)
         if vma is None or not vma.minor:
@@ -63,19 +63,20 @@ class Model(Files):
                 error = "ENOMEM"
             if error:
                 raise Refused("EAGAIN" if done else error, done)
-            done += pages * BASE
+            done += pages * base
         return done
 
     def largest_leaf(self, mapping, at, end):
         """Base pages of the largest leaf that is aligned at byte `at` and ends before `end`."""
-        sizes = [p for p in LEVELS.values() if p * BASE <= mapping.file.page_size]
-        return max(p for p in sizes if p == 1 or at % (p * BASE) == 0 and at + p * BASE <= end)
+        base = self.geometry.base
+        sizes = [p for p in self.geometry.leaves if p * base <= mapping.file.page_size]
+        return max(p for p in sizes if p == 1 or at % (p * base) == 0 and at + p * base <= end)
 
     def continue_leaf(self, mapping, at, pages):
         index, inside = divmod(at, mapping.file.page_size)
         self.share(mapping, index)
-        subtree, page = mapping.subtree(index), inside // BASE
-        place = Place(subtree, mapping.owner, "continue", subtree.top is None)
+        subtree, page = mapping.subtree(index), inside // self.geometry.base
+        place = Place(subtree, mapping.owner, "continue", subtree.is_none)
         if self.options["lookup_first"] == "yes":
             folio, error = self.look_up(mapping, index)
             if error:
@@ -87,15 +88,15 @@ class Model(Files):
                 self.put_back()
                 raise
         else:
-            table, slot = self.walk(subtree, page, pages, alloc=True)
+            table, slot = self.walk(subtree, page, pages, self.allocate_table)
             folio, error = self.look_up(mapping, index)
             if error:
                 return error
             refs = folio.refcount
-        if folio.bad or slot in table.entries:
+        if folio.bad or not table.free(slot, pages):
             self.put_back()
             return "EIO" if folio.bad else "EEXIST"
-        self.add_looked_up(table, slot, folio, place, refs)
+        self.add_looked_up(table, Leaf(folio, page, pages), place, refs)
         return None
 
     def look_up(self, mapping, index):
@@ -118,15 +119,19 @@ class Model(Files):
             raise Refused("EFAULT")
         index, inside = divmod(offset, mapping.file.page_size)
         self.share(mapping, index)
-        table, slot = self.walk(mapping.subtree(index), inside // BASE, 1)
+        page = inside // self.geometry.base
+        table, slot = self.walk(mapping.subtree(index), page, 1)
         entry = table.entries.get(slot)
-        if isinstance(entry, Leaf):
-            return self.copy_on_write(mapping, index, entry.folio) if mapping.private and write else BASE
         if entry == POISON:
             raise Refused("EHWPOISON")
-        return self.fault(mapping, vma, index, inside // BASE, write)
+        if entry is None:
+            event = self.fault(mapping, vma, index, page, write)
+        else:
+            event = self.copy_on_write(mapping, index, entry.folio) if mapping.private and write else None
+        return (0, event) if event else self.geometry.base
 
     def fault(self, mapping, vma, index, page, write):
+        """The event that a registration makes of it, or None."""
         number, file = mapping.offset + index, mapping.file
         folio = file.cache.get(number)
         if folio and self.overflows(folio):
@@ -134,57 +139,56 @@ class Model(Files):
             raise Refused("EFAULT")
         if folio and vma.minor:
             self.put_back()
-            return 0, "minor"
+            return "minor"
         if number >= file.size:
             raise Refused("EFAULT")
         if mapping.private and (write or folio is None):
-            return self.map_own_page(mapping, index)
-        folio = self.add_to_cache(file, number)
-        self.fault_in(mapping, vma, index, page, folio)
-        return BASE
+            self.map_own_page(mapping, index, self.new_folio(file, number))
+        else:
+            self.fault_in(mapping, vma, index, page, self.add_to_cache(file, number))
+        return None
 
     def fault_in(self, mapping, vma, index, page, folio):
+        """Install a leaf of the size of the empty entry, or of the huge page if all of it is empty."""
         subtree, refs = mapping.subtree(index), folio.refcount
-        place = Place(subtree, mapping.owner, "fault", subtree.top is None)
+        place = Place(subtree, mapping.owner, "fault", subtree.is_none)
         table, slot = self.walk(subtree, page, 1)
+        leaf = Leaf(folio, 0, folio.pages) if subtree.is_none else Leaf(folio, slot, table.pages)
         base_only = vma.hgm and self.options["policy"] == "base_only"
-        first, pages = (page, 1) if base_only else (slot, table.pages)
-        if folio.bad and (self.scheme.poisons_whole or folio.bad & set(range(first, first + pages))):
+        if base_only:
+            leaf = Leaf(folio, page, 1)
+        hit = any(leaf.first <= bad < leaf.first + leaf.pages for bad in folio.bad)
+        if hit or folio.bad and self.scheme.poisons_whole:
             self.put_back()
             raise Refused("EHWPOISON")
         if base_only:
             try:
-                table, slot = self.walk_for(subtree, page, 1, folio, place)
+                table, _ = self.walk_for(subtree, page, 1, folio, place)
             except NoMemory:
                 self.put_back()
                 raise
-        self.add_looked_up(table, slot, folio, place, refs)
+        self.add_looked_up(table, leaf, place, refs)
 
-    def map_own_page(self, mapping, index):
+    def map_own_page(self, mapping, index, folio):
         """Install a huge page of the private mapping's own."""
         subtree = mapping.subtree(index)
-        folio = self.new_folio(mapping.file, mapping.offset + index)
-        place = Place(subtree, mapping.owner, "fault", subtree.top is None)
-        self.add_leaves(subtree.root, [0], folio, place)
-        return BASE
+        place = Place(subtree, mapping.owner, "fault", subtree.is_none)
+        self.add_leaves(subtree.root, [Leaf(folio, 0, folio.pages)], place)
 
     def copy_on_write(self, mapping, index, folio):
-        if not folio.cached and self.scheme.mapcount(folio) == 1:
-            return BASE
-        copy = self.new_folio(mapping.file, mapping.offset + index)
-        self.zap(mapping, index, origin="fault")
-        subtree = mapping.subtree(index)
-        self.add_leaves(subtree.root, [0], copy, Place(subtree, mapping.owner, "fault", True))
-        return BASE
+        if folio.cached or self.scheme.mapcount(folio) != 1:
+            copy = self.new_folio(mapping.file, mapping.offset + index)
+            self.zap(mapping, index, origin="fault")
+            self.map_own_page(mapping, index, copy)
 
     # -- MADV_DONTNEED
 
     def do_dontneed(self, process, name, offset, length):
         mapping = self.living(process, name)
-        first, asked = parse_size(offset), parse_size(length)
-        if first % BASE:
+        first, asked, base = parse_size(offset), parse_size(length), self.geometry.base
+        if first % base:
             raise Refused("EINVAL")
-        last, done = first + -(-asked // BASE) * BASE, 0
+        last, done = first + -(-asked // base) * base, 0
         gap = mapping.has_gap(first, last)
         for vma in mapping.vmas_in(first, last):
             a, b = vma.clip(first, last)
@@ -204,24 +208,30 @@ class Model(Files):
     def cuts_a_leaf(self, mapping, at):
         """Whether byte `at` of the mapping lies inside a leaf, not at its border."""
         index, inside = divmod(at, mapping.file.page_size)
-        leaves = leaves_in(mapping.subtree(index).root)
-        return any(leaf.first < inside // BASE < leaf.first + leaf.pages for leaf in leaves)
+        leaves, page = leaves_in(mapping.subtree(index).root), inside // self.geometry.base
+        return any(leaf.first < page < leaf.first + leaf.pages for leaf in leaves)
 
     def dontneed_pages(self, mapping, a, b):
-        size = mapping.file.page_size
+        size, base = mapping.file.page_size, self.geometry.base
         for index in mapping.indices(a, b):
             first, last = max(a, index * size), min(b, (index + 1) * size)
             if first < last:
-                self.zap(mapping, index, (first - index * size) // BASE, (last - index * size) // BASE)
+                self.zap(mapping, index, (first - index * size) // base, (last - index * size) // base)
 
     # -- MADV_COLLAPSE
 
     def do_collapse(self, process, name, offset, length):
         mapping = self.living(process, name)
-        first, asked = parse_size(offset), parse_size(length)
-        if not self.scheme.hgm or self.options["policy"] == "base_only" or first % BASE:
+        first, asked, base = parse_size(offset), parse_size(length), self.geometry.base
+        last, done = first + -(-asked // base) * base, 0
+        if first % base:
             raise Refused("EINVAL")
-        last, done = first + -(-asked // BASE) * BASE, 0
+        if not self.scheme.hgm and not mapping.vmas_in(first, last):
+            if asked:
+                raise Refused("ENOMEM")
+            return 0
+        if not self.scheme.hgm or self.options["policy"] == "base_only":
+            raise Refused("EINVAL")
         if mapping.has_gap(first, last):
             raise Refused("EINVAL")
         for vma in mapping.vmas_in(first, last):
@@ -235,26 +245,25 @@ class Model(Files):
                 pages = self.largest_leaf(mapping, at, end)
                 if not self.collapse_to(mapping, at, pages):
                     raise Refused("EEXIST", done)
-                at += pages * BASE
-                done += pages * BASE
+                at += pages * base
+                done += pages * base
         return min(done, asked)
 
     def collapse_to(self, mapping, at, pages):
         """Put one leaf of `pages` base pages where leaves are; false if a larger leaf is there."""
         index, inside = divmod(at, mapping.file.page_size)
-        subtree, page = mapping.subtree(index), inside // BASE
+        subtree, first = mapping.subtree(index), inside // self.geometry.base
         mapped = next(leaves_in(subtree.root), None)
         if mapped and mapped.folio.bad:
             return True
-        table, slot = self.walk(subtree, page, pages)
-        entry = table.entries.get(slot)
-        if isinstance(entry, Leaf):
-            return entry.pages == pages
-        leaves = list(leaves_in(entry)) if isinstance(entry, Table) else []
-        if leaves:
-            place = Place(subtree, mapping.owner, "collapse")
-            for leaf in leaves:
-                self.remove_leaves([leaf], place)
-            self.free_tables(table, slot)
-            self.set_leaves(table, [slot], leaves[0].folio, place)
+        table, slot = self.walk(subtree, first, pages)
+        slots = table.slots_in(slot, pages)
+        leaves = list(leaves_in(table, slots))
+        if not leaves or leaves[0].pages >= pages:
+            return not leaves or leaves[0].pages == pages
+        place = Place(subtree, mapping.owner, "collapse")
+        for leaf in leaves:
+            self.remove_leaves([leaf], place)
+        self.free_tables(table, slots)
+        self.set_leaves(table, [Leaf(leaves[0].folio, first, pages)], place)
         return True

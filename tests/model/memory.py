@@ -1,11 +1,10 @@
 """The memory of a model machine: page cache and page tables, and the events that schemes count."""
 from collections import Counter
 
+from .geometry import GEOMETRIES
 from .schemes import DEFAULTS, SCHEMES, Place
-from .tables import (BASE, FANOUT, POISON, Folio, Leaf, Table, has_leaf, leaves_in, scan_for_leaf,
-                     tables_in)
+from .tables import POISON, Folio, Table, has_leaf, leaves_in, scan_for_leaf, tables_in
 
-TABLE_BYTES = 4096
 STRUCT_PAGES = 64  # in a base page of the host
 INT_MAX = 2**31 - 1
 
@@ -39,7 +38,8 @@ class Cost(Counter):
 class Memory:
     """The page cache, the page tables and the bookkeeping of one simulated machine."""
 
-    def __init__(self, scheme, **options):
+    def __init__(self, scheme, geometry="x86-64", **options):
+        self.geometry = GEOMETRIES[geometry]
         self.cost_counts = Cost()
         chosen, given = SCHEMES[scheme], {k: str(v) for k, v in options.items()}
         posted = chosen.posted if given.get("model") == "posted" else {}
@@ -64,7 +64,7 @@ class Memory:
 
     def new_folio(self, file, page):
         self.allocate()
-        pages = file.page_size // BASE
+        pages = file.page_size // self.geometry.base
         pfn = -(-self.frames // pages) * pages
         self.frames = pfn + pages
         self.folios.append(Folio(file.name, page, pages, pfn))
@@ -107,28 +107,35 @@ class Memory:
 
     # -- page tables
 
-    def walk(self, subtree, page, pages, alloc=False):
-        """The table and slot for a leaf of `pages` base pages at `page`, or of what stops the walk above."""
-        table = subtree.root
+    def walk(self, subtree, page, pages, new_table=None):
+        """The table and slot for a leaf of `pages` base pages at `page`, or of what stops the walk above.
+
+        An empty entry does, unless there is a function that makes a table to hang there.
+        """
+        table, span = subtree.root, self.geometry.leaves[pages]
         while True:
             slot = table.slot_of(page)
             entry = table.entries.get(slot)
-            if table.pages == pages or entry is not None and not isinstance(entry, Table):
+            if entry is None and table.pages > span and new_table:
+                entry = table.entries[slot] = new_table(table, slot)
+            if table.pages == span or not isinstance(entry, Table):
                 return table, slot
-            if entry is None:
-                if not alloc:
-                    return table, slot
-                self.allocate()
-                entry = table.entries[slot] = Table(slot, table.pages // FANOUT)
-                self.count_tables("table_allocs", 1)
             table = entry
 
+    def table_below(self, table, slot):
+        return Table(slot, table.pages // self.geometry.fanout, self.geometry.fanout)
+
+    def allocate_table(self, table, slot):
+        self.allocate()
+        self.count_tables("table_allocs", 1)
+        return self.table_below(table, slot)
+
     def walk_for(self, subtree, page, pages, folio, place):
-        """walk(alloc=True); with lookup_first a table is counted as soon as it hangs."""
+        """walk() that makes tables; with lookup_first an hstate-level one is counted as soon as it hangs."""
         try:
-            return self.walk(subtree, page, pages, alloc=True)
+            return self.walk(subtree, page, pages, self.allocate_table)
         finally:
-            if place.was_none and isinstance(subtree.top, Table) and self.counts_tables():
+            if place.was_none and subtree.has_table and self.counts_tables():
                 self.scheme.entry_filled(folio, place)
 
     def counts_tables(self):
@@ -137,57 +144,60 @@ class Memory:
     def count_tables(self, what, tables):
         cost = self.cost_counts
         cost[what] += tables
-        in_use = (cost["table_allocs"] - cost["table_frees"]) * TABLE_BYTES
+        in_use = (cost["table_allocs"] - cost["table_frees"]) * self.geometry.base
         cost["table_bytes_peak"] = max(cost["table_bytes_peak"], in_use)
 
-    def free_tables(self, table, slot):
-        """Drop the entry and all tables at and below it."""
-        entry = table.entries.pop(slot, None)
-        if isinstance(entry, Table):
-            self.count_tables("table_frees", 1 + len(list(tables_in(entry))))
+    def free_tables(self, table, slots):
+        """Drop the entries and all tables at and below them."""
+        for slot in slots:
+            entry = table.entries.pop(slot, None)
+            if isinstance(entry, Table):
+                self.count_tables("table_frees", 1 + len(list(tables_in(entry))))
 
     def scan(self, subtree):
-        """Look whether the subtree holds a leaf; only below an hstate-level entry that is a table."""
-        if isinstance(subtree.top, Table):
-            self.cost_counts["entries_scanned"] += scan_for_leaf(subtree.top)[0]
+        """Look for a leaf in the subtree: below its entry if that is a table, or in each entry of a group."""
+        if subtree.is_group or subtree.has_table:
+            top = subtree.root if subtree.is_group else subtree.root.entries[0]
+            self.cost_counts["entries_scanned"] += scan_for_leaf(top)[0]
 
     # -- leaves
 
-    def add_leaves(self, table, slots, folio, place):
-        """Install adjacent leaves, of one base page each or a single one."""
-        subtree = place.subtree
-        if place.was_none:
-            self.known.add(subtree)
-            if not (isinstance(subtree.top, Table) and self.counts_tables()):
-                self.scheme.entry_filled(folio, place)
-        if subtree not in self.known and self.scheme.scans_installs:
+    def add_leaves(self, table, leaves, place):
+        """Install adjacent leaves, of one base page each or a single one.
+
+        A contiguous huge page is filled with its first piece: no entry tells, so who has to know has to scan.
+        """
+        subtree, folio, scheme = place.subtree, leaves[0].folio, self.scheme
+        first = not has_leaf(subtree.root)
+        if subtree not in self.known and (scheme.scans_groups if subtree.is_group
+                                          else scheme.scans_installs and not place.was_none):
             self.scan(subtree)
         self.known.add(subtree)
-        first = not has_leaf(subtree.root)
-        self.set_leaves(table, slots, folio, place)
+        if first if subtree.is_group else place.was_none and not (subtree.has_table and self.counts_tables()):
+            scheme.entry_filled(folio, place)
+        self.set_leaves(table, leaves, place)
         if first:
-            self.scheme.first_leaf(folio, place)
+            scheme.first_leaf(folio, place)
 
-    def set_leaves(self, table, slots, folio, place):
-        leaves = [Leaf(folio, slot, table.pages) for slot in slots]
+    def set_leaves(self, table, leaves, place):
         for leaf in leaves:
-            table.entries[leaf.first] = leaf
+            table.put(leaf)
         self.cost_counts["leaf_installs"] += len(leaves)
         self.scheme.install(leaves, place)
 
-    def add_looked_up(self, table, slot, folio, place, refs):
+    def add_looked_up(self, table, leaf, place, refs):
         """Install a leaf for which a looked-up reference is held, and let the scheme keep or drop that.
 
         refs: the reference count before.
         """
-        self.add_leaves(table, [slot], folio, place)
-        if folio.refcount == refs:
+        self.add_leaves(table, [leaf], place)
+        if leaf.folio.refcount == refs:
             self.put_back()
 
     def remove_leaves(self, leaves, place):
         for leaf in leaves:
-            table, slot = self.walk(place.subtree, leaf.first, leaf.pages)
-            assert table.entries.pop(slot) == leaf
+            table, _ = self.walk(place.subtree, leaf.first, leaf.pages)
+            table.take(leaf)
         self.cost_counts["leaf_removes"] += len(leaves)
         self.scheme.remove(leaves, place)
 
@@ -197,7 +207,7 @@ class Memory:
         for leaf in leaves:
             last = runs[-1][-1] if runs else None
             if (self.options["batch"] == "yes" and last and last.pages == leaf.pages == 1
-                    and last.first + 1 == leaf.first and leaf.first % FANOUT):
+                    and last.first + 1 == leaf.first and leaf.first % self.geometry.fanout):
                 runs[-1].append(leaf)
             else:
                 runs.append([leaf])
@@ -205,35 +215,38 @@ class Memory:
 
     def zap(self, mapping, index, first=0, last=None, frees_tables=None, origin="zap"):
         """Remove what maps base pages [first, last) of a huge page of the mapping."""
+        pages = mapping.file.page_size // self.geometry.base
         if last is None:
-            last = mapping.file.page_size // BASE
+            last = pages
         if frees_tables is None:
             frees_tables = self.options["zap_frees_tables"] == "yes"
         if self.drop_shared_table(mapping, index):
             return
         subtree = mapping.subtree(index)
-        place, covered = Place(subtree, mapping.owner, origin), first == 0 and last == subtree.root.pages
+        place, covered = Place(subtree, mapping.owner, origin), first == 0 and last == pages
         leaves = [leaf for leaf in leaves_in(subtree.root) if first <= leaf.first < last]
-        had_entry = subtree.top is not None
         for run in self.runs_of(leaves):
             self.remove_leaves(run, place)
         self.clear_poison(subtree.root, first, last)
         self.tell_of_removal(leaves, place, covered)
-        if covered and had_entry:
-            self.scheme.entry_zapped(leaves, place)
-            if frees_tables:
-                self.free_subtree(place)
+        if covered and frees_tables:
+            self.free_tables(subtree.root, subtree.root.slots_in_order())
+            self.scheme.table_freed(place)
 
     def tell_of_removal(self, leaves, place, covered):
-        """A scheme that has to looks for what is left; `last_leaf` if nothing is."""
-        if leaves and (self.scheme.scans_whole if covered else self.scheme.scans_parts):
-            self.scan(place.subtree)
-        if leaves and not has_leaf(place.subtree.root):
-            self.scheme.last_leaf(leaves[0].folio, place)
-
-    def free_subtree(self, place):
-        self.free_tables(place.subtree.root, 0)
-        self.scheme.table_freed(place)
+        """A scheme that has to looks for what is left; `last_leaf` if nothing is. An empty group is freed."""
+        subtree, scheme = place.subtree, self.scheme
+        gone = leaves and not has_leaf(subtree.root)
+        in_pieces = leaves and leaves[0].pages < leaves[0].folio.pages
+        scans_parts = scheme.scans_groups if subtree.is_group else scheme.scans_parts
+        if in_pieces and (scheme.scans_whole if covered else scans_parts):
+            self.scan(subtree)
+        if gone:
+            scheme.last_leaf(leaves[0].folio, place)
+        if covered:
+            scheme.entry_zapped(leaves, place)
+        if gone and subtree.is_group:
+            scheme.table_freed(place)
 
     def clear_poison(self, table, first, last):
         for slot, entry in list(table.entries.items()):
@@ -245,7 +258,7 @@ class Memory:
     # -- page tables that mappings share
 
     def drop_shared_table(self, mapping, index):
-        """Where the mapping shares the table that holds the huge page's entry: give up its part of the table."""
+        """Where the mapping shares the table that holds the huge page's entry: give up its part of it."""
         table = mapping.pmd_table(index)
         if len(table.sharers) == 1:
             return False

@@ -21,7 +21,7 @@ def steps(change, pages):
 
 
 def clipped(runs, first, last):
-    return [(max(a, first), min(b, last), v) for a, b, v in runs if max(a, first) < min(b, last)]
+    return [(max(a, first), min(b, last), v) for a, b, v in runs if a < last and first < b]
 
 
 def merged(runs):

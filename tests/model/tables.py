@@ -2,25 +2,40 @@
 from collections import Counter, namedtuple
 from dataclasses import dataclass, field, replace
 
-BASE = 4096
-FANOUT = 512
-LEVELS = {"pte": 1, "pmd": 512, "pud": 512 * 512}  # base pages that one entry of the level spans
+from .geometry import Geometry
+
 POISON = "poison"  # the entry that memory failure leaves in place of a leaf
-Leaf = namedtuple("Leaf", "folio first pages")
+Leaf = namedtuple("Leaf", "folio first pages")  # first: base page within the huge page
 
 
 @dataclass(eq=False)
 class Table:
     first: int  # first base page that the table covers
     pages: int  # base pages that one of its entries spans
-    slots: int = FANOUT
-    entries: dict = field(default_factory=dict)
+    slots: int
+    entries: dict = field(default_factory=dict)  # first base page -> Table, Leaf or POISON
 
     def slot_of(self, page):
         return page // self.pages * self.pages
 
+    def slots_in(self, first, pages):
+        """The slots of `pages` base pages from `first`, which is one: several for a contiguous group."""
+        return range(first, first + pages, self.pages)
+
     def slots_in_order(self):
-        return range(self.first, self.first + self.slots * self.pages, self.pages)
+        return self.slots_in(self.first, self.slots * self.pages)
+
+    def free(self, first, pages):
+        """Whether the slots for a leaf are empty."""
+        return not any(slot in self.entries for slot in self.slots_in(first, pages))
+
+    def put(self, leaf):
+        for slot in self.slots_in(leaf.first, leaf.pages):
+            self.entries[slot] = leaf
+
+    def take(self, leaf):
+        for slot in self.slots_in(leaf.first, leaf.pages):
+            assert self.entries.pop(slot) is leaf
 
 
 @dataclass(eq=False)
@@ -82,12 +97,26 @@ class Vma:
 
 @dataclass(eq=False)
 class Subtree:
+    """What hangs at the hstate-level entry of a huge page, the one slot of `root`.
+
+    A huge page of a contiguous size has several such entries, and no table that is its own.
+    """
+
     root: Table
     counted_on: Folio | None = None  # schemes that mark the hstate-level entry: whose count it stands for
 
     @property
-    def top(self):
-        return self.root.entries.get(0)
+    def is_none(self):
+        return not self.root.entries
+
+    @property
+    def is_group(self):
+        return self.root.slots > 1
+
+    @property
+    def has_table(self):
+        """Whether the hstate-level entry is a table."""
+        return not self.is_group and isinstance(self.root.entries.get(0), Table)
 
 
 @dataclass(eq=False)
@@ -104,6 +133,7 @@ class Mapping:
     process: str
     name: str
     owner: int  # identifies the process
+    geometry: Geometry
     vmas: list = field(default_factory=list)
     file: File | None = None
     offset: int = 0  # huge pages
@@ -116,12 +146,12 @@ class Mapping:
 
     def subtree(self, index):
         """What hangs at the hstate-level entry of a huge page within the mapping."""
-        page, pages = self.offset + index, self.file.page_size // BASE
-        table = self.pmd_table(index)
-        return table.subtrees.setdefault(page, Subtree(Table(0, pages, slots=1)))
+        page, pages = self.offset + index, self.file.page_size // self.geometry.base
+        span = self.geometry.leaves[pages]
+        return self.pmd_table(index).subtrees.setdefault(page, Subtree(Table(0, span, pages // span)))
 
     def span(self, page):
-        return page * self.file.page_size // (LEVELS["pud"] * BASE)
+        return page * self.file.page_size // self.geometry.pmd_table
 
     def subtrees(self):
         """(huge page within the mapping, Subtree), ascending."""
@@ -165,12 +195,16 @@ class Mapping:
         return next(p for p in parts if p.first >= first and p.last <= last)
 
 
-def leaves_in(table):
-    for _, entry in sorted(table.entries.items()):
+def leaves_in(table, slots=None):
+    """The leaves at and below the slots, or all of the table's, in order."""
+    last = None
+    for slot in sorted(table.entries) if slots is None else slots:
+        entry = table.entries.get(slot)
         if isinstance(entry, Table):
             yield from leaves_in(entry)
-        elif isinstance(entry, Leaf):
+        elif isinstance(entry, Leaf) and entry is not last:
             yield entry
+            last = entry
 
 
 def has_leaf(table):

@@ -45,10 +45,14 @@ typedef struct hgm_page {
 	int64_t _total_mapped_pages;
 } hgm_page;
 
-/* A scheme executed a persistent atomic on this line; set by hgm_ref_add and hgm_map_add, never cleared. */
+/*
+ * A scheme executed a persistent atomic on this line; set by hgm_ref_add and hgm_map_add, never cleared. The first byte
+ * of the flags is for this alone, so that a plain store sets it; the others are changed by atomics.
+ */
 #define HGM_PAGE_TOUCHED 1ull
 /* PageDoubleMap of THP before 6.2, in page 1 (there: PG_workingset). */
-#define HGM_PAGE_DOUBLE_MAP 2ull
+#define HGM_PAGE_DOUBLE_MAP 0x100ull
+#define HGM_PAGE_LOCKED 0x200ull	/* in the head page: the folio lock of option `locks` */
 
 typedef char hgm_page_is_one_line[sizeof(hgm_page) == 64 ? 1 : -1];
 
@@ -73,7 +77,7 @@ typedef struct hgm_folio {
  * Page-table entries
  * ==================
  * 0 is none. A present entry is a table or a leaf; another is a leaf that is being migrated (its frame stays in
- * it) or a base page that failed. A leaf carries HGM_PTE_LEAF at every level (x86 sets PS
+ * it), a base page that failed, or the zero page. A leaf carries HGM_PTE_LEAF at every level (x86 sets PS
  * only above the PTE level), so that one test serves all. The frame is the number of the first base page of a
  * leaf, or the number of a table page in the arena.
  */
@@ -83,6 +87,8 @@ typedef struct hgm_folio {
 #define HGM_PTE_LEAF 0x080ull
 #define HGM_PTE_GROUP 0x100ull		/* part of a contiguous group that is one leaf */
 #define HGM_PTE_COUNTED 0x200ull	/* hstate-level entry: its subtree is counted (x86: a software bit) */
+#define HGM_PTE_EXCLUSIVE 0x400ull	/* leaf of anonymous memory that only this process has (kernel: PageAnonExclusive) */
+#define HGM_PTE_ZERO 0x008ull		/* no leaf: the zero page, which nobody counts, stands here */
 #define HGM_PTE_FRAME_SHIFT 12
 
 /* A page-table page's own descriptor, its struct page (kernel: struct ptdesc). */
@@ -90,7 +96,10 @@ typedef struct hgm_ptdesc {
 	uint32_t children;	/* present leaves and non-empty tables in it, where a scheme asks for the count */
 	uint32_t sharers;	/* processes that share it beyond the first (kernel: pt_share_count) */
 	uint32_t folio;		/* top table of a counted subtree: number + 1 of the folio that has its count */
-	uint32_t unused[13];
+	uint32_t lock;		/* page-table lock of option `locks` (kernel: ptl) */
+	uint32_t deposited;	/* first of the empty tables kept for the PMD leaves in it (kernel: pmd_huge_pte) */
+	uint32_t nr_deposited;
+	uint32_t unused[10];
 } hgm_ptdesc;
 
 /* Operation records */
@@ -138,6 +147,7 @@ typedef struct hgm_cost {
 	uint64_t entries_scanned;	/* page-table entries read only because a scheme asked */
 	uint64_t leaf_installs, leaf_removes;
 	uint64_t underflows, overflows;	/* decrements of a count that was 0; increments past INT32_MAX */
+	uint64_t locks;			/* locks of option `locks` that were taken; their atomics count nowhere else */
 } hgm_cost;
 
 /* Whose doing a primitive is. */
@@ -146,7 +156,11 @@ enum hgm_origin {
 	HGM_BY_ZAP,		/* munmap, exit, MADV_DONTNEED, MADV_SPLIT of base_only, memory failure */
 	HGM_BY_TRUNCATE,	/* the page leaves the page cache: rmap finds its leaves, tables stay */
 	HGM_BY_COLLAPSE, HGM_BY_MIGRATION,
-	HGM_BY_POISON		/* memory failure exchanges a leaf for smaller ones; that of the bad page is then zapped */
+	/*
+	 * A leaf is exchanged for smaller ones: by memory failure, where that of the bad page is then zapped, and where
+	 * a PMD of anonymous memory is split. The smaller ones may come before the other goes.
+	 */
+	HGM_BY_POISON
 };
 
 /*
@@ -162,8 +176,10 @@ typedef struct hgm_leaf {
 	uint8_t origin;		/* enum hgm_origin */
 	uint8_t whole;		/* it stands at the hstate level */
 	uint8_t covers;		/* the operation covers the whole huge page */
-	uint8_t hstate_none;	/* the hstate-level entry was none when the operation's step began */
+	uint8_t hstate_none;	/* the hstate-level entry was none when the operation's step began. Under HGM_NEEDS_TABLES, of a
+				   contiguous huge page: none of it was mapped */
 	uint8_t first_leaf;	/* no other leaf in its subtree; under HGM_NEEDS_SCAN and _COUNTER; under _BIT: the bit is clear */
+	uint8_t threads;	/* others may map the folio at this moment: what is no atomic needs a lock; 0 where one goes away */
 } hgm_leaf;
 
 /* The page tables below one hstate-level entry. */
@@ -189,7 +205,10 @@ typedef struct hgm_answer {
 	int32_t maybe_shared;	/* folio_maybe_mapped_shared() or its forerunner; -1: mapcount > 1 */
 } hgm_answer;
 
+enum hgm_fault_around { HGM_AROUND_NONE, HGM_AROUND_16, HGM_AROUND_FOLIO };
+
 enum hgm_overflow_check { HGM_CHECK_NONE, HGM_CHECK_AFTER, HGM_CHECK_TRY, HGM_CHECK_HALF };
+enum hgm_locks { HGM_LOCKS_NONE, HGM_LOCKS_PT, HGM_LOCKS_POSTED };
 
 /* The options that the core and the schemes act on. */
 typedef struct hgm_options {
@@ -203,6 +222,8 @@ typedef struct hgm_options {
 	uint8_t transient_real;
 	uint8_t overflow_check;	/* enum hgm_overflow_check */
 	uint8_t posted;		/* model=posted */
+	uint8_t locks;		/* enum hgm_locks */
+	uint8_t fault_around;	/* enum hgm_fault_around */
 } hgm_options;
 
 /*
@@ -211,13 +232,19 @@ typedef struct hgm_options {
  * A real atomic read-modify-write on the word in `page`, and one more in `cost`. A decrement of a count that
  * was 0 is an underflow and an increment past INT32_MAX an overflow; the word then wraps as the kernel's does.
  */
-HGM_INLINE int32_t hgm_atomic_add(hgm_cost *cost, hgm_page *page, int32_t *word, int32_t by)
+HGM_INLINE void hgm_touch(hgm_page *page)
 {
-	int32_t now = __atomic_add_fetch(word, by, __ATOMIC_RELAXED);
-
-	/* test before set: a store to a line that an atomic holds costs more than the branch */
+	/*
+	 * Test before set: a store to a line that an atomic holds costs more than the branch. And before the atomic, which
+	 * waits for all that stands before it: a load need not, and has the line on its way.
+	 */
 	if (__builtin_expect(!(page->flags & HGM_PAGE_TOUCHED), 0))
-		page->flags |= HGM_PAGE_TOUCHED;
+		*(uint8_t *)&page->flags = HGM_PAGE_TOUCHED;	/* little-endian */
+}
+
+/* A count came to `now` by adding `by`. Did it leave its range? */
+HGM_INLINE int32_t hgm_in_range(hgm_cost *cost, int32_t now, int32_t by)
+{
 	if (__builtin_expect(now < 0, 0)) {
 		/* far below 0 the count has wrapped before, and now comes back from that */
 		if (by < 0 && now > INT32_MIN / 2)
@@ -228,11 +255,26 @@ HGM_INLINE int32_t hgm_atomic_add(hgm_cost *cost, hgm_page *page, int32_t *word,
 	return now;
 }
 
+HGM_INLINE int32_t hgm_atomic_add(hgm_cost *cost, hgm_page *page, int32_t *word, int32_t by)
+{
+	hgm_touch(page);
+	return hgm_in_range(cost, __atomic_add_fetch(word, by, __ATOMIC_RELAXED), by);
+}
+
 /* Change a map-count word of the folio's page `page` by `by`; returns its new value. */
 HGM_INLINE int32_t hgm_map_add(hgm_cost *cost, hgm_page *page, int32_t *word, int32_t by)
 {
 	cost->map++;
 	return hgm_atomic_add(cost, page, word, by);
+}
+
+/* The same under a lock that was taken for it: its atomic stands for the one that is counted. */
+HGM_INLINE int32_t hgm_map_add_locked(hgm_cost *cost, hgm_page *page, int32_t *word, int32_t by)
+{
+	cost->map++;
+	hgm_touch(page);
+	*word = (int32_t)((uint32_t)*word + (uint32_t)by);
+	return hgm_in_range(cost, *word, by);
 }
 
 /* Change the folio's reference count by `by`; at 0 the folio is freed. */
@@ -250,10 +292,141 @@ HGM_INLINE void hgm_get_and_put(hgm_folio *folio)
 	__atomic_sub_fetch(&folio->page->_refcount, 1, __ATOMIC_RELAXED);
 }
 
+/* Flags of a page but HGM_PAGE_TOUCHED. */
+HGM_INLINE void hgm_page_flags_set(hgm_page *page, uint64_t flags)
+{
+	__atomic_fetch_or(&page->flags, flags, __ATOMIC_RELAXED);
+}
+
+HGM_INLINE void hgm_page_flags_clear(hgm_page *page, uint64_t flags)
+{
+	__atomic_fetch_and(&page->flags, ~flags, __ATOMIC_RELAXED);
+}
+
 /* References that are no mapping's (page cache, pins, isolation, memory failure): not counted as cost. */
 HGM_INLINE int32_t hgm_plain_add(hgm_folio *folio, int32_t by)
 {
 	return __atomic_add_fetch(&folio->page->_refcount, by, __ATOMIC_RELAXED);
+}
+
+/*
+ * Loops over leaves
+ * =================
+ * A cost that a loop adds up in registers, and what it reads: both are here, where the compiler always inlines them.
+ */
+HGM_INLINE hgm_cost hgm_no_cost(void)
+{
+	hgm_cost cost = {0};
+
+	return cost;
+}
+
+HGM_INLINE void hgm_cost_add(hgm_cost *total, const hgm_cost *cost)
+{
+	total->ref += cost->ref;
+	total->map += cost->map;
+	total->transient += cost->transient;
+	total->entries_scanned += cost->entries_scanned;
+	total->leaf_installs += cost->leaf_installs;
+	total->leaf_removes += cost->leaf_removes;
+	total->underflows += cost->underflows;
+	total->overflows += cost->overflows;
+	total->locks += cost->locks;
+}
+
+/* Memory that is written soon. */
+HGM_INLINE void hgm_prefetch(const void *address)
+{
+	__builtin_prefetch(address, 1);
+}
+
+/* Entries that are looked at together: enough for the compiler to take several in one register. */
+#define HGM_BLOCK 64
+
+/* The first of `n` entries, from number `i` on, that is not none; `n`: there is none such. */
+HGM_INLINE uint64_t hgm_next_entry(const uint64_t *entries, uint64_t i, uint64_t n)
+{
+	const uint64_t *e;
+
+	while (i < n) {
+		if (entries[i])
+			return i;
+		if (!(++i & 7))
+			break;
+	}
+	for (; i + 8 <= n; i += 8) {
+		e = entries + i;
+		if (e[0] | e[1] | e[2] | e[3] | e[4] | e[5] | e[6] | e[7])
+			break;
+	}
+	while (i < n && !entries[i])
+		i++;
+	return i;
+}
+
+/* How many of `n` entries, from the first on, are leaves of one entry each. */
+HGM_INLINE uint64_t hgm_leaf_run(const uint64_t *entries, uint64_t n)
+{
+	uint64_t i, k, other;
+
+	for (i = 0; i + HGM_BLOCK <= n; i += HGM_BLOCK) {
+		for (k = i, other = 0; k < i + HGM_BLOCK; k++)
+			other |= entries[k] ^ HGM_PTE_LEAF;
+		if (other & (HGM_PTE_LEAF | HGM_PTE_GROUP))
+			break;
+	}
+	while (i < n && (entries[i] & (HGM_PTE_LEAF | HGM_PTE_GROUP)) == HGM_PTE_LEAF)
+		i++;
+	return i;
+}
+
+/* How many of `n` entries, at least one, are the first and those that map the frames behind its own one by one. */
+HGM_INLINE uint64_t hgm_frame_run(const uint64_t *entries, uint64_t n)
+{
+	uint64_t i, k, next = entries[0], other;
+
+	for (i = 0; i + HGM_BLOCK <= n; i += HGM_BLOCK) {
+		for (k = 0, other = 0; k < HGM_BLOCK; k++)
+			other |= entries[i + k] ^ (next + (k << HGM_PTE_FRAME_SHIFT));
+		if (other)
+			break;
+		next += (uint64_t)HGM_BLOCK << HGM_PTE_FRAME_SHIFT;
+	}
+	for (; i < n && entries[i] == next; i++)
+		next += 1ull << HGM_PTE_FRAME_SHIFT;
+	return i;
+}
+
+/*
+ * Is there a leaf below the table that `entry`, of level 3 or 2, points to? `tables`: where table pages of
+ * 1 << index_bits entries begin. Reads entries in ascending order, depth first, up to and including the one that
+ * answers, and adds their number to `*scanned`.
+ */
+HGM_INLINE int hgm_find_leaf(const unsigned char *tables, int index_bits, uint64_t entry, uint64_t *scanned)
+{
+	uint64_t n = 1ull << index_bits, i, j;
+	const uint64_t *entries = (const uint64_t *)(tables + (entry >> HGM_PTE_FRAME_SHIFT << (index_bits + 3)));
+	const uint64_t *below;
+
+	for (i = hgm_next_entry(entries, 0, n); i < n; i = hgm_next_entry(entries, i + 1, n)) {
+		if (entries[i] & HGM_PTE_LEAF) {
+			*scanned += i + 1;
+			return 1;
+		}
+		if (!(entries[i] & HGM_PTE_PRESENT))
+			continue;
+		below = (const uint64_t *)(tables + (entries[i] >> HGM_PTE_FRAME_SHIFT << (index_bits + 3)));
+		j = hgm_next_entry(below, 0, n);
+		while (j < n && !(below[j] & HGM_PTE_LEAF))
+			j = hgm_next_entry(below, j + 1, n);
+		if (j < n) {
+			*scanned += i + 1 + j + 1;
+			return 1;
+		}
+		*scanned += n;
+	}
+	*scanned += n;
+	return 0;
 }
 
 #ifdef __cplusplus

@@ -4,7 +4,12 @@
  * primitive happens and a scheme that does nothing costs nothing.
  *
  * A scheme only reacts: it changes counts through hgm_ref_add() and hgm_map_add() and never looks at a page
- * table. What it needs to be told it declares in HGM_NEEDS, a constant that is defined before this file is included;
+ * table. The pages are those of hugetlb, and folios of shmem and anonymous memory. There a page table belongs to no
+ * folio; what is told of subtrees is then told of the leaves of one folio below one PMD entry, the first of which
+ * is its table_add and the last its table_free. A folio of one base page is never told of: it has its own
+ * _mapcount and _refcount, as in Linux.
+ *
+ * What it needs to be told it declares in HGM_NEEDS, a constant that is defined before this file is included;
  * finding that out is charged to it.
  */
 #ifndef HGMCORE_SCHEME_H
@@ -38,6 +43,9 @@
 #define HGM_COLLAPSES_NOTHING 128
 /* As posted: fork takes the success of its overflow check for failure. */
 #define HGM_FORK_CHECK_INVERTED 256
+
+/* Which process was the first to map a folio shows in its state: such operations keep their order. */
+#define HGM_FIRST_COME 2048
 
 /* What hgm_leaf_install() answers, or-ed. */
 #define HGM_KEEPS 1	/* the reference that the operation's look-up took stays, and was counted with hgm_ref_add() */

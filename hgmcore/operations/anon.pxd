@@ -1,0 +1,173 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""Anonymous memory: page faults, copy on write, and the copy at fork.
+
+Rules of Linux (mm/memory.c, mm/huge_memory.c). A page that only one process has is known by HGM_PTE_EXCLUSIVE in its
+entry, where Linux has PageAnonExclusive; a write to any other asks counts first. The zero page, which reads map, is no
+folio and is not counted: HGM_PTE_ZERO stands in its place.
+"""
+from hgmcore.folio cimport frames_alloc
+from hgmcore.operations.thp_zap cimport *
+
+cdef inline hgm_folio *anon_alloc(Machine *m, uint32_t file, uint64_t nr_pages) noexcept nogil:
+    """A folio for anonymous memory, in no page cache and with no reference yet. NULL: no memory."""
+    cdef hgm_folio *folio = NULL
+    if not allocation_fails(m):
+        folio = frames_alloc(m, file, m.files[file].size, nr_pages)
+    if folio is not NULL:
+        folio.flags = HGM_FOLIO_ANON
+        m.files[file].size += 1
+    return folio
+
+cdef inline bint may_reuse(Machine *m, const hgm_folio *folio, bint by_pmd) noexcept nogil:
+    """May a write go to a page that is not exclusive, because nobody else has it any more?
+
+    Linux trusts counts: of a folio mapped by a PMD, or of one page, a single reference (do_huge_pmd_wp_page,
+    wp_can_reuse_anon_folio). Of a large folio mapped by PTEs that holds up to 6.14; later, that all references are
+    mappings and all of these this process's; a last page is given up for a copy (__wp_can_reuse_large_anon_folio).
+    """
+    cdef hgm_answer answer
+    if by_pmd or folio.nr_pages == 1 or m.options.era < 615:
+        return folio.page._refcount == 1
+    answer = folio_answer(&m.options, folio)
+    return answer.mapcount > 1 and not answer.maybe_shared and answer.mapcount == folio.page._refcount
+
+cdef inline bint touch_pmd(Machine *m, Pmd *pmd, bint write) noexcept nogil:
+    """An access to what a PMD leaf, or the zero page of that size, maps. False: it was split, the PTE has to do."""
+    cdef hgm_folio *folio
+    if not write or pmd.entry[0] & HGM_PTE_EXCLUSIVE:
+        return True
+    if is_leaf(pmd.entry[0]):
+        if may_reuse(m, folio_of(m, frame(pmd.entry[0])), True):
+            pmd.entry[0] |= HGM_PTE_EXCLUSIVE
+            return True
+    elif m.options.era >= 615:
+        folio = anon_alloc(m, pmd.mapping.file, m.files[pmd.mapping.file].nr_pages)    # do_huge_zero_wp_pmd, from 6.13
+        if folio is not NULL:
+            install_pmd(m, pmd, folio, HGM_PTE_EXCLUSIVE, HGM_BY_FAULT)
+            return True
+    split_pmd(m, pmd)
+    return False
+
+cdef inline bint fault_pmd(Machine *m, Pmd *pmd, bint write) noexcept nogil:
+    """Map a new folio, or the zero page, by a PMD leaf; the entry is none. False: no memory for that."""
+    cdef uint64_t table
+    cdef hgm_folio *folio = NULL
+    if write:
+        folio = anon_alloc(m, pmd.mapping.file, m.files[pmd.mapping.file].nr_pages)
+        if folio is NULL:
+            return False
+    if not deposit_alloc(m, &table):
+        if write:
+            folio.flags |= HGM_FOLIO_FREED
+        return False
+    deposit(m, pmd, table)
+    if write:
+        install_pmd(m, pmd, folio, HGM_PTE_EXCLUSIVE, HGM_BY_FAULT)
+    else:
+        pmd.entry[0] = HGM_PTE_ZERO
+    return True
+
+cdef inline int touch_pte(Machine *m, Pmd *pmd, uint64_t address, bint write) noexcept nogil:
+    """An access to a base page; the PMD entry is a table. 0 or ENOMEM."""
+    cdef uint64_t *entry = pte_at(m, pmd, address)
+    cdef hgm_folio *copy
+    if entry[0] & HGM_PTE_EXCLUSIVE or (entry[0] != 0 and not write):
+        return 0
+    if not write:
+        entry[0] = HGM_PTE_ZERO
+        return 0
+    if is_leaf(entry[0]) and may_reuse(m, folio_of(m, frame(entry[0])), False):
+        entry[0] |= HGM_PTE_EXCLUSIVE
+        return 0
+    copy = anon_alloc(m, pmd.mapping.file, 1)
+    if copy is NULL:
+        return ENOMEM
+    if entry[0] != 0:
+        zap_ptes_between(m, pmd, address, address + base_mask(m) + 1, HGM_BY_FAULT)
+    install_ptes(m, pmd, entry, copy, 0, 1, HGM_PTE_EXCLUSIVE, HGM_BY_FAULT)
+    return 0
+
+cdef inline Outcome anon_touch(Machine *m, const hgm_operation *op, Vma *vma) noexcept nogil:
+    """An access: a folio of the memory's size where it fits and nothing is mapped yet, else base pages."""
+    cdef Mapping *v = &m.mappings[op.target]
+    cdef uint64_t offset = op.offset & ~base_mask(m)
+    cdef bint write = op.flags & HGM_OPF_WRITE != 0, huge
+    cdef Pmd pmd = pmd_at(m, v, offset, True)
+    cdef int error
+    if pmd.entry is NULL:
+        return outcome(0, ENOMEM)
+    huge = pmd.entry[0] == 0 and m.files[v.file].nr_pages > 1 and pmd_aligned(m, v, vma, offset)
+    if write or huge:
+        vma.flags |= VMA_ANON
+    if pmd.entry[0] == 0:
+        if huge and fault_pmd(m, &pmd, write):
+            return outcome(base_mask(m) + 1, 0)
+        if not subtree_table_alloc(m, pmd.entry):
+            return outcome(0, ENOMEM)
+    elif not is_table(pmd.entry[0]) and touch_pmd(m, &pmd, write):
+        return outcome(base_mask(m) + 1, 0)
+    error = touch_pte(m, &pmd, v.address + offset, write)
+    return outcome(0 if error else base_mask(m) + 1, error)
+
+cdef inline int copy_pmd(Machine *m, Pmd *parent, Pmd *child) noexcept nogil:
+    """Copy a PMD leaf, or zero page, of anonymous memory: both may only read from now on. 0 or ENOMEM."""
+    cdef uint64_t table
+    if not deposit_alloc(m, &table):
+        return ENOMEM
+    deposit(m, child, table)
+    parent.entry[0] &= ~HGM_PTE_EXCLUSIVE
+    if is_leaf(parent.entry[0]):
+        install_pmd(m, child, folio_of(m, frame(parent.entry[0])), 0, HGM_BY_FORK)
+    else:
+        child.entry[0] = parent.entry[0]
+    return 0
+
+cdef inline int copy_ptes(Machine *m, Pmd *parent, Pmd *child, uint64_t start, uint64_t end) noexcept nogil:
+    """Copy the PTEs for addresses [start, end), in runs of one folio. 0 or ENOMEM."""
+    cdef uint64_t i = 0, j, run, n = (end - start) >> m.geometry.base_shift
+    cdef uint64_t *source = pte_at(m, parent, start)
+    cdef uint64_t *target
+    cdef hgm_folio *folio
+    if child.entry[0] == 0 and not subtree_table_alloc(m, child.entry):
+        return ENOMEM
+    target = pte_at(m, child, start)
+    while i < n:
+        run = 1
+        if is_leaf(source[i]):
+            folio = folio_of(m, frame(source[i]))
+            while i + run < n and maps(folio, source[i + run]) and frame(source[i + run]) == frame(source[i]) + run:
+                run += 1
+            install_ptes(m, child, &target[i], folio, frame(source[i]) - folio.pfn, run, 0, HGM_BY_FORK)
+        else:
+            target[i] = source[i]
+        for j in range(run):
+            source[i + j] &= ~HGM_PTE_EXCLUSIVE
+        i += run
+    return 0
+
+cdef inline int copy_memory(Machine *m, Mapping *v, const Vma *vma, Mapping *w) noexcept nogil:
+    """Copy what a VMA of the parent's mapping `v` maps to the child's `w`. 0 or ENOMEM.
+
+    PMD leaves of a file are left out: the child can fault them in; and what has no anonymous folio.
+    """
+    cdef Pmd parent, child
+    cdef uint64_t at = vma.start, stop
+    cdef bint anon = m.files[v.file].kind == ANON
+    cdef int error
+    if anon and not vma.flags & VMA_ANON:
+        return 0
+    while at < vma.end:
+        parent = pmd_at(m, v, at, False)
+        stop = min(parent.address + pmd_mask(m) + 1 - v.address, vma.end)
+        child = pmd_at(m, w, at, parent.entry is not NULL)    # upper tables as the parent has them
+        if parent.entry is not NULL and child.entry is NULL:
+            return ENOMEM
+        if parent.entry is not NULL and parent.entry[0] != 0 and (anon or is_table(parent.entry[0])):
+            if is_table(parent.entry[0]):
+                error = copy_ptes(m, &parent, &child, v.address + at, v.address + stop)
+            else:
+                error = copy_pmd(m, &parent, &child)
+            if error:
+                return error
+        at = stop
+    return 0

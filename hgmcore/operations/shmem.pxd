@@ -1,0 +1,248 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""Files of kind shmem: their page cache, and the faults and UFFDIO_CONTINUE that map it.
+
+Rules of Linux 6.18 (mm/filemap.c, mm/memory.c, mm/userfaultfd.c).
+"""
+from hgmcore.folio cimport folio_alloc, folio_put, frames_alloc, page_poisoned
+from hgmcore.operations.thp cimport *
+from hgmcore.vma cimport vma_find
+
+cdef enum:
+    FAULT_AROUND = 16    # fault_around_bytes is 64K
+
+cdef inline void cache_add(Machine *m, hgm_folio *folio) noexcept nogil:
+    """The page cache holds a reference for each base page."""
+    cdef uint64_t i
+    for i in range(folio.index, folio.index + folio.nr_pages):
+        m.files[folio.file].cache[i] = folio_number(m, folio) + 1
+    folio.flags |= HGM_FOLIO_CACHED
+    hgm_plain_add(folio, <int32_t>folio.nr_pages)
+
+cdef inline void cache_remove(Machine *m, hgm_folio *folio) noexcept nogil:
+    cdef uint64_t i
+    for i in range(folio.index, folio.index + folio.nr_pages):
+        m.files[folio.file].cache[i] = 0
+    folio.flags &= ~HGM_FOLIO_CACHED
+    folio_put(folio, <int32_t>folio.nr_pages)
+
+cdef inline hgm_folio *cache_alloc(Machine *m, uint32_t file, uint64_t index, bint huge) noexcept nogil:
+    """Allocate base page `index` into the page cache: if `huge` and nothing of the huge page around it is there yet,
+    all of that, else the page alone. NULL: no memory."""
+    cdef File *f = &m.files[file]
+    cdef uint64_t first = index & ~(f.nr_pages - 1), i
+    cdef hgm_folio *folio = NULL
+    for i in range(first, first + f.nr_pages):
+        huge = huge and f.cache[i] == 0
+    if huge:
+        folio = folio_alloc(m, file, first)
+    if folio is NULL and not (huge and f.nr_pages == 1) and not m.out_of_memory and not allocation_fails(m):
+        folio = frames_alloc(m, file, index, 1)
+    if folio is not NULL:
+        cache_add(m, folio)
+    return folio
+
+cdef inline Outcome shmem_populate(Machine *m, const hgm_operation *op) noexcept nogil:
+    cdef File *f = &m.files[op.target]
+    cdef uint64_t i, first = op.offset * f.nr_pages
+    for i in range(first, first + op.length * f.nr_pages):
+        if f.cache[i] == 0 and cache_alloc(m, op.target, i, True) is NULL:
+            return outcome((i - first) << m.geometry.base_shift, ENOMEM)
+        f.size = max(f.size, i + 1)
+    return outcome(op.length << f.page_shift, 0)
+
+cdef inline bint map_pmd(Machine *m, Pmd *pmd, const Vma *vma, uint64_t offset, hgm_folio *folio) noexcept nogil:
+    """Map the folio by a PMD leaf if it fills one, fits the VMA there and the entry is none (do_set_pmd)."""
+    if (pmd.entry[0] != 0 or folio.nr_pages != ptes_per_table(m) or folio.flags & HGM_FOLIO_POISONED
+            or not pmd_aligned(m, pmd.mapping, vma, offset)):
+        return False
+    if not install_pmd(m, pmd, folio, 0, HGM_BY_FAULT):
+        look_up_and_put(m, &m.cost, folio)
+    return True
+
+cdef inline bint ensure_ptes(Machine *m, Pmd *pmd) noexcept nogil:
+    """Make the PMD entry, none or a table, a table. False: no memory."""
+    return pmd.entry[0] != 0 or subtree_table_alloc(m, pmd.entry)
+
+cdef inline void map_free_ptes(Machine *m, Pmd *pmd, uint64_t *entry, hgm_folio *folio, uint64_t first,
+                               uint64_t n) noexcept nogil:
+    """Map base pages [first, first + n) of the folio by those of `n` PTEs that are none; pages that failed stay out."""
+    cdef uint64_t i = 0, run
+    while i < n:
+        run = 0
+        while i + run < n and entry[i + run] == 0 and not (
+                folio.flags & HGM_FOLIO_POISONED and page_poisoned(m, folio.pfn + first + i + run, 1)):
+            run += 1
+        if run and not install_ptes(m, pmd, &entry[i], folio, first + i, run, 0, HGM_BY_FAULT):
+            look_up_and_put(m, &m.cost, folio)
+        i += run + 1
+
+cdef inline bint folio_fits(Machine *m, const Vma *vma, const hgm_folio *folio, uint64_t offset,
+                            uint64_t page) noexcept nogil:
+    """Do all base pages of the folio, of which number `page` belongs at `offset`, lie in the VMA and one page table?"""
+    cdef int shift = m.geometry.base_shift
+    cdef uint64_t before = page << shift, after = folio.nr_pages - page << shift
+    return (offset - vma.start >= before and vma.end - offset >= after
+            and (offset & pmd_mask(m)) >= before and (offset & pmd_mask(m)) + after <= pmd_mask(m) + 1)
+
+cdef inline int fault_around(Machine *m, Pmd *pmd, const Vma *vma, uint64_t offset, uint64_t index) noexcept nogil:
+    """Map what the page cache has around base page `index` of the file (filemap_map_pages). 0 or ENOMEM.
+
+    16: the pages of the aligned 16 around it. folio: also all pages of folios of which one is among those, where the
+    folio lies in the VMA and in one page table.
+    """
+    cdef File *f = &m.files[pmd.mapping.file]
+    cdef int shift = m.geometry.base_shift
+    cdef uint64_t pte = entry_index(m, pmd.mapping.address + offset, PTE), vma_page = (offset - vma.start) >> shift
+    cdef uint64_t from_pte = max(pte & ~<uint64_t>(FAULT_AROUND - 1), pte - min(pte, vma_page))
+    cdef uint64_t to_pte = min(min(from_pte + FAULT_AROUND, ptes_per_table(m)),
+                               pte + ((vma.end - vma.start) >> shift) - vma_page)
+    cdef uint64_t at = index + from_pte - pte, end = min(index + to_pte - pte, f.size), first, last, page, place
+    cdef hgm_folio *folio
+    cdef uint64_t *entry
+    while at < end:
+        if f.cache[at] == 0:
+            at += 1
+            continue
+        folio = folio_at(m, f.cache[at] - 1)
+        place = offset + ((at - index) << shift)
+        if map_pmd(m, pmd, vma, offset, folio):
+            return 0
+        if not ensure_ptes(m, pmd):
+            return ENOMEM
+        page = first = at - folio.index
+        last = min(<uint64_t>folio.nr_pages, end - folio.index)
+        if m.options.fault_around == HGM_AROUND_FOLIO and folio_fits(m, vma, folio, place, page):
+            first = 0
+            last = folio.nr_pages
+        entry = pte_at(m, pmd, pmd.mapping.address + place) - (page - first)
+        map_free_ptes(m, pmd, entry, folio, first, last - first)
+        at = folio.index + folio.nr_pages
+    return 0
+
+cdef inline int finish_fault(Machine *m, Pmd *pmd, const Vma *vma, uint64_t offset, hgm_folio *folio,
+                             uint64_t page) noexcept nogil:
+    """Map base page `page` of the folio at `offset`: with the whole folio if that fits and is not mapped yet.
+
+    0 or ENOMEM. With fault_around=none the page alone.
+    """
+    cdef uint64_t *entry
+    cdef uint64_t i
+    cdef bint all
+    if map_pmd(m, pmd, vma, offset, folio):
+        return 0
+    if not ensure_ptes(m, pmd):
+        look_up_and_put(m, &m.cost, folio)
+        return ENOMEM
+    entry = pte_at(m, pmd, pmd.mapping.address + offset)
+    all = (m.options.fault_around != HGM_AROUND_NONE and not vma.flags & (HGM_OPF_MINOR | HGM_OPF_WP)
+           and not folio.flags & HGM_FOLIO_POISONED and folio_fits(m, vma, folio, offset, page))
+    if all:
+        for i in range(folio.nr_pages):
+            all = all and (entry - page)[i] == 0
+    if all:
+        map_free_ptes(m, pmd, entry - page, folio, 0, folio.nr_pages)
+    else:
+        map_free_ptes(m, pmd, entry, folio, page, 1)
+    return 0
+
+cdef inline Outcome shmem_touch(Machine *m, const hgm_operation *op, const Vma *vma) noexcept nogil:
+    """An access, and the fault that it takes where nothing maps its address (do_read_fault, do_shared_fault)."""
+    cdef Mapping *v = &m.mappings[op.target]
+    cdef File *f = &m.files[v.file]
+    cdef uint64_t offset = op.offset & ~base_mask(m), index = (v.file_offset + offset) >> m.geometry.base_shift
+    cdef Pmd pmd = pmd_at(m, v, offset, True)
+    cdef Outcome done = outcome(base_mask(m) + 1, 0)
+    cdef uint64_t entry = 0
+    cdef hgm_folio *folio = NULL
+    cdef int error = 0
+    if pmd.entry is NULL:
+        return outcome(0, ENOMEM)
+    if pmd.entry[0] != 0:
+        entry = pte_at(m, &pmd, v.address + offset)[0] if is_table(pmd.entry[0]) else pmd.entry[0]
+    if entry == 0 and m.options.fault_around != HGM_AROUND_NONE and not op.flags & HGM_OPF_WRITE and (
+            not vma.flags & (HGM_OPF_MINOR | HGM_OPF_WP)):
+        error = fault_around(m, &pmd, vma, offset, index)
+        if error:
+            return outcome(0, error)
+        if pmd.entry[0] != 0:
+            entry = pte_at(m, &pmd, v.address + offset)[0] if is_table(pmd.entry[0]) else pmd.entry[0]
+    if entry != 0:
+        return outcome(0, EHWPOISON) if entry & HGM_PTE_POISON else done
+    if index >= f.size:
+        return outcome(0, EFAULT)
+    if f.cache[index] != 0:
+        folio = folio_at(m, f.cache[index] - 1)
+        error = lookup_refused(m, folio, True)
+        if error:
+            return outcome(0, error)
+        if vma.flags & HGM_OPF_MINOR:
+            look_up_and_put(m, &m.cost, folio)
+            done.done = 0
+            done.event = HGM_EVENT_MINOR
+            return done
+    else:
+        folio = cache_alloc(m, v.file, index, f.nr_pages == 1 or pmd_aligned(m, v, vma, offset))
+        if folio is NULL:
+            return outcome(0, ENOMEM)
+    if folio.flags & HGM_FOLIO_POISONED and page_poisoned(m, folio.pfn + index - folio.index, 1):
+        look_up_and_put(m, &m.cost, folio)
+        return outcome(0, EHWPOISON)
+    error = finish_fault(m, &pmd, vma, offset, folio, index - folio.index)
+    return outcome(0, error) if error else done
+
+cdef inline int continue_page(Machine *m, Pmd *pmd, uint64_t offset) noexcept nogil:
+    """Map one base page of the page cache by a PTE (mfill_atomic_pte_continue). 0 or an errno."""
+    cdef Mapping *v = pmd.mapping
+    cdef File *f = &m.files[v.file]
+    cdef uint64_t index = (v.file_offset + offset) >> m.geometry.base_shift
+    cdef hgm_folio *folio
+    cdef uint64_t *entry
+    cdef int error
+    if pmd.entry is NULL:
+        return ENOMEM
+    pmd.none = pmd.entry[0] == 0
+    if not ensure_ptes(m, pmd):
+        return ENOMEM
+    if not is_table(pmd.entry[0]):
+        return EEXIST
+    if index >= f.size:
+        return EINVAL
+    if f.cache[index] == 0:
+        return EFAULT
+    folio = folio_at(m, f.cache[index] - 1)
+    error = lookup_refused(m, folio, False)
+    if error:
+        return error
+    entry = pte_at(m, pmd, v.address + offset)
+    if folio.flags & HGM_FOLIO_POISONED and page_poisoned(m, folio.pfn + index - folio.index, 1):
+        error = EIO
+    elif entry[0] != 0:
+        error = EEXIST
+    if error or not install_ptes(m, pmd, entry, folio, index - folio.index, 1, 0, HGM_BY_CONTINUE):
+        look_up_and_put(m, &m.cost, folio)
+    return error
+
+cdef inline Outcome shmem_continue(Machine *m, const hgm_operation *op) noexcept nogil:
+    """UFFDIO_CONTINUE: base pages only, whatever the size of the folio."""
+    cdef Mapping *v = &m.mappings[op.target]
+    cdef Vma *vma = vma_find(v, op.offset)
+    cdef uint64_t done = 0
+    cdef int error
+    cdef Pmd pmd
+    if process_exited(m, v):
+        return outcome(0, ESRCH)
+    if (op.offset | op.length) & base_mask(m) or op.length == 0 or op.offset + op.length < op.offset:
+        return outcome(0, EINVAL)
+    if vma is NULL or op.offset + op.length > vma.end or not vma.flags & (HGM_OPF_MINOR | HGM_OPF_WP):
+        return outcome(0, ENOENT)
+    if m.files[v.file].kind == ANON:
+        return outcome(0, EINVAL)
+    pmd.entry = NULL
+    while done < op.length:
+        if pmd.entry is NULL or v.address + op.offset + done - pmd.address > pmd_mask(m):
+            pmd = pmd_at(m, v, op.offset + done, True)
+        error = continue_page(m, &pmd, op.offset + done)
+        if error:
+            return outcome(done, EAGAIN if done else error)
+        done += base_mask(m) + 1
+    return outcome(done, 0)

@@ -1,0 +1,154 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""What is done to a shmem file itself: populate, hole punch, truncate, extra references."""
+from hgmcore.operations.file cimport pin_folio, unpin_folio
+from hgmcore.operations.shmem cimport *
+from hgmcore.operations.thp_zap cimport zap_memory
+
+cdef inline void unmap_pages(Machine *m, uint32_t file, uint64_t first, uint64_t last) noexcept nogil:
+    """Unmap base pages [first, last) of a file everywhere; a PMD leaf that maps one of them goes as a whole."""
+    cdef int shift = m.geometry.base_shift
+    cdef uint64_t start = first << shift, end = last << shift, from_byte, to_byte
+    cdef uint32_t i, j
+    cdef Mapping *v
+    for i in range(m.nr_mappings):
+        v = &m.mappings[i]
+        if v.file != file:
+            continue
+        for j in range(v.nr_vmas):
+            from_byte = max(v.file_offset + v.vmas[j].start, start)
+            to_byte = min(v.file_offset + v.vmas[j].end, end)
+            if from_byte < to_byte:
+                zap_memory(m, v, from_byte - v.file_offset, to_byte - v.file_offset, HGM_BY_TRUNCATE, False)
+
+cdef inline void remove_folio(Machine *m, hgm_folio *folio) noexcept nogil:
+    """Unmap a folio and take it out of the page cache (truncate_inode_folio)."""
+    unmap_pages(m, folio.file, folio.index, folio.index + folio.nr_pages)
+    cache_remove(m, folio)
+
+cdef inline bint split_folio(Machine *m, hgm_folio *folio, uint64_t index) noexcept nogil:
+    """Split a folio so that base page `index` of the file stands alone: halves, and halves of the half with that page
+    (folio_split). Everybody loses what they had of it mapped. False: somebody else uses it; or no memory.
+
+    Parts behind the end of the file are dropped. The others get frames of their own, as a simulated frame belongs to one folio for ever.
+    """
+    cdef uint64_t first = folio.index, half = folio.nr_pages, other, size = m.files[folio.file].size
+    cdef uint32_t file = folio.file
+    cdef hgm_folio *part
+    if extra_references(m, folio):
+        return False
+    unmap_pages(m, file, first, first + half)
+    if folio.page._refcount != <int64_t>folio.nr_pages:    # the scheme's count stays behind: folio_ref_freeze() fails
+        return False
+    cache_remove(m, folio)
+    while half > 1:
+        half //= 2
+        other = first if index >= first + half else first + half
+        if other < size:
+            part = frames_alloc(m, file, other, half)
+            if part is NULL:
+                return False
+            cache_add(m, part)
+        if index >= first + half:
+            first += half
+    if first < size:
+        part = frames_alloc(m, file, first, 1)
+        if part is NULL:
+            return False
+        cache_add(m, part)
+    return True
+
+cdef inline bint cut_folio(Machine *m, hgm_folio *folio, uint64_t start, uint64_t end) noexcept nogil:
+    """Make bytes [start, end) of the file a hole as far as the folio has them (truncate_inode_partial_folio).
+
+    True: it was removed or split. False: its bytes are only zeroed. A last look is due to what a split leaves inside.
+    """
+    cdef int shift = m.geometry.base_shift
+    cdef uint64_t first = <uint64_t>folio.index << shift, last = first + (folio.nr_pages << shift)
+    cdef uint32_t file = folio.file
+    if start <= first and last <= end:
+        remove_folio(m, folio)
+        return True
+    if folio.nr_pages == 1:
+        return True
+    if not split_folio(m, folio, max(start, first) >> shift):
+        return False
+    if end < last and m.files[file].cache[end >> shift]:
+        folio = folio_at(m, m.files[file].cache[end >> shift] - 1)
+        if folio.nr_pages > 1:
+            split_folio(m, folio, end >> shift)
+    return True
+
+cdef inline void undo_range(Machine *m, uint32_t file, uint64_t start, uint64_t end) noexcept nogil:
+    """Make bytes [start, end) of the file a hole (shmem_undo_range): folios inside go, those at the edges are split."""
+    cdef File *f = &m.files[file]
+    cdef uint64_t first = (start + base_mask(m)) >> m.geometry.base_shift, last = end >> m.geometry.base_shift
+    cdef uint64_t edge, at = first
+    cdef hgm_folio *folio
+    while at < last:
+        folio = folio_at(m, f.cache[at] - 1) if f.cache[at] else NULL
+        if folio is NULL:
+            at += 1
+        elif folio.index >= first and folio.index + folio.nr_pages <= last:
+            at = folio.index + folio.nr_pages
+            remove_folio(m, folio)
+        else:
+            at = folio.index + folio.nr_pages
+    edge = start >> m.geometry.base_shift
+    if f.cache[edge]:
+        folio = folio_at(m, f.cache[edge] - 1)
+        at = folio.index + folio.nr_pages
+        if not cut_folio(m, folio, start, end):
+            first = at
+    edge = (end - 1) >> m.geometry.base_shift
+    if f.cache[edge] and first < last:
+        folio = folio_at(m, f.cache[edge] - 1)
+        at = folio.index
+        if not cut_folio(m, folio, start, end):
+            last = at
+    at = first
+    while at < last:
+        if f.cache[at]:
+            cut_folio(m, folio_at(m, f.cache[at] - 1), start, end)
+        at += 1
+
+cdef inline Outcome punch_memory(Machine *m, const hgm_operation *op) noexcept nogil:
+    """FALLOC_FL_PUNCH_HOLE: base pages inside go; folios that lose some are split, or only zeroed if they cannot be."""
+    cdef File *f = &m.files[op.target]
+    cdef uint64_t base = base_mask(m), end = op.offset + op.length
+    cdef uint64_t first = (op.offset + base) >> m.geometry.base_shift, last
+    if op.length == 0 or end < op.offset:
+        return outcome(0, EINVAL)
+    end = min(end, f.pages << f.page_shift)
+    last = end >> m.geometry.base_shift
+    if first < last:
+        unmap_pages(m, op.target, first, last)
+    if op.offset < end:
+        undo_range(m, op.target, op.offset, end)
+    return outcome(op.length, 0)
+
+cdef inline Outcome truncate_memory(Machine *m, const hgm_operation *op) noexcept nogil:
+    """ftruncate: the base pages behind the new end go, and accesses there get SIGBUS."""
+    cdef File *f = &m.files[op.target]
+    cdef uint64_t size = (op.offset + base_mask(m)) >> m.geometry.base_shift, end = f.pages << f.page_shift
+    if op.offset > end:
+        return outcome(0, EINVAL)
+    if size < f.size:
+        unmap_pages(m, op.target, size, f.size)
+        f.size = size
+        undo_range(m, op.target, op.offset, end)
+    f.size = size
+    return outcome(0, 0)
+
+cdef inline Outcome file_operation(Machine *m, const hgm_operation *op) noexcept nogil:
+    """One operation on a shmem file."""
+    cdef File *f = &m.files[op.target]
+    cdef hgm_folio *folio = NULL
+    if op.op == HGM_OP_POPULATE:
+        return shmem_populate(m, op)
+    if op.op == HGM_OP_PUNCH:
+        return punch_memory(m, op)
+    if op.op == HGM_OP_TRUNCATE:
+        return truncate_memory(m, op)
+    if f.cache[op.offset * f.nr_pages]:
+        folio = folio_at(m, f.cache[op.offset * f.nr_pages] - 1)
+    return pin_folio(m, op, folio) if op.op == HGM_OP_PIN else unpin_folio(op, folio)

@@ -1,0 +1,191 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""Folios of shmem and anonymous memory: mapped by one entry of PMD level, by base pages, or by both at once.
+
+Here a page table belongs to no folio: below one PMD entry there may be pieces of many. What schemes are told keeps its
+meaning all the same: a folio's leaves below one PMD entry are a subtree of their own, as they are for a hugetlb page
+of a contiguous size. The folio's first piece there counts as `table_add`, its last as `table_free`. First and last
+are found by a scan of the page table, charged to schemes that scan or that count children, as a count of all children
+does not tell one folio from another.
+
+A folio of one base page can only be mapped whole. It needs no scheme: everywhere its mappings are counted in its
+own _mapcount and _refcount, as in Linux.
+"""
+from hgmcore.operations.common cimport *
+
+cdef enum:
+    PTE = 1
+    PMD = 2
+
+# The entry of PMD level for some part of a mapping.
+cdef struct Pmd:
+    Mapping *mapping
+    uint64_t *entry          # NULL: no upper tables
+    uint64_t address         # of the first byte that the entry stands for
+    hgm_folio *known         # this step has installed leaves of it here, or NULL
+    bint none                # the entry was none when the step, or this leaf's part of it, began
+
+cdef inline bint asks_pieces() noexcept nogil:
+    """Does the scheme ask for first and last pieces? A constant."""
+    return NEEDS & (NEEDS_SCAN | NEEDS_COUNTER | NEEDS_BIT | NEEDS_TABLES | NEEDS_ZAPS) != 0
+
+cdef inline uint64_t pmd_mask(Machine *m) noexcept nogil:
+    return (<uint64_t>1 << m.geometry.level_shift[PMD]) - 1
+
+cdef inline uint64_t ptes_per_table(Machine *m) noexcept nogil:
+    return <uint64_t>1 << m.geometry.index_bits
+
+cdef inline Pmd pmd_at(Machine *m, Mapping *v, uint64_t offset, bint alloc) noexcept nogil:
+    """The PMD entry for `offset`; `alloc` makes the upper tables."""
+    cdef Pmd pmd
+    pmd.mapping = v
+    pmd.address = (v.address + offset) & ~pmd_mask(m)
+    pmd.known = NULL
+    pmd.entry = NULL
+    if m.processes[v.process].root != NO_TABLE:
+        pmd.entry = hstate_entry(m, &m.processes[v.process], pmd.address, PMD, alloc)
+    pmd.none = pmd.entry is not NULL and pmd.entry[0] == 0
+    return pmd
+
+cdef inline uint64_t *pte_at(Machine *m, const Pmd *pmd, uint64_t address) noexcept nogil:
+    """The PTE for `address`; the PMD entry is a table."""
+    return &table_entries(m, table_number(pmd.entry[0]))[entry_index(m, address, PTE)]
+
+cdef inline uint64_t frame(uint64_t entry) noexcept nogil:
+    return entry >> HGM_PTE_FRAME_SHIFT
+
+cdef inline bint maps(const hgm_folio *folio, uint64_t entry) noexcept nogil:
+    """Is the entry a leaf of the folio?"""
+    return is_leaf(entry) and frame(entry) - folio.pfn < folio.nr_pages
+
+cdef inline bint folio_below(Machine *m, const Pmd *pmd, const hgm_folio *folio, uint64_t *scanned) noexcept nogil:
+    """Does a leaf at or below the PMD entry map the folio? Adds the PTEs read to `*scanned`."""
+    cdef uint64_t *entries
+    cdef uint64_t i, n = ptes_per_table(m)
+    if not is_table(pmd.entry[0]):
+        return maps(folio, pmd.entry[0])
+    entries = table_entries(m, table_number(pmd.entry[0]))
+    for i in range(n):
+        if maps(folio, entries[i]):
+            scanned[0] += i + 1
+            return True
+    scanned[0] += n
+    return False
+
+cdef inline hgm_leaf leaf_of(Machine *m, const Pmd *pmd, hgm_folio *folio, uint64_t first, uint64_t nr_pages,
+                             int origin) noexcept nogil:
+    cdef hgm_leaf leaf
+    memset(&leaf, 0, sizeof(leaf))
+    leaf.folio = folio
+    leaf.first = first
+    leaf.nr_pages = nr_pages
+    leaf.count = 1
+    leaf.process = pmd.mapping.process
+    leaf.mapping = <uint32_t>(pmd.mapping - m.mappings)
+    leaf.origin = <uint8_t>origin
+    leaf.whole = leaf.covers = nr_pages == folio.nr_pages
+    leaf.hstate_none = pmd.none
+    return leaf
+
+cdef inline hgm_subtree pieces_of(Machine *m, const Pmd *pmd, hgm_folio *folio, int origin) noexcept nogil:
+    """What the folio has below the entry."""
+    cdef hgm_subtree s
+    memset(&s, 0, sizeof(s))
+    s.folio = folio
+    s.process = pmd.mapping.process
+    s.mapping = <uint32_t>(pmd.mapping - m.mappings)
+    s.origin = <uint8_t>origin
+    return s
+
+cdef inline int leaf_comes(Machine *m, const hgm_leaf *leaf) noexcept nogil:
+    if leaf.folio.nr_pages == 1:
+        hgm_ref_add(&m.cost, leaf.folio, 1)
+        hgm_map_add(&m.cost, leaf.folio.page, &leaf.folio.page._mapcount, 1)
+        return HGM_KEEPS
+    return hgm_leaf_install(&m.cost, &m.options, leaf)
+
+cdef inline void leaf_goes(Machine *m, const hgm_leaf *leaf) noexcept nogil:
+    if leaf.folio.nr_pages == 1:
+        hgm_map_add(&m.cost, leaf.folio.page, &leaf.folio.page._mapcount, -1)
+        hgm_ref_add(&m.cost, leaf.folio, -1)
+    else:
+        hgm_leaf_remove(&m.cost, &m.options, leaf)
+
+cdef inline bint first_piece(Machine *m, Pmd *pmd, hgm_folio *folio, int origin) noexcept nogil:
+    """Does the piece that is about to come get `first_leaf`: the folio's first here, not counted by `table_add`?"""
+    cdef uint64_t ignored = 0
+    cdef hgm_subtree s
+    if not asks_pieces() or folio.nr_pages == 1 or pmd.known == folio or origin == HGM_BY_POISON:
+        return False
+    pmd.known = folio
+    if folio_below(m, pmd, folio, &m.cost.entries_scanned if NEEDS & (NEEDS_SCAN | NEEDS_COUNTER) else &ignored):
+        return False
+    s = pieces_of(m, pmd, folio, origin)
+    return not hgm_table_add(&m.cost, &m.options, &s)
+
+cdef inline bint install_ptes(Machine *m, Pmd *pmd, uint64_t *entry, hgm_folio *folio, uint64_t first, uint64_t n,
+                              uint64_t bits, int origin) noexcept nogil:
+    """Map base pages [first, first + n) of the folio by `n` adjacent PTEs, which hold no leaf.
+
+    bits: more of each entry. Did the scheme keep a look-up's reference?
+    """
+    cdef hgm_leaf leaf = leaf_of(m, pmd, folio, first, 1, origin)
+    cdef bint kept = False
+    cdef uint64_t i
+    leaf.first_leaf = first_piece(m, pmd, folio, origin)
+    for i in range(n):
+        entry[i] = leaf_entry(folio.pfn + first + i) | bits
+    m.cost.leaf_installs += n
+    if m.options.batch and not NEEDS & WHOLE_ONLY:
+        leaf.count = <uint32_t>n
+        return leaf_comes(m, &leaf) & HGM_KEEPS
+    for i in range(n):
+        leaf.first = first + i
+        kept |= leaf_comes(m, &leaf) & HGM_KEEPS
+        leaf.first_leaf = 0
+    return kept
+
+cdef inline bint install_pmd(Machine *m, Pmd *pmd, hgm_folio *folio, uint64_t bits, int origin) noexcept nogil:
+    """Map the folio by one leaf; the PMD entry is none. Did the scheme keep a look-up's reference?"""
+    cdef hgm_leaf leaf = leaf_of(m, pmd, folio, 0, folio.nr_pages, origin)
+    leaf.first_leaf = asks_pieces() and origin != HGM_BY_COLLAPSE
+    pmd.known = folio
+    pmd.entry[0] = leaf_entry(folio.pfn) | bits
+    m.cost.leaf_installs += 1
+    return leaf_comes(m, &leaf) & HGM_KEEPS
+
+# A PMD leaf of anonymous memory keeps an empty page table in deposit, so that it can always be split.
+
+cdef inline hgm_ptdesc *pmd_table_desc(Machine *m, const Pmd *pmd) noexcept nogil:
+    return table_desc(m, (<unsigned char *>pmd.entry - m.tables.base) >> m.geometry.table_shift)
+
+cdef inline bint deposit_alloc(Machine *m, uint64_t *table) noexcept nogil:
+    """A table for deposit, as an entry. False: no memory."""
+    table[0] = 0
+    return subtree_table_alloc(m, table)
+
+cdef inline void deposit(Machine *m, const Pmd *pmd, uint64_t table) noexcept nogil:
+    cdef hgm_ptdesc *desc = pmd_table_desc(m, pmd)
+    table_entries(m, table_number(table))[0] = desc.deposited
+    desc.deposited = table_number(table)
+    desc.nr_deposited += 1
+
+cdef inline uint64_t withdraw(Machine *m, const Pmd *pmd) noexcept nogil:
+    """Take a deposited table back, as an entry."""
+    cdef hgm_ptdesc *desc = pmd_table_desc(m, pmd)
+    cdef uint32_t number = desc.deposited
+    cdef uint64_t *entries = table_entries(m, number)
+    desc.deposited = <uint32_t>entries[0]
+    desc.nr_deposited -= 1
+    entries[0] = 0
+    return <uint64_t>number << HGM_PTE_FRAME_SHIFT | HGM_PTE_PRESENT
+
+cdef inline bint pmd_aligned(Machine *m, const Mapping *v, const Vma *vma, uint64_t offset) noexcept nogil:
+    """Could a PMD leaf map `offset`: does its span lie in the VMA and agree with the file (thp_vma_suitable_order)?"""
+    cdef uint64_t start = ((v.address + offset) & ~pmd_mask(m)) - v.address
+    return (start + v.address >= v.address + vma.start and start + pmd_mask(m) < vma.end
+            and (v.address - v.file_offset) & pmd_mask(m) == 0)
+
+cdef inline bint extra_references(Machine *m, const hgm_folio *folio) noexcept nogil:
+    """Has somebody else a reference, by the scheme's own count of mappings (folio_expected_ref_count)?"""
+    cdef uint64_t cache = folio.nr_pages if folio.flags & HGM_FOLIO_CACHED else 0
+    return folio.page._refcount != <int64_t>cache + folio_answer(&m.options, folio).mapcount

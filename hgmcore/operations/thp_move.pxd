@@ -1,0 +1,113 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""mremap of shmem and anonymous memory: in place, or a part to a new mapping."""
+from hgmcore.operations.address_space cimport place
+from hgmcore.operations.thp_zap cimport *
+from hgmcore.vma cimport vma_find, vma_insert
+
+cdef inline void move_ptes(Machine *m, Pmd *source, Pmd *target, uint64_t start, uint64_t end,
+                           uint64_t to) noexcept nogil:
+    """Move the PTEs for addresses [start, end) to `to`; both PMD entries are tables, and other PTEs stay.
+
+    No mapping comes or goes. But a scheme that counts what is below one PMD entry as one sees a new one begin.
+    """
+    cdef uint64_t *old = pte_at(m, source, start)
+    cdef uint64_t *new = pte_at(m, target, to)
+    cdef uint64_t i, n = (end - start) >> m.geometry.base_shift
+    cdef hgm_folio *folio
+    for i in range(n):
+        if is_leaf(old[i]) and asks_pieces():
+            folio = folio_of(m, frame(old[i]))
+            install_ptes(m, target, &new[i], folio, frame(old[i]) - folio.pfn, 1, old[i] & HGM_PTE_EXCLUSIVE,
+                         HGM_BY_FAULT)
+        else:
+            new[i] = old[i]
+            old[i] = 0
+    if asks_pieces():
+        zap_ptes_between(m, source, start, end, HGM_BY_ZAP)
+
+cdef inline bint move_memory(Machine *m, Mapping *v, uint64_t start, uint64_t end, Mapping *w) noexcept nogil:
+    """Move what offsets [start, end) map to the start of mapping `w`, equally aligned. False: no memory."""
+    cdef Pmd source, target
+    cdef uint64_t at = start, stop
+    while at < end:
+        source = pmd_at(m, v, at, False)
+        stop = min(source.address + pmd_mask(m) + 1 - v.address, end)
+        if source.entry is not NULL and source.entry[0] != 0:
+            target = pmd_at(m, w, at - start, True)
+            if target.entry is NULL:
+                return False
+            if stop - at <= pmd_mask(m) and not is_table(source.entry[0]):
+                split_pmd(m, &source)
+            if source.entry[0] == 0:
+                pass
+            elif stop - at > pmd_mask(m):
+                if not is_table(source.entry[0]) and m.files[v.file].kind == ANON:
+                    deposit(m, &target, withdraw(m, &source))
+                target.entry[0] = source.entry[0]
+                source.entry[0] = 0
+            elif target.entry[0] == 0 and not subtree_table_alloc(m, target.entry):
+                return False
+            else:
+                move_ptes(m, &source, &target, v.address + at, v.address + stop, w.address + at - start)
+        at = stop
+    return True
+
+cdef inline Outcome move_part(Machine *m, const hgm_operation *op) noexcept nogil:
+    """A part moves to a new mapping; it keeps what userfaultfd does not own."""
+    cdef Mapping *v = &m.mappings[op.target]
+    cdef Mapping *w = &m.mappings[op.arg]
+    cdef uint64_t end = op.offset + op.length
+    cdef Vma *vma = vma_find(v, op.offset)
+    cdef uint32_t flags
+    if (op.offset | op.length) & base_mask(m) or op.length == 0 or end < op.offset:
+        return outcome(0, EINVAL)
+    if vma is NULL or end > vma.end:
+        return outcome(0, EFAULT)
+    if w.nr_vmas > 0:
+        return outcome(0, EEXIST)
+    flags = vma.flags & ~<uint32_t>(HGM_OPF_MINOR | HGM_OPF_WP)
+    if not place(m, &m.processes[v.process], &m.files[v.file], v.file_offset + op.offset, op.length, &w.address):
+        return outcome(0, ENOMEM)
+    w.file = v.file
+    w.file_offset = v.file_offset + op.offset
+    w.length = op.length
+    if (not vma_insert(m, w, 0, 0, op.length, flags) or not vma_split(m, v, op.offset) or not vma_split(m, v, end)):
+        return outcome(0, ENOMEM)
+    if not move_memory(m, v, op.offset, end, w):
+        unmap_memory(m, w, 0, op.length)    # what has moved is lost, where Linux would try to move it back
+        return outcome(0, ENOMEM)
+    vma_delete(v, vma_search(v, op.offset))
+    free_tables(m, v, op.offset, end)
+    return outcome(op.length, 0)
+
+cdef inline bint room_behind(Machine *m, const Mapping *v, uint64_t length) noexcept nogil:
+    """Are the addresses up to `length` free of other mappings?"""
+    cdef uint32_t next = m.processes[v.process].first_mapping
+    cdef Mapping *w
+    while next:
+        w = &m.mappings[next - 1]
+        next = w.next
+        if w != v and w.nr_vmas and w.address > v.address and w.address < v.address + length:
+            return False
+    return v.address + length <= <uint64_t>1 << (m.geometry.level_shift[m.geometry.levels] + m.geometry.index_bits - 1)
+
+cdef inline Outcome resize(Machine *m, const hgm_operation *op) noexcept nogil:
+    """Shrink, or grow where room is. EFAULT: the mapping is no longer one VMA. ENOMEM: no room."""
+    cdef Mapping *v = &m.mappings[op.target]
+    cdef Process *p = &m.processes[v.process]
+    cdef uint64_t length = (op.length + base_mask(m)) & ~base_mask(m)
+    if op.length == 0 or length < op.length:
+        return outcome(0, EINVAL)
+    if v.nr_vmas == 0:
+        return outcome(0, EFAULT)
+    if length < v.length:
+        unmap_memory(m, v, length, v.length)
+    elif length > v.length:
+        if v.vmas[0].start > 0 or v.vmas[0].end < v.length:
+            return outcome(0, EFAULT)
+        if not room_behind(m, v, length):
+            return outcome(0, ENOMEM)
+        v.vmas[0].end = length
+        p.next_address = max(p.next_address, v.address + length)
+    v.length = length
+    return outcome(op.length, 0)

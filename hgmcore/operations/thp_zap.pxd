@@ -1,0 +1,200 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""Removing leaves of shmem and anonymous memory, splitting a PMD, freeing page tables."""
+from hgmcore.operations.thp cimport *
+from hgmcore.vma cimport vma_delete, vma_search, vma_split
+
+cdef inline void pieces_gone(Machine *m, Pmd *pmd, hgm_subtree *s) noexcept nogil:
+    """Leaves of a folio were removed below the entry: tell the scheme, also if they were the last."""
+    cdef uint64_t ignored = 0
+    cdef bint last
+    if not asks_pieces() or s.folio.nr_pages == 1:
+        return
+    s.counted = 1
+    if s.origin == HGM_BY_COLLAPSE:    # one replacement: a scheme is told of no last leaf
+        hgm_table_free(&m.cost, &m.options, s)
+        return
+    last = not folio_below(m, pmd, s.folio, &ignored)
+    s.tables_stay = not last
+    if s.covers and not NEEDS & SCANS_ALWAYS:
+        s.empty = 1
+    elif NEEDS & (NEEDS_SCAN | NEEDS_COUNTER):
+        s.empty = not folio_below(m, pmd, s.folio, &m.cost.entries_scanned)
+    if hgm_subtree_zapped(&m.cost, &m.options, s) and NEEDS & NEEDS_BIT:
+        s.counted = 0
+    if last:
+        hgm_table_free(&m.cost, &m.options, s)
+
+cdef inline void zap_folio(Machine *m, Pmd *pmd, uint64_t *entries, uint64_t i, uint64_t n, hgm_folio *folio,
+                           int origin) noexcept nogil:
+    """Remove the folio's leaves among PTEs [i, n) of the table `entries`."""
+    cdef hgm_leaf leaf = leaf_of(m, pmd, folio, 0, 1, origin)
+    cdef hgm_subtree s = pieces_of(m, pmd, folio, origin)
+    cdef uint64_t run
+    s.covers = leaf.covers = i == 0 and n == ptes_per_table(m)
+    while i < n:
+        if not maps(folio, entries[i]):
+            i += 1
+            continue
+        leaf.first = frame(entries[i]) - folio.pfn
+        entries[i] = 0
+        run = 1
+        if m.options.batch and not NEEDS & WHOLE_ONLY:
+            while i + run < n and maps(folio, entries[i + run]) and (
+                    frame(entries[i + run]) == folio.pfn + leaf.first + run):
+                entries[i + run] = 0
+                run += 1
+        leaf.count = <uint32_t>run
+        leaf_goes(m, &leaf)
+        s.removed += run
+        i += run
+    m.cost.leaf_removes += s.removed
+    pieces_gone(m, pmd, &s)
+
+cdef inline void zap_ptes_between(Machine *m, Pmd *pmd, uint64_t start, uint64_t end, int origin) noexcept nogil:
+    """Empty the PTEs for addresses [start, end), folio by folio; the PMD entry is a table."""
+    cdef uint64_t *entries = table_entries(m, table_number(pmd.entry[0]))
+    cdef uint64_t first = entry_index(m, start, PTE), i = first, n = first + ((end - start) >> m.geometry.base_shift)
+    cdef hgm_folio *folio
+    while i < n:
+        if is_leaf(entries[i]):
+            folio = folio_of(m, frame(entries[i]))
+            # what stands before `i` is none by now
+            zap_folio(m, pmd, entries, i if folio.nr_pages == 1 else first, i + 1 if folio.nr_pages == 1 else n,
+                      folio, origin)
+        entries[i] = 0
+        i += 1
+
+cdef inline void pte_table_free(Machine *m, uint64_t *pmd_entry) noexcept nogil:
+    """Free the page table below the entry; it holds no leaf."""
+    memset(table_entries(m, table_number(pmd_entry[0])), 0, <size_t>1 << m.geometry.table_shift)    # zero pages
+    subtree_free(m, pmd_entry, PMD)
+
+cdef inline void zap_pmd(Machine *m, Pmd *pmd, int origin) noexcept nogil:
+    """Remove the PMD leaf, or zero page, with the table deposited for it."""
+    cdef uint64_t entry = pmd.entry[0], table
+    cdef hgm_leaf leaf
+    cdef hgm_subtree s
+    pmd.entry[0] = 0
+    if m.files[pmd.mapping.file].kind == ANON:
+        table = withdraw(m, pmd)
+        subtree_free(m, &table, PMD)
+    if is_leaf(entry):
+        leaf = leaf_of(m, pmd, folio_of(m, frame(entry)), 0, pmd_mask(m) + 1 >> m.geometry.base_shift, origin)
+        m.cost.leaf_removes += 1
+        leaf_goes(m, &leaf)
+        s = pieces_of(m, pmd, leaf.folio, origin)
+        s.whole = s.covers = s.empty = 1
+        s.removed = 1
+        hgm_subtree_zapped(&m.cost, &m.options, &s)
+
+cdef inline void split_pmd(Machine *m, Pmd *pmd) noexcept nogil:
+    """Make room below a PMD leaf that only a part is to be done to (__split_huge_pmd).
+
+    A leaf of a file just goes: a fault can bring its pages back. One of anonymous memory is exchanged for PTEs.
+    """
+    cdef uint64_t entry = pmd.entry[0], i
+    cdef uint64_t *entries
+    cdef hgm_folio *folio
+    cdef hgm_leaf leaf
+    if m.files[pmd.mapping.file].kind != ANON:
+        zap_pmd(m, pmd, HGM_BY_ZAP)
+        return
+    pmd.entry[0] = withdraw(m, pmd)
+    entries = table_entries(m, table_number(pmd.entry[0]))
+    if not is_leaf(entry):
+        for i in range(ptes_per_table(m)):
+            entries[i] = HGM_PTE_ZERO
+        return
+    folio = folio_of(m, frame(entry))
+    install_ptes(m, pmd, entries, folio, 0, folio.nr_pages, entry & HGM_PTE_EXCLUSIVE, HGM_BY_POISON)
+    leaf = leaf_of(m, pmd, folio, 0, folio.nr_pages, HGM_BY_POISON)
+    m.cost.leaf_removes += 1
+    leaf_goes(m, &leaf)
+
+cdef inline void zap_memory(Machine *m, Mapping *v, uint64_t start, uint64_t end, int origin,
+                            bint free_tables) noexcept nogil:
+    """Remove the leaves of offsets [start, end), and what a PMD leaf of a file maps beyond them.
+
+    free_tables: free a page table that the range covers.
+    """
+    cdef Pmd pmd
+    cdef uint64_t stop
+    while start < end:
+        pmd = pmd_at(m, v, start, False)
+        stop = min(pmd.address + pmd_mask(m) + 1 - v.address, end)
+        if pmd.entry is not NULL and pmd.entry[0] != 0:
+            if not is_table(pmd.entry[0]) and (stop - start > pmd_mask(m) or m.files[v.file].kind != ANON):
+                zap_pmd(m, &pmd, origin)
+            elif not is_table(pmd.entry[0]):
+                split_pmd(m, &pmd)
+            if is_table(pmd.entry[0]):
+                zap_ptes_between(m, &pmd, v.address + start, v.address + stop, origin)
+                if free_tables and stop - start > pmd_mask(m):
+                    pte_table_free(m, pmd.entry)
+        start = stop
+
+cdef inline void split_at(Machine *m, Mapping *v, uint64_t offset) noexcept nogil:
+    """A VMA is about to be cut at `offset`: no PMD leaf may stand across it (vma_adjust_trans_huge)."""
+    cdef Pmd pmd
+    if (v.address + offset) & pmd_mask(m) == 0:
+        return
+    pmd = pmd_at(m, v, offset, False)
+    if pmd.entry is not NULL and pmd.entry[0] != 0 and not is_table(pmd.entry[0]):
+        split_pmd(m, &pmd)
+
+cdef inline bint range_used(Machine *m, uint32_t process, uint64_t first, uint64_t last) noexcept nogil:
+    """Does a VMA of the process have one of the addresses [first, last]?"""
+    cdef uint32_t next = m.processes[process].first_mapping, i
+    cdef Mapping *v
+    while next:
+        v = &m.mappings[next - 1]
+        next = v.next
+        if v.nr_vmas and v.address <= last and v.address + v.length > first:
+            i = vma_search(v, first - v.address if first > v.address else 0)
+            if i < v.nr_vmas and v.address + v.vmas[i].start <= last:
+                return True
+    return False
+
+cdef inline bint table_empty(Machine *m, uint64_t entry) noexcept nogil:
+    cdef uint64_t *entries = table_entries(m, table_number(entry))
+    cdef uint64_t i
+    for i in range(ptes_per_table(m)):
+        if entries[i] != 0:
+            return False
+    return True
+
+cdef inline void free_tables(Machine *m, Mapping *v, uint64_t start, uint64_t end) noexcept nogil:
+    """Free the tables for offsets [start, end), which nothing is mapped in, where no VMA is left (free_pgtables)."""
+    cdef uint64_t at, span
+    cdef uint64_t *entry
+    cdef int level
+    for level in range(PMD, m.geometry.levels + 1):
+        span = <uint64_t>1 << m.geometry.level_shift[level]
+        at = (v.address + start) & ~(span - 1)
+        while at < v.address + end:
+            if not range_used(m, v.process, at, at + span - 1):
+                entry = hstate_entry(m, &m.processes[v.process], at, level, False)
+                if entry is not NULL and is_table(entry[0]):
+                    if level == PMD:
+                        pte_table_free(m, entry)
+                    elif table_empty(m, entry[0]):
+                        table_release(m, table_number(entry[0]))
+                        entry[0] = 0
+            at += span
+
+cdef inline uint64_t unmap_memory(Machine *m, Mapping *v, uint64_t start, uint64_t end) noexcept nogil:
+    """Remove the VMAs in [start, end), with what they map and the tables that no VMA needs. Returns their bytes."""
+    cdef uint32_t i
+    cdef uint64_t done = 0
+    split_at(m, v, start)
+    split_at(m, v, end)
+    if not vma_split(m, v, start) or not vma_split(m, v, end):
+        return 0
+    i = vma_search(v, start)
+    while i < v.nr_vmas and v.vmas[i].start < end:
+        zap_memory(m, v, v.vmas[i].start, v.vmas[i].end, HGM_BY_ZAP, False)
+        done += v.vmas[i].end - v.vmas[i].start
+        vma_delete(v, i)
+    if m.processes[v.process].root != NO_TABLE:
+        free_tables(m, v, start, end)
+    return done

@@ -1,0 +1,32 @@
+"""The schemes by their public names."""
+from .heads import HeadPerLeaf, Hugetlb, LeafAndVma
+from .owners import MmId, NoPageMapcount, TotalMappedPages
+from .pages import DoubleMap, LargeMapcount, NrPagesMapped, PerPagePosted
+from .scheme import Place
+from .subtrees import (LogicalCounter, LogicalScan, LogicalTable, PerVma, SpecialBit, SubtreeCount,
+                       SubtreePosted)
+
+__all__ = ["DEFAULTS", "SCHEMES", "Place"]
+
+SCHEMES = {
+    "hugetlb": Hugetlb,
+    "head_per_leaf": HeadPerLeaf,
+    "per_page_posted": PerPagePosted,
+    "nr_pages_mapped": NrPagesMapped,
+    "subtree_posted": SubtreePosted,
+    "subtree": SubtreeCount,
+    "logical_scan": LogicalScan,
+    "logical_table": LogicalTable,
+    "logical_counter": LogicalCounter,
+    "double_map": DoubleMap,
+    "large_mapcount": LargeMapcount,
+    "mm_id": MmId,
+    "no_page_mapcount": NoPageMapcount,
+    "total_mapped_pages": TotalMappedPages,
+    "leaf_and_vma": LeafAndVma,
+    "per_vma": PerVma,
+    "special_bit": SpecialBit,
+}
+DEFAULTS = {"cache_refs": "1", "era": "6.2", "transient": "counted", "lookup_first": "no",
+            "zap_frees_tables": "no", "rmap_aware": "no", "policy": "any", "overflow_check": "none",
+            "batch": "no", "model": "default", "hvo": "off"}
