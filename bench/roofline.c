@@ -1,60 +1,480 @@
 /*
- * Rooflines: what the memory system charges for the least that a scheme must do.
+ * Rooflines: what the memory system charges for the least that a work and a scheme demand.
  *
- * Each loop reads the same operation records as hgmcore, checks the fields that say what to do, finds each entry
- * through the same two levels of tables, checks that it is none, stores the leaf, does the stores and atomics
- * that the scheme itself requires, and counts what was done. It leaves out everything else: finding process,
- * mapping, VMA and page cache (all constant here), leaves of other sizes, errors, costs, and making tables,
- * which stand ready and are faulted in. The caller uses what is returned, so no store can be dropped.
+ * Each loop reads the records of operations that hgmcore reads, checks the fields that say what to do, finds each
+ * entry through the tables, checks and stores it, does the stores and atomics of the scheme (and its scans), and counts
+ * what was done; what failed gets a result. It leaves out everything else: finding process, mapping, VMA and page
+ * cache, which are constant here, leaves of other sizes, errors but EEXIST, what is done once for a subtree (its first
+ * reference and map, the hstate-level entry), and the simulator's own counts (costs, lines). Struct pages and tables
+ * are memory of the same kind as hgmcore's: base pages, there and faulted in before. Everything stored is memory that
+ * the caller reads back, so the compiler can drop none of it.
  */
 #include <stdint.h>
+#include <time.h>
 #include "hgmcore/hgm.h"
 
-#define ENTRIES 512
-#define PTE(pfn) ((pfn) << HGM_PTE_FRAME_SHIFT | HGM_PTE_PRESENT | HGM_PTE_LEAF)
+#define ENTRIES 512ull
+#define AHEAD 8		/* records: where atomics keep misses from overlapping, a prefetch does it */
+#define FRAME(entry) ((entry) >> HGM_PTE_FRAME_SHIFT)
+#define LEAF(pfn) ((uint64_t)(pfn) << HGM_PTE_FRAME_SHIFT | HGM_PTE_PRESENT | HGM_PTE_LEAF)
+#define TABLE(number) ((uint64_t)(number) << HGM_PTE_FRAME_SHIFT | HGM_PTE_PRESENT)
+#define IS_LEAF(entry) ((entry) & HGM_PTE_LEAF)
 
-/* pmd[i] is the address of the i-th table of PTEs; tables are 4 KiB. */
-static inline uint64_t *find(uint64_t *const *pmd, uint64_t offset)
+/* What a scheme does for a leaf of one base page. */
+enum {
+	REF = 1,		/* a reference on the head */
+	COMPOUND = 2,		/* a map in page 1 */
+	EACH_PAGE = 4,		/* a map on the page itself */
+	NR_MAPPED = 8,		/* _nr_pages_mapped, as the page's count leaves or reaches 0 */
+	LARGE = 16,		/* _large_mapcount */
+	SLOTS = 32,		/* the owner's slot */
+	TOTAL = 64,		/* _total_mapped_pages */
+	DOUBLE_MAP = 128,	/* a flag in page 1 */
+	CHILDREN = 256,		/* a count in the table's descriptor */
+	SCAN = 512,		/* an install looks for another leaf */
+	SCAN_AFTER = 1024	/* a removal does */
+};
+
+/* A huge page of 1G, the page tables that map it, and spare ones. */
+typedef struct world {
+	uint64_t *tables;	/* table number n: ENTRIES entries from n * ENTRIES on */
+	hgm_ptdesc *descs;
+	hgm_page *page;
+	hgm_result *results;
+	uint64_t nr_results, ns;
+	uint64_t pud[2];	/* the entries of the huge page, in parent and child */
+	uint64_t free_table;	/* list through the first entry of each spare table */
+	uint64_t *cache;	/* hugetlb: the frame of each huge page of 2M, as the page cache has it */
+} world;
+
+static inline uint64_t *table(const world *w, uint64_t entry)
 {
-	return &pmd[offset >> 21][offset >> 12 & (ENTRIES - 1)];
+	return w->tables + FRAME(entry) * ENTRIES;
 }
 
-/* `n` continues of 4K, one reference and one map on the head for each: head_per_leaf. */
-uint64_t continue_per_leaf(const hgm_operation *ops, uint64_t n, uint64_t *const *pmd, hgm_page *page)
+static inline uint64_t now(void)
 {
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000000000ull + t.tv_nsec;
+}
+
+static inline uint64_t table_get(world *w)
+{
+	uint64_t number = w->free_table;
+
+	w->free_table = w->tables[number * ENTRIES];
+	w->tables[number * ENTRIES] = 0;
+	return TABLE(number);
+}
+
+static inline void table_put(world *w, uint64_t *entry)
+{
+	*table(w, *entry) = w->free_table;
+	w->free_table = FRAME(*entry);
+	w->descs[FRAME(*entry)].children = 0;
+	*entry = 0;
+}
+
+static inline int32_t add(int32_t *word, int32_t by)
+{
+	return __atomic_add_fetch(word, by, __ATOMIC_RELAXED);
+}
+
+/* Base page `first` is next in a walk in order: a line that an atomic will want has to be on its way before. */
+HGM_INLINE void expect(const world *w, int does, uint64_t first)
+{
+	if (does & EACH_PAGE)
+		__builtin_prefetch(&w->page[first + AHEAD], 1);
+}
+
+/* The counts of `n` leaves of `size` base pages each, from base page `first` on; `by` is 1 or -1. */
+HGM_INLINE void count(const world *w, int does, uint64_t first, int32_t n, int32_t size, int32_t by, uint32_t process)
+{
+	hgm_page *page1 = &w->page[1];
+	int32_t edges = 0, maps = n * by * (does & TOTAL ? 1 : size);
+
+	if (does & REF)
+		add(&w->page[0]._refcount, n * by);
+	if (does & COMPOUND)
+		add(&page1->_entire_mapcount, n * by);
+	if (does & EACH_PAGE)
+		for (uint64_t i = first; i < first + n * size; i++) {
+			if (n * size > 1)
+				expect(w, does, i);
+			if (add(&w->page[i]._mapcount, by) == (by > 0)) {
+				if (does & NR_MAPPED && n == 1)
+					add(&page1->_nr_pages_mapped, by);
+				edges++;
+			}
+		}
+	if (does & NR_MAPPED && n > 1 && edges)	/* of a run at once */
+		add(&page1->_nr_pages_mapped, edges * by);
+	if (does & LARGE)
+		add(&page1->_large_mapcount, maps);
+	if (does & SLOTS)
+		page1->_mm_id_mapcount[page1->_mm_id[0] == process ? 0 : 1] += maps;
+	if (does & TOTAL)
+		page1->_total_mapped_pages += n * size * by;
+	if (does & DOUBLE_MAP && by > 0 && !(page1->flags & HGM_PAGE_DOUBLE_MAP))
+		page1->flags |= HGM_PAGE_DOUBLE_MAP;
+}
+
+/* Is there a leaf below the table that `entry` points to? Reads up to the first one. */
+static inline int find_leaf(const world *w, uint64_t entry)
+{
+	const uint64_t *pmd = table(w, entry);
+
+	for (uint64_t i = 0; i < ENTRIES; i++) {
+		const uint64_t *pte;
+
+		if (!pmd[i])
+			continue;
+		pte = table(w, pmd[i]);
+		for (uint64_t j = 0; j < ENTRIES; j += 8) {
+			uint64_t any = 0;
+
+			for (int k = 0; k < 8; k++)
+				any |= pte[j + k];
+			if (any)
+				return 1;
+		}
+	}
+	return 0;
+}
+
+static void refuse(world *w, uint64_t index, int error)
+{
+	w->results[w->nr_results++] = (hgm_result){ .index = index, .error = error };
+}
+
+/* `n` continues of 4K. */
+HGM_INLINE uint64_t continues(world *w, const hgm_operation *ops, uint64_t n, int does, int real)
+{
+	uint64_t *pmd = table(w, w->pud[0]);
 	uint64_t done = 0;
 
 	for (uint64_t i = 0; i < n; i++) {
-		uint64_t *pte = find(pmd, ops[i].offset);
+		uint64_t offset = ops[i].offset, entry = pmd[offset >> 21 & (ENTRIES - 1)];
+		uint64_t *pte = table(w, entry) + (offset >> 12 & (ENTRIES - 1));
 
-		if (ops[i].op != HGM_OP_CONTINUE || ops[i].length != 4096 || *pte)
+		if (does & EACH_PAGE && i + AHEAD < n) {
+			uint64_t ahead = ops[i + AHEAD].offset;
+
+			__builtin_prefetch(&w->page[ahead >> 12], 1);
+			__builtin_prefetch(table(w, pmd[ahead >> 21 & (ENTRIES - 1)]) + (ahead >> 12 & (ENTRIES - 1)), 1);
+		}
+		if (ops[i].op != HGM_OP_CONTINUE || ops[i].target || ops[i].length != 4096 || offset >> 30 || *pte) {
+			refuse(w, i, 17);
 			continue;
-		*pte = PTE(ops[i].offset >> 12);
-		__atomic_add_fetch(&page[0]._refcount, 1, __ATOMIC_RELAXED);
-		__atomic_add_fetch(&page[1]._entire_mapcount, 1, __ATOMIC_RELAXED);
+		}
+		if (does & SCAN && !find_leaf(w, w->pud[0]))
+			add(&w->page[0]._refcount, 1);
+		*pte = LEAF(offset >> 12);
+		if (does & CHILDREN && w->descs[FRAME(entry)].children++ == 0)
+			w->descs[FRAME(w->pud[0])].children++;
+		count(w, does, offset >> 12, 1, 1, 1, 1);
+		if (real && !(does & REF)) {
+			add(&w->page[0]._refcount, 1);
+			add(&w->page[0]._refcount, -1);
+		}
 		done++;
 	}
 	return done;
 }
 
-/* `n` continues of 4K, one reference and one map for all of them, a count of children for each: logical_counter. */
-uint64_t continue_per_subtree(const hgm_operation *ops, uint64_t n, uint64_t *const *pmd, hgm_page *page,
-			      hgm_ptdesc *desc)
+/* One continue over all of it, in leaves of 4K. */
+HGM_INLINE uint64_t fill(world *w, int does)
 {
+	uint64_t *pmd = table(w, w->pud[0]);
 	uint64_t done = 0;
 
-	for (uint64_t i = 0; i < n; i++) {
-		uint64_t *pte = find(pmd, ops[i].offset);
-		hgm_ptdesc *table = &desc[1 + (ops[i].offset >> 21)];
+	if (does & SCAN && !find_leaf(w, w->pud[0]))
+		add(&w->page[0]._refcount, 1);
+	for (uint64_t i = 0; i < ENTRIES; i++) {
+		uint64_t *pte = table(w, pmd[i]);
+		uint64_t any = 0;
 
-		if (ops[i].op != HGM_OP_CONTINUE || ops[i].length != 4096 || *pte)
-			continue;
-		*pte = PTE(ops[i].offset >> 12);
-		if (table->children++ == 0 && desc[0].children++ == 0) {
-			__atomic_add_fetch(&page[0]._refcount, 1, __ATOMIC_RELAXED);
-			__atomic_add_fetch(&page[1]._entire_mapcount, 1, __ATOMIC_RELAXED);
+		for (uint64_t j = 0; j < ENTRIES; j++)
+			any |= pte[j];
+		if (any)
+			break;
+		for (uint64_t j = 0; j < ENTRIES; j++) {
+			expect(w, does, i * ENTRIES + j);
+			pte[j] = LEAF(i * ENTRIES + j);
+			count(w, does, i * ENTRIES + j, 1, 1, 1, 1);
 		}
+		if (does & CHILDREN) {
+			w->descs[FRAME(pmd[i])].children += ENTRIES;
+			w->descs[FRAME(w->pud[0])].children++;
+		}
+		done += ENTRIES;
+	}
+	return done;
+}
+
+/* Remove all leaves; free the tables if told to. */
+HGM_INLINE uint64_t zap(world *w, int does, int free_tables)
+{
+	uint64_t *pmd = table(w, w->pud[0]);
+	uint64_t done = 0;
+
+	for (uint64_t i = 0; i < ENTRIES; i++) {
+		uint64_t *pte = table(w, pmd[i]);
+		uint64_t removed = 0;
+
+		for (uint64_t j = 0; j < ENTRIES; j++) {
+			uint64_t entry = pte[j];
+
+			expect(w, does, i * ENTRIES + j);
+			pte[j] = 0;
+			removed += entry >> 7 & 1;
+			if (IS_LEAF(entry))
+				count(w, does, FRAME(entry), 1, 1, -1, 1);
+		}
+		if (does & CHILDREN && removed) {
+			w->descs[FRAME(pmd[i])].children -= removed;
+			w->descs[FRAME(w->pud[0])].children--;
+		}
+		done += removed;
+	}
+	if (does & SCAN_AFTER && !find_leaf(w, w->pud[0]))
+		add(&w->page[1]._entire_mapcount, -1);
+	if (free_tables) {
+		for (uint64_t i = 0; i < ENTRIES; i++)
+			table_put(w, &pmd[i]);
+		table_put(w, &w->pud[0]);
+	}
+	return done;
+}
+
+/* Copy all leaves into a child; with `batch` counted a table at a time. */
+HGM_INLINE uint64_t copy(world *w, int does, int batch)
+{
+	uint64_t *pmd = table(w, w->pud[0]);
+	uint64_t *child_pmd;
+	uint64_t done = 0;
+
+	w->pud[1] = table_get(w);
+	child_pmd = table(w, w->pud[1]);
+	for (uint64_t i = 0; i < ENTRIES; i++) {
+		uint64_t *pte = table(w, pmd[i]), *child;
+		uint64_t all = HGM_PTE_LEAF;
+
+		for (uint64_t j = 0; j < ENTRIES; j++)
+			all &= pte[j];
+		if (!all)
+			break;
+		child_pmd[i] = table_get(w);
+		child = table(w, child_pmd[i]);
+		for (uint64_t j = 0; j < ENTRIES; j++) {
+			expect(w, does, i * ENTRIES + j);
+			child[j] = pte[j];
+			if (!batch)
+				count(w, does, i * ENTRIES + j, 1, 1, 1, 2);
+		}
+		if (batch)
+			count(w, does, i * ENTRIES, ENTRIES, 1, 1, 2);
+		if (does & CHILDREN) {
+			w->descs[FRAME(child_pmd[i])].children += ENTRIES;
+			w->descs[FRAME(w->pud[1])].children++;
+		}
+		done += ENTRIES;
+	}
+	return done;
+}
+
+/* Remove the leaves below `entry`, and the table. */
+HGM_INLINE uint64_t unmap(world *w, uint64_t *entry, int does)
+{
+	uint64_t *pte = table(w, *entry);
+	uint64_t removed = 0;
+
+	for (uint64_t j = 0; j < ENTRIES; j++) {
+		uint64_t old = pte[j];
+
+		expect(w, does, FRAME(old));
+		pte[j] = 0;
+		removed += old >> 7 & 1;
+		if (IS_LEAF(old))
+			count(w, does, FRAME(old), 1, 1, -1, 1);
+	}
+	table_put(w, entry);
+	return removed;
+}
+
+/* Collapses of 2M, then one of 1G. */
+HGM_INLINE uint64_t collapse(world *w, const hgm_operation *ops, uint64_t n, int does)
+{
+	uint64_t *pmd = table(w, w->pud[0]);
+	uint64_t done = 0;
+
+	for (uint64_t i = 0; i < n && ops[i].length == 1 << 21; i++) {
+		uint64_t *entry = &pmd[ops[i].offset >> 21 & (ENTRIES - 1)], first = ops[i].offset >> 12;
+
+		done += unmap(w, entry, does);
+		*entry = LEAF(first);
+		count(w, does, first, 1, ENTRIES, 1, 1);
+	}
+	for (uint64_t i = 0; i < ENTRIES; i++) {
+		if (IS_LEAF(pmd[i])) {
+			count(w, does, FRAME(pmd[i]), 1, ENTRIES, -1, 1);
+			pmd[i] = 0;
+		} else {
+			done += unmap(w, &pmd[i], does);
+		}
+	}
+	table_put(w, &w->pud[0]);
+	w->pud[0] = LEAF(0);
+	if (does & DOUBLE_MAP)	/* a whole leaf counts on every page */
+		count(w, REF | EACH_PAGE, 0, 1, ENTRIES * ENTRIES, 1, 1);
+	else
+		count(w, does & ~(EACH_PAGE | NR_MAPPED), 0, 1, 1, 1, 1);
+	return done;
+}
+
+/* The leaves of all tables: the one pass that a recount cannot do without. */
+uint64_t recount(world *w)
+{
+	const uint64_t *pmd = table(w, w->pud[0]);
+	uint64_t leaves = 0;
+
+	for (uint64_t i = 0; i < ENTRIES; i++) {
+		const uint64_t *pte = table(w, pmd[i]);
+
+		for (uint64_t j = 0; j < ENTRIES; j++)
+			leaves += pte[j] & pte[j] >> 7 & 1;	/* present, and a leaf */
+	}
+	return leaves;
+}
+
+/* All loops of one scheme. Returns leaves done; the time is in w->ns. */
+enum { CONTINUE, CONTINUE_REAL, FILL, DONTNEED, MUNMAP, FORK, FORK_BATCHED, COLLAPSE };
+
+#define SCHEME(name, does)								\
+uint64_t name(world *w, int work, const hgm_operation *ops, uint64_t n)			\
+{											\
+	uint64_t start = now(), done = 0;						\
+											\
+	switch (work) {									\
+	case CONTINUE: done = continues(w, ops, n, does, 0); break;			\
+	case CONTINUE_REAL: done = continues(w, ops, n, does, 1); break;		\
+	case FILL: done = fill(w, does); break;						\
+	case DONTNEED: done = zap(w, does, 0); break;					\
+	case MUNMAP: done = zap(w, does, 1); break;					\
+	case FORK: done = copy(w, does, 0); break;					\
+	case FORK_BATCHED: done = copy(w, does, 1); break;				\
+	case COLLAPSE: done = collapse(w, ops, n, does); break;				\
+	}										\
+	w->ns = now() - start;								\
+	return done;									\
+}
+
+SCHEME(head_per_leaf, REF | COMPOUND)
+SCHEME(per_page_posted, REF | EACH_PAGE)
+SCHEME(nr_pages_mapped, REF | EACH_PAGE | NR_MAPPED)
+SCHEME(subtree_posted, REF)
+SCHEME(subtree, REF)
+SCHEME(logical_scan, SCAN)
+SCHEME(logical_table, 0)
+SCHEME(logical_counter, CHILDREN)
+SCHEME(double_map, REF | EACH_PAGE | DOUBLE_MAP)
+SCHEME(large_mapcount, REF | EACH_PAGE | NR_MAPPED | LARGE)
+SCHEME(mm_id, REF | EACH_PAGE | NR_MAPPED | LARGE | SLOTS)
+SCHEME(no_page_mapcount, REF | LARGE | SLOTS)
+SCHEME(total_mapped_pages, REF | LARGE | SLOTS | TOTAL)
+SCHEME(leaf_and_vma, REF | COMPOUND | SCAN)
+SCHEME(per_vma, REF | SCAN | SCAN_AFTER)
+SCHEME(special_bit, 0)
+
+/*
+ * hugetlb maps whole huge pages or nothing: its leaves are of 2M, each of a huge page of its own, with a reference on the
+ * head and a map in page 1. Tables of PMDs stand one behind the other, from number 1 on; a child's are spare ones.
+ */
+HGM_INLINE void count_whole(const world *w, uint64_t pfn, int32_t by)
+{
+	add(&w->page[pfn]._refcount, by);
+	add(&w->page[pfn + 1]._entire_mapcount, by);
+}
+
+HGM_INLINE void expect_whole(const world *w, uint64_t pfn)
+{
+	__builtin_prefetch(&w->page[pfn], 1);
+	__builtin_prefetch(&w->page[pfn + 1], 1);
+}
+
+static uint64_t whole_continues(world *w, const hgm_operation *ops, uint64_t n)
+{
+	uint64_t *pmd = w->tables + ENTRIES, done = 0;
+
+	for (uint64_t i = 0; i < n; i++) {
+		uint64_t at = ops[i].offset >> 21;
+
+		if (i + AHEAD < n)
+			expect_whole(w, w->cache[ops[i + AHEAD].offset >> 21]);
+		if (ops[i].op != HGM_OP_CONTINUE || ops[i].target || ops[i].length != 1 << 21 || pmd[at]) {
+			refuse(w, i, 17);
+			continue;
+		}
+		pmd[at] = LEAF(w->cache[at]);
+		count_whole(w, w->cache[at], 1);
 		done++;
 	}
+	return done;
+}
+
+static uint64_t whole_fill(world *w, uint64_t n)
+{
+	uint64_t *pmd = w->tables + ENTRIES, i;
+
+	for (i = 0; i < n && !pmd[i]; i++) {
+		expect_whole(w, w->cache[i + AHEAD < n ? i + AHEAD : i]);
+		pmd[i] = LEAF(w->cache[i]);
+		count_whole(w, w->cache[i], 1);
+	}
+	return i;
+}
+
+static uint64_t whole_zap(world *w, uint64_t n)
+{
+	uint64_t *pmd = w->tables + ENTRIES, i;
+
+	for (i = 0; i < n && IS_LEAF(pmd[i]); i++) {
+		uint64_t pfn = FRAME(pmd[i]);
+
+		expect_whole(w, FRAME(pmd[i + AHEAD < n ? i + AHEAD : i]));
+		pmd[i] = 0;
+		count_whole(w, pfn, -1);
+	}
+	return i;
+}
+
+static uint64_t whole_copy(world *w, uint64_t n)
+{
+	uint64_t *pmd = w->tables + ENTRIES, *child = 0, i;
+
+	for (i = 0; i < n && IS_LEAF(pmd[i]); i++) {
+		if (i % ENTRIES == 0)
+			child = table(w, table_get(w));
+		expect_whole(w, FRAME(pmd[i + AHEAD < n ? i + AHEAD : i]));
+		child[i % ENTRIES] = pmd[i];
+		count_whole(w, FRAME(pmd[i]), 1);
+	}
+	return i;
+}
+
+/* For FILL, DONTNEED, MUNMAP and FORK `n` is the number of huge pages. */
+uint64_t hugetlb(world *w, int work, const hgm_operation *ops, uint64_t n)
+{
+	uint64_t start = now(), done = 0;
+
+	switch (work) {
+	case CONTINUE: case CONTINUE_REAL: done = whole_continues(w, ops, n); break;
+	case FILL: done = whole_fill(w, n); break;
+	case DONTNEED: case MUNMAP: done = whole_zap(w, n); break;
+	case FORK: case FORK_BATCHED: done = whole_copy(w, n); break;
+	}
+	w->ns = now() - start;
 	return done;
 }

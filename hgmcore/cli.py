@@ -17,9 +17,12 @@ from hgmcore.prose import WIDTH, ascii_only, listed, printable
 from hgmcore.replay import replay as run_replay
 from hgmcore.replay import to_json
 from hgmcore.sizes import parse_size
+from hgmcore.threads import MOST
 from hgmcore.trace import TraceError
+from hgmcore.validate import SHIPPED, validate_text
+from hgmcore.validate import validate as run_validate
 
-OK, UNUSABLE, INTERRUPTED, PIPE_CLOSED = 0, 2, 130, 141
+OK, DIFFERENT, UNUSABLE, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
 
 INPUT_HELP = f"""\
 \b
@@ -107,12 +110,6 @@ def _size(context, parameter, text):
     if size == 0:
         raise click.BadParameter("a machine has some memory")
     return size
-
-
-def _threads(context, parameter, number):
-    if number != 1:
-        raise click.BadParameter(f"{number} threads are not supported yet, only 1")
-    return number
 
 
 version_option = click.version_option(__version__, prog_name="hgmcore", message="%(prog)s %(version)s")
@@ -208,12 +205,15 @@ def compare(input, names, options, repeat, machine, json_file, plot, html, markd
 Examples
   hgmcore replay my.hgm --scheme head_per_leaf
   hgmcore replay my.hgm --scheme subtree --operations all --json all.json
+  hgmcore replay my.hgm --scheme mm_id --threads 2 --option locks=posted
 """)
 @click.argument("input", required=False)
 @click.option("--scheme", required=True, metavar="NAME", help="The scheme to replay under.")
 @option_option
-@click.option("--threads", type=int, default=1, metavar="N", callback=_threads,
-              help="Threads to replay with (only 1).")
+@click.option("--threads", type=click.IntRange(1, MOST), default=1, show_default=True, metavar="N",
+              help="Native threads to replay with: operations of different threads of the trace run at the same time "
+                   "where their order cannot matter. Counts and answers stay the same; ns/op shows what threads gain, "
+                   "or lose on counters that they share. --option locks=pt or locks=posted adds the kernel's locks.")
 @click.option("--operations", type=click.Choice(["all", "failed"]), default="failed", show_default=True,
               help="Which operations to list: all, or those that failed or did less than they were asked to.")
 @json_option
@@ -222,7 +222,7 @@ def replay(input, scheme, options, threads, operations, json_file):
     resolve(schemes.load(scheme), options)
     trace = load_input(input)
     with progress(quiet=json_file == "-") as show:
-        result = run_replay(trace, scheme, operations=operations, progress=show, **options)
+        result = run_replay(trace, scheme, operations=operations, threads=threads, progress=show, **options)
     if json_file:
         write_json(json_file, to_json(result, trace))
     if json_file != "-":
@@ -323,8 +323,64 @@ def _echo_written(trace, output):
     click.echo(f"{printable(output)}: {len(trace):,} operations")
 
 
+@command(epilog="""
+\b
+Examples
+  hgmcore validate
+  hgmcore validate my-recordings/ --json differences.json
+  hgmcore validate --live --seconds 60 --seed 7
+""")
+@click.argument("directory", required=False)
+@click.option("--live", is_flag=True, help="Random operations on this kernel instead (Linux, root).")
+@click.option("--seed", type=click.IntRange(0), help="--live: the first sequence; the same seed, the same sequences.  [0]")
+@click.option("--seconds", type=click.FloatRange(0, min_open=True), help="--live: for how long.  [10]")
+@click.option("--hugetlb", is_flag=True, help="--live: every second sequence on hugetlb files; nr_hugepages is raised "
+              "meanwhile and put back.")
+@click.option("--time", "timed", is_flag=True, help="--live: also time the sequences in the kernel and in the simulator.")
+@json_option
+def validate(directory, live, seed, seconds, hugetlb, timed, json_file):
+    """Do again what running kernels did, and compare: map counts, page tables, smaps, errors.
+
+    DIRECTORY holds kernel recordings (*.jsonl, plain or packed); default: those of the package, of Linux 6.18 and
+    6.12. With --live, random sequences of operations on real huge pages of shmem and anonymous memory are compared
+    after each step; no setting is changed and nothing stays behind. Exit status 1 where the simulator differs: a
+    sequence of --live is then shrunk to a short one and printed as a trace.
+    """
+    if live:
+        return _validate_live(directory, json_file, seed or 0, seconds or 10.0, hugetlb, timed)
+    if seed is not None or seconds is not None or hugetlb or timed:
+        raise click.UsageError("--seed, --seconds, --hugetlb and --time are for --live")
+    with progress(quiet=json_file == "-") as show:
+        result = run_validate(directory or SHIPPED, progress=show)
+    if json_file:
+        write_json(json_file, result)
+    if json_file != "-":
+        click.echo(validate_text(result), nl=False)
+    return OK if result["equal"] == result["observations"] else DIFFERENT
+
+
+def _validate_live(directory, json_file, seed, seconds, hugetlb, timed):
+    if directory:
+        raise click.UsageError("--live makes its own recordings: no DIRECTORY")
+    from hgmcore.live import live_text, validate_live  # the rest of hgmcore runs where this cannot be imported
+
+    with progress(quiet=json_file == "-") as show:
+        result = validate_live(seed, seconds, hugetlb, timed, progress=show)
+    if json_file:
+        write_json(json_file, result)
+    if json_file != "-":
+        click.echo(live_text(result), nl=False)
+    return DIFFERENT if result["difference"] else OK
+
+
 class Formats(click.Group):
     """One command for each importer, with the importer's options."""
+
+    def format_epilog(self, context, formatter):
+        """How each format is recorded."""
+        formatter.write("\nHow to record, and to import what was recorded\n")
+        for name in importers.NAMES:
+            formatter.write("\n".join(["", f"  {name}", *importers.commands(name), ""]))
 
     def list_commands(self, context):
         return list(importers.NAMES)
@@ -337,6 +393,7 @@ class Formats(click.Group):
             for option in importer.options]
         made = click.Command(name, params=[click.Argument(["input"]), *parameters],
                              help=listing.click_help(importer.explanation),
+                             short_help=importer.explanation.strip().splitlines()[0],
                              callback=lambda **given: import_recording(name, **given))
         for option in (output_option, provenance_option, json_option, version_option):
             made = option(made)
@@ -350,15 +407,19 @@ def import_():
 
     \b
     hgmcore import qemu postcopy.log -o guest.hgmt
-    hgmcore import qemu --help                 what it reads, and how to record it
+    hgmcore import qemu --help                 what it reads, and its options
+
+    INPUT may be packed (gzip, bzip2, xz, zstd), or - for standard input. What was read, used and skipped is told,
+    and why.
     """
 
 
 def import_recording(name, input, output, provenance, json_file, **options):
     """Read a recording, write the trace, tell what was read, used and skipped."""
     given = {key: value for key, value in options.items() if value is not None}
-    trace, counts = importers.read(name, input, provenance, **given)
-    trace.save(output)
+    with progress(quiet=json_file == "-") as show:
+        trace, counts = importers.read(name, input, provenance, show, **given)
+        trace.save(output)
     if json_file:
         write_json(json_file, {"format": "hgmcore-import 1", "output": output, "report": counts.to_dict(),
                                **describe(trace)})

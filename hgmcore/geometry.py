@@ -57,6 +57,15 @@ class Geometry:
         """Bytes of every HugeTLB page size, ascending: every leaf but the base page."""
         return self.leaf_sizes[1:]
 
+    def page_sizes(self, kind: str) -> tuple[int, ...]:
+        """Bytes of the pages that a file may consist of, ascending. kind: hugetlb, shmem or anon.
+
+        Folios of shmem and anonymous memory are base pages, or what one entry of PMD level maps.
+        """
+        if kind == "hugetlb":
+            return self.hugetlb_sizes
+        return tuple(leaf.size for leaf in self.leaves if leaf.entries == 1 and leaf.level <= PMD)
+
     def leaf(self, size: int) -> Leaf:
         """The leaf of `size` bytes; KeyError where the geometry has none."""
         for leaf in self.leaves:

@@ -1,4 +1,4 @@
-"""The Python API: one call for an operation, arrays in one crossing, views of memory, errors that name things."""
+"""The Python API: a call for an operation, arrays in one crossing, views of memory, errors with names."""
 
 import numpy as np
 import pytest
@@ -90,8 +90,10 @@ def test_struct_pages_and_page_tables_are_views(mapped):
 
 
 @pytest.mark.parametrize(("given", "reason"), [
-    ({"scheme": "per_leaf"}, "unknown scheme 'per_leaf'"), ({"scheme": "subtree", "geometry": "vax"}, "unknown geometry"),
-    ({"scheme": "subtree", "transient": "maybe"}, "is not one of"), ({"scheme": "subtree", "colour": 1}, "unknown option"),
+    ({"scheme": "per_leaf"}, "unknown scheme 'per_leaf'"),
+    ({"scheme": "subtree", "geometry": "vax"}, "unknown geometry"),
+    ({"scheme": "subtree", "transient": "maybe"}, "is not one of"),
+    ({"scheme": "subtree", "colour": 1}, "unknown option"),
     ({"scheme": "mm_id", "hvo": "on"}, "hvo=on takes away")])
 def test_what_a_machine_cannot_be(given, reason):
     with pytest.raises(ValueError, match=reason):
@@ -136,4 +138,5 @@ def test_a_private_mapping_has_no_pieces():
     v = m.process("B").mmap(f, shared=False)
     assert v.touch(0) == v.touch(0, write=True) == 4096
     rows = m.observe()["folios"]
-    assert [(row["refcount"], row["mapcount"], row.get("in_page_cache", True)) for row in rows] == [(1, 0, True), (1, 1, False)]
+    seen = [(row["refcount"], row["mapcount"], row.get("in_page_cache", True)) for row in rows]
+    assert seen == [(1, 0, True), (1, 1, False)]

@@ -1,11 +1,12 @@
-"""Other geometries: contiguous groups are one leaf; huge pages of a contiguous size have no table of their own."""
+"""Contiguous groups are one leaf; huge pages of a contiguous size have no table of their own."""
 
 import pytest
 
 import hgmcore as hgm
 from hgmcore.geometry import GEOMETRIES
 
-SIZES = [(name, size) for name, geometry in GEOMETRIES.items() for size in geometry.hugetlb_sizes if size <= 1 << 30]
+SIZES = [(name, size) for name, geometry in GEOMETRIES.items() for size in geometry.hugetlb_sizes
+         if size <= 1 << 30]
 PIECES = [name for name in hgm.schemes.NAMES if name != "hugetlb"]
 
 
@@ -66,3 +67,25 @@ def test_memory_failure_cuts_by_the_largest_legal_leaves(geometry, size, pieces)
     pages = f.name.page_size // GEOMETRIES[geometry].base_page
     assert truth(m) == (pieces, pages - 1)
     assert m.observe()["folios"][0]["refcount"] == 1 + pieces + 1
+
+
+@pytest.mark.parametrize("lookup_first", ["yes", "no"])
+@pytest.mark.parametrize("scheme", ["subtree", "logical_table"])
+def test_a_contiguous_page_is_counted_whatever_an_emptied_one_left(replay, scheme, lookup_first):
+    """The first piece counts it, the last one uncounts it; the table that stays counts for nothing."""
+    text = """file F 32M 1; populate F 0 1; mmap A v F 0 32M shared minor hgm; continue A v 0 4K; observe
+        dontneed A v 0 4K; observe; continue A v 4K 4K; observe; munmap A v 0 32M; observe"""
+    ran = replay(text.replace(";", "\n"), scheme, geometry="arm64-4k", lookup_first=lookup_first)
+    folios = [seen["folios"][0] for seen in ran.observations]
+    assert [(f["refcount"], f["mapcount"]) for f in folios] == [(2, 1), (1, 0), (2, 1), (1, 0)]
+    assert (ran.cost["atomics"]["map"], ran.cost["atomics"]["transient"]) == (4, 0)
+    assert (ran.cost["table_allocs"], ran.cost["table_frees"], ran.counters["underflows"]) == (1, 1, 0)
+
+
+@pytest.mark.parametrize("size", ["64K", "2M"])
+def test_a_run_of_base_pages_is_one_step_in_fork_and_zap(replay, size):
+    text = f"""file F {size} 1; populate F 0 1; mmap A v F 0 {size} shared minor wp hgm
+        continue A v 4K 4K; continue A v 8K 4K; continue A v 12K 4K; fork A B; dontneed A v 0 {size}"""
+    cost = replay(text.replace(";", "\n"), "head_per_leaf", geometry="arm64-4k", batch="yes").cost
+    assert (cost["leaf_installs"], cost["leaf_removes"]) == (6, 3)
+    assert (cost["atomics"]["ref"], cost["atomics"]["map"]) == (5, 5)

@@ -25,7 +25,7 @@ continue A v 0 4K
 observe
 """
 HGMCORE = [sys.executable, "-m", "hgmcore"]
-COMMANDS = ("compare", "replay", "info", "schemes", "workloads", "convert", "import")
+COMMANDS = ("compare", "replay", "validate", "info", "schemes", "workloads", "convert", "import")
 
 
 @pytest.fixture(autouse=True)
@@ -73,14 +73,12 @@ WRONG = {
     "a directory": (["compare", "."], "Is a directory"),
     "not a trace": (["compare", __file__], "first line"),
     "malformed line": (["compare", "bad.hgm"], "bad.hgm:2: "),
-    "not supported": (["replay", "shmem.hgm", "--scheme", "subtree"], "kind shmem is not supported"),
     "unknown scheme": (["compare", "t.hgm", "--schemes", "subtre"], "did you mean 'subtree'? (known: huge"),
     "no scheme": (["compare", "t.hgm", "--schemes", ","], "no scheme"),
     "unknown scheme to replay": (["replay", "t.hgm", "--scheme", "foo"], "known: hugetlb"),
     "no scheme to replay": (["replay", "t.hgm"], "--scheme"),
     "unknown scheme to explain": (["schemes", "foo"], "known: hugetlb"),
     "unknown option": (["compare", "t.hgm", "--option", "colour=red"], "option 'colour' (known: cache_refs"),
-    "later option": (["compare", "t.hgm", "--option", "locks=pt"], "'locks' is not supported yet"),
     "refused by the only scheme": (["compare", "t.hgm", "--schemes", "mm_id", "--option", "hvo=on"],
                                    "scheme mm_id counts on struct pages that hvo=on takes away"),
     "refused by the scheme": (["replay", "t.hgm", "--scheme", "mm_id", "--option", "hvo=on"],
@@ -95,7 +93,8 @@ WRONG = {
     "twice": (["compare", "t.hgm", "--option", "era=6.2", "--option", "era=6.3"], "given twice"),
     "repeat": (["compare", "t.hgm", "--repeat", "-1"], "--repeat"),
     "repeat word": (["compare", "t.hgm", "--repeat", "often"], "often"),
-    "threads": (["replay", "t.hgm", "--scheme", "subtree", "--threads", "2"], "2 threads are not supported"),
+    "no thread": (["replay", "t.hgm", "--scheme", "subtree", "--threads", "0"], "0 is not in the range"),
+    "many threads": (["replay", "t.hgm", "--scheme", "subtree", "--threads", "1000"], "1000 is not in the range"),
     "which operations": (["replay", "t.hgm", "--scheme", "subtree", "--operations", "some"], "some"),
     "unknown recording": (["compare", "recording:foo"], "known: " + recordings.NAMES[0]),
     "unknown workload": (["compare", "workload:foo"], "known: sequential"),
@@ -117,7 +116,6 @@ WRONG = {
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_input_is_one_line_and_status_2(case, capfd):
     Path("bad.hgm").write_text("hgmcore-trace 1\nfile F 2M many\n")
-    Path("shmem.hgm").write_text("hgmcore-trace 1\nfile F 2M 1 shmem\n")
     arguments, reason = WRONG[case]
     assert reason in error(capfd, *arguments)
 

@@ -1,12 +1,13 @@
 """What must hold after any sequence in which allocations fail, whatever the scheme counts.
 
-When every process has exited, every file is truncated to nothing and pins are dropped, no huge page is left but those that
-memory failure holds, nothing was freed while mapped and no count went below zero. Not promised by
-* subtree_posted: its signs for "counted" fail where a CONTINUE failed before, or base page 0 is not mapped; its
-  references are right, so nothing leaks, but counts go below zero or stay;
+When every process has exited, every file is truncated to nothing and pins are dropped, no huge page is left
+but those that memory failure holds, nothing was freed while mapped and no count went below zero.
+Not promised by
+* subtree_posted: its signs for "counted" fail where a CONTINUE failed before, or base page 0 is not mapped;
+  its references are right, so nothing leaks, but counts go below zero or stay;
 * subtree with zap_frees_tables=no or lookup_first=no: stale tables are uncounted twice or never counted;
 * any scheme where references overflow: the sequences here do not pin that much.
-logical_table holds a truncated page until its tables go, so tables are freed (exit) before the pages are counted.
+logical_table holds a truncated page until its tables go, so tables are freed (exit) before pages are counted.
 """
 import random
 
@@ -22,18 +23,20 @@ SAYS_MAPPED = set(SCHEMES) - {"per_page_posted", "subtree_posted"}  # of every p
 # mapped only where a leaf exists: not those whose count stays with empty tables
 SAYS_UNMAPPED = SAYS_MAPPED - {"subtree", "logical_table"}
 # "exclusive" never said of a page that two processes map: not the counts of base page 0 alone
-SEES_SHARING = set(SCHEMES) - {"per_page_posted", "nr_pages_mapped", "large_mapcount", "double_map", "subtree_posted"}
+SEES_SHARING = set(SCHEMES) - {"per_page_posted", "nr_pages_mapped", "large_mapcount", "double_map",
+                               "subtree_posted"}
 
 
 def sequence(seed, scheme, steps=60):
-    """Statements that map, unmap, fork and fail at random; with an observe before the last ones undo everything."""
+    """Statements that map, unmap, fork and fail at random; and those that undo everything."""
     pick = random.Random(seed)
     alive, processes = ["A", "B"], ["A", "B"]
     hgm = " hgm" if SCHEMES[scheme].hgm else ""
     lines = [f"file {name} {size} {pages}" for name, (size, pages) in FILES.items()]
     lines += ["populate F 0 2", "populate L 0 1"]
     for process in processes:
-        lines += [f"mmap {process} v F 0 6M shared minor wp{hgm}", f"mmap {process} w L 0 1G shared minor wp{hgm}"]
+        lines += [f"mmap {process} v F 0 6M shared minor wp{hgm}",
+                  f"mmap {process} w L 0 1G shared minor wp{hgm}"]
     for _ in range(steps):
         process, name = pick.choice(processes), pick.choice("vvw")
         huge = FILES["F" if name == "v" else "L"][0]
@@ -41,15 +44,17 @@ def sequence(seed, scheme, steps=60):
         length = pick.choice([4 * K, 4 * K, 8 * K, 2 * M])
         if pick.random() < 0.25:
             lines.append(f"fail {pick.choice([1, 1, 2, 3])}")
-        kind = pick.choice(["continue"] * 6 + ["fault", "fault", "dontneed", "dontneed", "collapse", "zap", "migrate", "fork", "exit",
-                                              "munmap", "punch", "hwpoison", "move", "pin"])
+        kind = pick.choice(["continue"] * 6 + [
+            "fault", "fault", "dontneed", "dontneed", "collapse", "zap", "migrate", "fork", "exit", "munmap",
+            "punch", "hwpoison", "move", "pin"])
         if kind in ("continue", "dontneed", "collapse"):
             lines.append(f"{kind} {process} {name} {at} {length}")
         elif kind in ("zap", "munmap", "migrate"):
             verb = {"zap": "dontneed"}.get(kind, kind)
             lines.append(f"{verb} {process} {name} 0 {huge}" + (" all" if kind == "migrate" else ""))
         elif kind == "fault":
-            lines += [f"unregister {process} {name}", f"touch {process} {name} {at}", f"register {process} {name} minor wp"]
+            lines += [f"unregister {process} {name}", f"touch {process} {name} {at}",
+                      f"register {process} {name} minor wp"]
         elif kind == "fork" and len(processes) < 5:
             child = f"D{len(processes)}"
             if process in alive:
@@ -64,7 +69,8 @@ def sequence(seed, scheme, steps=60):
         elif kind == "hwpoison" and pick.random() < 0.3:
             lines.append(f"hwpoison {process} v {at}")  # 1G would take the model too long
         elif kind == "pin":
-            lines += ["populate F 0 1", "pin F 0 2", f"dontneed {process} v 0 2M", f"migrate {process} v 0 2M all", "unpin F 0 2"]
+            lines += ["populate F 0 1", "pin F 0 2", f"dontneed {process} v 0 2M",
+                      f"migrate {process} v 0 2M all", "unpin F 0 2"]
     undo = [f"exit {process}" for process in alive] + [f"truncate {name} 0" for name in FILES]
     return lines, undo
 
@@ -157,8 +163,27 @@ def test_first_leaf_refused(replay, check, cache_refs, size, piece, scheme):
 
 @pytest.mark.parametrize("scheme", ["logical_scan", "logical_counter", "logical_table", "special_bit"])
 def test_one_reference_for_all_pieces(replay, scheme):
-    """The check looks at the count before it knows that no reference stays: it refuses all once it is full."""
+    """The check looks at the count before it knows that no reference stays: once full it refuses all."""
     text = ["file F 2M 1", "populate F 0 1", "mmap A v F 0 2M shared minor hgm", f"pin F 0 {2**31 - 3}",
             "continue A v 0 4K", "continue A v 4K 4K"]
     ran = replay("\n".join(text), scheme, overflow_check="after")
     assert [error for error, _, _ in ran.operations[4:]] == [None, "EFAULT"]
+
+
+def test_references_beyond_the_limit_are_overflows_whoever_takes_them(replay):
+    text = ["file F 2M 1", "populate F 0 1", "mmap A v F 0 2M shared", f"pin F 0 {2**31 - 2}",
+            "hwpoison A v 0", "hwpoison A v 4K", "observe"]
+    ran = replay("\n".join(text), "head_per_leaf")
+    folio = ran.observations[0]["folios"][0]
+    assert (folio["pins"], folio["expected_refs"], folio["refcount"]) == (2**31, 2**31 + 1, 1 - 2**31)
+    assert ran.counters["overflows"] == 1
+
+
+@pytest.mark.parametrize("access", ["", " write"])
+@pytest.mark.parametrize("check", LIMITS)
+def test_a_private_fault_is_refused_as_any_other(replay, check, access):
+    """With room for one reference."""
+    text = ["file F 2M 1", "populate F 0 1", "mmap A v F 0 2M private", "mmap B v F 0 2M private",
+            f"pin F 0 {LIMITS[check] - 2}", "touch A v 0", f"touch B v 0{access}"]
+    ran = replay("\n".join(text), "head_per_leaf", overflow_check=check)
+    assert [error for error, _, _ in ran.operations[5:]] == [None, "EFAULT"]

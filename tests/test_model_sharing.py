@@ -1,13 +1,8 @@
 """Random sequences over a file that fills a PMD table, which plain mappings share: model and core agree."""
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 
-import test_model
-from comparing import CoreMachine
-from model import Model
-from test_model import EXAMPLES, G, K, M, operation
+from sequences import Comparison, G, Ground, K, M, operation, run_sequences
 
 pages = st.sampled_from([0, 0, 1, 2])
 counts = st.sampled_from([1, 1, 2, 3])
@@ -16,7 +11,8 @@ OPERATIONS = st.one_of(
     *[operation("touch", members, pages, st.sampled_from(["", "write"]))] * 4,
     operation("dontneed", members, pages, counts), operation("munmap", members, pages, counts),
     operation("munmap", members, st.just(0), st.just(512)), operation("exit", members),
-    operation("punch", pages, counts), operation("migrate", members, pages, counts, st.sampled_from(["", "all"])),
+    operation("punch", pages, counts),
+    operation("migrate", members, pages, counts, st.sampled_from(["", "all"])),
     operation("register", members, st.sampled_from(["minor", "wp", "minor wp", "", ""])),
     operation("mprotect", members, pages, st.sampled_from([1, 512, 512]), st.sampled_from(["r", "rw", "rw"])),
     operation("split", members, pages, st.sampled_from([1, 512])), operation("fork", members),
@@ -26,20 +22,13 @@ OPERATIONS = st.one_of(
 NAMES = {"D": "D1"}
 
 
-class Sharing(test_model.Comparison):
-    """The sequence begins with three mappings of the whole file; a fourth process, D1, comes by fork or mmap."""
+def whole_table(geometry):
+    """Three mappings of a file as large as a PMD table; a fourth process, D1, comes by fork or mmap."""
+    start = "populate F 0 2; mmap A v F 0 1G shared; mmap B v F 0 1G shared; mmap C v F 0 1G shared"
+    return Ground(geometry, 4 * K, {"F": (2 * M, 512)}, 2 * M, parts=[], pieces=[], lengths=[], start=start)
 
-    @initialize()
-    def start(self):
-        self.model = Model(self.scheme, **self.options)
-        self.core = CoreMachine(self.scheme, **self.options)
-        self.text, self.results, self.observations = [], [], []
-        self.step("file F 2M 512")
-        self.step("populate F 0 2")
-        for process in "ABC":
-            self.step(f"mmap {process} v F 0 1G shared")
 
-    @rule(operation=OPERATIONS)
+class Sharing(Comparison):
     def operate(self, operation):
         verb, who, *words = operation
         who = NAMES.get(who, who)
@@ -73,11 +62,9 @@ class Sharing(test_model.Comparison):
             self.step(f"exit {process}")
 
 
-@pytest.mark.parametrize("options", [{}, {"era": "6.15", "batch": "yes", "zap_frees_tables": "yes"}], ids=["default", "6.15"])
-@pytest.mark.parametrize("scheme", ["hugetlb", "head_per_leaf", "logical_counter", "mm_id"])
-def test_mappings_of_a_whole_table_share_it(scheme, options):
-    case = type("Sequences", (Sharing,), {"scheme": scheme, "options": options})
-    run_state_machine_as_test(case, settings=settings(
-        max_examples=int(EXAMPLES or 10), stateful_step_count=30, deadline=None, derandomize=not EXAMPLES,
-        phases=[Phase.generate, Phase.shrink] if EXAMPLES else [Phase.generate], database=None,
-        suppress_health_check=list(HealthCheck)))
+@pytest.mark.parametrize("geometry, scheme, options", [
+    *[("x86-64", scheme, options) for scheme in ("hugetlb", "head_per_leaf", "logical_counter", "mm_id")
+      for options in ({}, {"era": "6.15", "batch": "yes", "zap_frees_tables": "yes"})],
+    ("arm64-4k", "head_per_leaf", {}), ("arm64-4k", "logical_counter", {"zap_frees_tables": "yes"})])
+def test_mappings_of_a_whole_table_share_it(geometry, scheme, options):
+    run_sequences(Sharing, OPERATIONS, whole_table(geometry), scheme, options, steps=30)

@@ -297,8 +297,8 @@ def test_pages_round_up():
     ("", "not a QEMU trace log: no line is of the form TID@SECONDS.MICROSECONDS:EVENT"),
     ("hgmcore-trace 1\nobserve\n",
      "not a QEMU trace log: no line is of the form TID@SECONDS.MICROSECONDS:EVENT"),
-    (HEAD, "no postcopy placement in 1 lines: record the destination of a postcopy migration with the events "
-           "postcopy_*"),
+    (HEAD, "no postcopy placement and no discard in 1 lines: record the destination of a postcopy migration with "
+           "the events postcopy_*, or a balloon with virtio_balloon_* and ram_block_discard_range"),
     (place(0), "no RAM block is described: record all events postcopy_* (postcopy_init_range and "
                "postcopy_nhp_range tell where RAM lies)"),
     (HEAD + place(999), "no placement lies in the RAM block 'mem0'"),
@@ -314,8 +314,8 @@ def test_a_log_without_a_migration(log, reason):
     ({"piece": "3K"}, ValueError, "piece: 3K does not divide a page of 2M"),
     ({"piece": "0"}, ValueError, "piece: 0 does not divide a page of 2M"),
     ({"piece": "x"}, ValueError, "piece: 'x' is not a number (expected decimal or 0x, then K, M, G or T)"),
-    ({"page_size": "4K"}, TraceError,
-     "log: statement 0: file: x86-64 has no hugetlb pages of 4K (it has 2M, 1G)"),
+    ({"page_size": "4K"}, ValueError, "x86-64 has no hugetlb pages of 4K (it has 2M, 1G)"),
+    ({"start": "full"}, ValueError, "start: 'full' is not one of empty, mapped"),
     ({"observations": "-1"}, ValueError,
      "observations: '-1' is negative (expected decimal or 0x, then K, M, G or T)"),
 ])
@@ -376,9 +376,9 @@ def test_standard_input(monkeypatch):
 def test_bad_calls(tmp_path):
     log = DATA / "qemu-postcopy_4k.qemutrace"
     for call, error, reason in [
-            (lambda: importers.read("vax", log), ValueError, "unknown format 'vax' (known: qemu)"),
+            (lambda: importers.read("vax", log), ValueError, f"unknown format 'vax' (known: {', '.join(importers.NAMES)})"),
             (lambda: importers.read("qemu", log, colour=1), ValueError,
-             "qemu: unknown option 'colour' (known: block, page_size, piece, observations, geometry)"),
+             "qemu: unknown option 'colour' (known: block, page_size, piece, start, observations, geometry)"),
             (lambda: importers.read("qemu", log, {"a b": "c"}), TraceError,
              f"{log}: provenance: 'a b' is not a word with a text"),
             (lambda: importers.read("qemu", tmp_path / "none"), TraceError,

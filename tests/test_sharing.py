@@ -56,9 +56,23 @@ def test_a_hole_drops_the_table_of_all_but_one():
     assert counts(seen) == [(2, 1, 1, 1)]
 
 
-@pytest.mark.parametrize("other", ["mmap D v F 0 1G shared wp", "mmap D v F 0 1G shared hgm", "mmap D v F 2M 512M shared",
-                                   "mmap D v F 0 1G private"])
+@pytest.mark.parametrize("other", ["mmap D v F 0 1G shared wp", "mmap D v F 0 1G shared hgm",
+                                   "mmap D v F 2M 512M shared", "mmap D v F 0 1G private"])
 def test_what_never_shares(other):
     page = 1 if " 2M " in other else 0
     _, seen = last(TOUCHED + other + "\ntouch D v 0\n", "head_per_leaf")
     assert counts(seen)[page][1:] == (2, 2, 4)
+
+
+def test_other_rights_do_not_share():
+    _, seen = last(START + "mprotect C v 0 1G r\ntouch A v 0\ntouch A v 2M\ntouch B v 0\ntouch C v 0\n")
+    assert counts(seen) == [(3, 2, 2, 3), (2, 1, 1, 2)]
+    assert [row["rss"] for row in seen["mappings"]] == [4 << 20, 4 << 20, 2 << 20]
+
+
+@pytest.mark.parametrize("end", ["exit B", "munmap B v 0 1G"])
+def test_a_sharer_of_an_empty_table_leaves_it_to_the_others(end):
+    _, seen = last(START + f"touch A v 0\ndontneed A v 0 2M\ntruncate F 0\ntouch B v 0\n{end}\npopulate F 0 2\n"
+                   "mmap D w F 0 2M shared\ntouch D w 0\ntouch A v 0\ntouch A v 2M\n")
+    assert counts(seen) == [(3, 2, 2, 2), (2, 1, 1, 1)]
+    assert {row["process"]: row["rss"] >> 20 for row in seen["mappings"]} | {"B": 0} == {"A": 4, "B": 0, "C": 0, "D": 2}

@@ -213,7 +213,8 @@ def traces(draw):
 
     for name in draw(st.lists(word, min_size=1, max_size=3, unique=True)):
         kind, pages = draw(st.sampled_from(["", "hugetlb", "shmem"])), draw(st.integers(1, 2**22))
-        add("file", name, draw(st.sampled_from(["2M", "1G", "0x200000"])), str(pages), kind)
+        page = draw(st.sampled_from(["2M", "4K" if kind == "shmem" else "1G", "0x200000"]))
+        add("file", name, page, str(pages), kind)
         files.append((name, pages))
     for _ in range(draw(st.integers(1, 25))):
         file, pages = draw(st.sampled_from(files))
@@ -225,7 +226,7 @@ def traces(draw):
                 draw(st.sampled_from(["shared", "private"])), flags("minor", "wp", "hgm"))
         elif kind == "anon":
             process, name = draw(st.sampled_from(processes)), draw(word)
-            add("mmap", process, name, draw(st.sampled_from(["anon:2M", "anon:4096", "anon:1G"])), "0",
+            add("mmap", process, name, draw(st.sampled_from(["anon:2M", "anon:4096", "anon:0x200000"])), "0",
                 draw(spell), "private")
         elif kind == "file":
             add(draw(st.sampled_from(["populate", "pin", "unpin"])), file, str(first), str(pages - first))

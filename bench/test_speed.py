@@ -1,0 +1,58 @@
+"""Every work under every scheme, against the least that the work and the scheme demand."""
+
+import ctypes
+import time
+
+import pytest
+from kernel import kernel
+from measure import take_turns
+from peers import peer
+from rooflines import PIECES, Gigabyte
+from works import RECOUNT, WORKS, Guest
+
+from hgmcore import truth
+
+
+@pytest.mark.parametrize("work, scheme", [pytest.param(work, scheme, id=f"{work.name}-{scheme}")
+                                          for work in WORKS for scheme in work.schemes])
+def test_against_the_roofline(benchmark, library, work, scheme):
+    guest, world = Guest(scheme, **work.options), Gigabyte(library, scheme)
+
+    def ours():
+        work.before(guest)
+        return guest.machine.run(work.operations) / PIECES
+
+    def roofline():
+        world.prepare(work.full)
+        done, ns = world.run(work.loop, work.operations)
+        assert done == PIECES
+        return ns / PIECES
+
+    row = take_turns(benchmark, ours, roofline)
+    assert len(guest.machine.results()) == 0
+    benchmark.extra_info.update(row, work=work.name, scheme=scheme, goal=work.goal, numpy=peer(scheme, work),
+                                kernel=kernel().get(work.kernel))
+
+
+def test_recount(benchmark, library):
+    guest, world = Guest("head_per_leaf"), Gigabyte(library, "head_per_leaf")
+    world.prepare(True)
+
+    def timed(function, *arguments):
+        start = time.perf_counter_ns()
+        result = function(*arguments)
+        return result, (time.perf_counter_ns() - start) / PIECES
+
+    def ours():
+        runs, ns = timed(truth.leaves, guest.machine.core)
+        assert runs["count"].tolist() == [PIECES]
+        return ns
+
+    def roofline():
+        leaves, ns = timed(library.recount, ctypes.byref(world.world))
+        assert leaves == PIECES
+        return ns
+
+    row = take_turns(benchmark, ours, roofline)
+    benchmark.extra_info.update(row, work="recount of the truth", scheme="(any)", goal=RECOUNT.goal,
+                                numpy=peer("head_per_leaf", RECOUNT), kernel=None)

@@ -1,0 +1,114 @@
+"""What is measured, and how fast it shall be: works over one huge page of 1G mapped in 262,144 leaves of 4K."""
+
+from __future__ import annotations
+
+from typing import Callable, NamedTuple
+
+import numpy as np
+from rooflines import PIECES
+
+import hgmcore as hgm
+from hgmcore import truth
+from hgmcore.schemes import NAMES
+from hgmcore.statements import CODES, OPERATION
+
+GIGABYTE = 1 << 30
+
+
+def records(op: str, offsets, length: int) -> np.ndarray:
+    """Operations on mapping 0."""
+    operations = np.zeros(len(offsets), OPERATION)
+    operations["op"], operations["offset"], operations["length"] = CODES[op], offsets, length
+    return operations
+
+
+IN_ORDER = np.arange(PIECES) * 4096
+PIECE_BY_PIECE = records("continue", IN_ORDER, 4096)
+AT_RANDOM = records("continue", np.random.default_rng(1).permutation(IN_ORDER), 4096)
+
+
+class Guest:
+    """One process that maps a file of 1G in pieces."""
+
+    def __init__(self, scheme: str, **options):
+        self.machine = hgm.Machine(scheme, zap_frees_tables="no", **options)
+        self.file = self.machine.file("F", "1G", 1, populate=True)
+        self.process = self.machine.process("A")
+        self.map()
+        self.fill()
+        self.child = None
+
+    def map(self) -> None:
+        self.mapping = self.process.mmap(self.file, "v", wp=True, minor=True, hgm=True)
+
+    def fill(self) -> None:
+        """Map every base page by a leaf of 4K."""
+        self.machine.run(PIECE_BY_PIECE)
+
+    # What is done before each run and not timed.
+
+    def emptied(self) -> None:
+        """Nothing is mapped; the tables are there."""
+        self.mapping.dontneed()
+
+    def filled(self) -> None:
+        self.mapping.dontneed()
+        self.fill()
+
+    def mapped_anew(self) -> None:
+        """The last run unmapped it."""
+        if self.machine.core.vmas(0):
+            self.mapping.munmap()
+        self.map()
+        self.fill()
+
+    def childless(self) -> None:
+        """The last run's child is gone; its successor, process `child`, has a name."""
+        if self.child:
+            self.child.exit()
+        self.child = self.machine.process(f"B{self.machine.operations}")
+        self.child._mapping("v")
+        FORK["arg"] = self.child.number
+        truth.leaves(self.machine.core)    # has read the parent's tables, which the roofline's have just been written
+
+
+FORK = records("fork", [0], 0)
+BY_2M = np.concatenate([records("collapse", IN_ORDER[::512], 1 << 21), records("collapse", [0], GIGABYTE)])
+
+
+class Work(NamedTuple):
+    """A row of the table for each scheme.
+
+    before: makes a guest ready. full: is all mapped then? loop: its number in roofline.c. peer: the method of
+    peers.Arrays. kernel: what kernel.py calls it, if it does it.
+    """
+
+    name: str
+    goal: float
+    operations: np.ndarray
+    before: Callable[[Guest], None]
+    full: bool
+    loop: int
+    peer: str
+    kernel: str | None = None
+    options: dict = {}
+    schemes: tuple = tuple(name for name in NAMES if name != "hugetlb")
+
+
+COLLAPSING = tuple(name for name in Work._field_defaults["schemes"] if name != "subtree_posted")
+REAL = {"transient": "real"}
+WORKS = (
+    Work("continue, in order", 1.3, PIECE_BY_PIECE, Guest.emptied, False, 0, "install", "continue"),
+    Work("continue, at random", 1.3, AT_RANDOM, Guest.emptied, False, 0, "install", "continue"),
+    Work("continue, in order, real", 1.3, PIECE_BY_PIECE, Guest.emptied, False, 1, "install", "continue", REAL),
+    Work("continue, at random, real", 1.3, AT_RANDOM, Guest.emptied, False, 1, "install", "continue", REAL),
+    Work("one continue, base_only", 1.15, records("continue", [0], GIGABYTE), Guest.emptied, False, 2, "fill",
+         "continue", {"policy": "base_only"}),
+    Work("dontneed", 1.2, records("dontneed", [0], GIGABYTE), Guest.filled, True, 3, "zap", "dontneed"),
+    Work("munmap", 1.2, records("munmap", [0], GIGABYTE), Guest.mapped_anew, True, 4, "zap", "munmap"),
+    Work("fork", 1.2, FORK, Guest.childless, True, 5, "copy", "fork"),
+    Work("fork, batched", 1.2, FORK, Guest.childless, True, 6, "copy", "fork", {"batch": "yes"}),
+    Work("collapse", 1.2, BY_2M[-1:], Guest.filled, True, 7, "zap", schemes=COLLAPSING),
+    Work("collapse, 2M first", 1.2, BY_2M, Guest.filled, True, 7, "zap", schemes=COLLAPSING),
+)
+RECOUNT = Work("recount", 1.5, records("observe", [0], 0), Guest.filled, True, -1, "recount")

@@ -1,0 +1,111 @@
+"""What importers share: the help that tells how to record, progress, errors, and memory."""
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hgmcore
+from hgmcore import Trace, importers
+from hgmcore.cli import run
+
+ROOT = Path(hgmcore.__file__).parent.parent
+DATA = Path(__file__).parent / "data"
+SLICES = {
+    "qemu": ["qemu-balloon_4k.qemutrace", "qemu-postcopy_2M.qemutrace"],
+    "perf": ["postgres_hugepages.perfscript", "gcc.perfscript", "true.perftrace"],
+    "lackey": ["true.lackey", "python.lackeywin"],
+    "pagemap": ["postgres.pagemapsnap", "postgres.smaps"],
+}
+CASES = [(format, slice) for format, slices in SLICES.items() for slice in slices]
+
+
+@pytest.mark.parametrize("name", importers.NAMES)
+def test_help_tells_how_to_record(name, capfd):
+    importer = importers.load(name)
+    assert len(importer.explanation.strip().splitlines()[0]) < 100
+    assert all(option.help for option in importer.options)
+    lines = importers.commands(name)
+    assert len(lines) > 1 and all(line.startswith("    ") for line in lines)
+    assert any(f"hgmcore import {name}" in line for line in lines)
+    for arguments in (["import", "--help"], ["import", name, "--help"]):
+        assert run(arguments) == 0
+        shown = capfd.readouterr().out
+        assert all(line.strip() in shown for line in lines)
+
+
+@pytest.mark.parametrize("format, slice", CASES)
+def test_a_slice_comes_in_by_the_command_line(format, slice, tmp_path, capfd):
+    path = tmp_path / "t.parquet"
+    assert run(["import", format, str(DATA / slice), "-o", str(path)]) == 0
+    trace = Trace.load(path)
+    assert f"{len(trace):,} operations" in capfd.readouterr().out
+    assert trace.header.provenance["importer"] == format and trace.header.provenance["source"] == slice
+
+
+@pytest.mark.parametrize("format, slice", CASES)
+def test_a_slice_of_another_format_is_one_line(format, slice, tmp_path, capfd):
+    for other in SLICES:
+        if other != format:
+            assert run(["import", other, str(DATA / slice), "-o", str(tmp_path / "t.hgm")]) == 2
+            message = capfd.readouterr().err
+            assert message.startswith("hgmcore: error: ") and message.count("\n") == 1
+            assert not (tmp_path / "t.hgm").exists()
+
+
+def test_progress_is_told_of_files_alone():
+    path, told = DATA / "true.lackey", []
+    trace, _ = importers.read("lackey", path, None, lambda *progress: told.append(progress))
+    assert len(trace) and told[-1] == (path.stat().st_size, path.stat().st_size, "reading")
+    with subprocess.Popen(["cat", path], stdout=subprocess.PIPE) as pipe:
+        told.clear()
+        importers.read("lackey", f"/dev/fd/{pipe.stdout.fileno()}", None, lambda *progress: told.append(progress))
+    assert not told
+
+
+def test_a_terminal_shows_progress(tmp_path):
+    master, terminal = pty.openpty()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm"}
+    with subprocess.Popen([sys.executable, "-m", "hgmcore", "import", "lackey", DATA / "true.lackey", "-o", "t.hgm"],
+                          stdout=terminal, stderr=terminal, env=environment, cwd=tmp_path) as process:
+        os.close(terminal)
+        shown = b""
+        try:
+            while part := os.read(master, 65536):
+                shown += part
+        except OSError:  # the terminal's other end was closed
+            pass
+        os.close(master)
+        assert process.wait(60) == 0
+    assert b"reading" in shown and b"100%" in shown and b"operations" in shown
+
+
+PEAK = """
+import resource, sys
+from hgmcore import binary, importers, wellformed
+binary.ROW_GROUP = wellformed.CHUNK = 1 << 14
+trace, _ = importers.read(sys.argv[1], sys.argv[2], **eval(sys.argv[3]))
+trace.save(sys.argv[2] + ".hgmt")
+print(len(trace), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.parametrize("format, slice, times, options", [
+    ("lackey", "true.lackey", 100, {"later": "touch", "window": 1}),
+    ("perf", "gcc.perfscript", 100, {"later": "touch"}),
+])
+def test_memory_does_not_grow_with_a_recording(format, slice, times, options, tmp_path):
+    peaks, lengths = [], []
+    for number in (times, 20 * times):
+        path = tmp_path / f"{number}"
+        path.write_bytes((DATA / slice).read_bytes() * number)
+        result = subprocess.run([sys.executable, "-c", PEAK, format, path, repr(options)], capture_output=True,
+                                text=True, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        length, peak = map(int, result.stdout.split())
+        lengths.append(length)
+        peaks.append(peak << 10)
+    assert lengths[1] > 8 * lengths[0]
+    assert peaks[1] < peaks[0] + (20 << 20), f"{peaks[0] >> 20} MiB, then {peaks[1] >> 20} MiB"

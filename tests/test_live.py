@@ -1,0 +1,195 @@
+"""Against the running kernel, where that can be: random sequences are equal, what differs is found, nothing stays."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hgmcore import Trace, cli, importers, replay
+from hgmcore.live import conditions, missing, validate_live
+from hgmcore.live import run as live_run
+from hgmcore.live.kernel import HUGE, PAGE
+from hgmcore.live.report import live_text
+from hgmcore.live.sequences import sequence
+from hgmcore.live.session import Session
+from hgmcore.live.shrink import shortest
+from hgmcore.simulated import Simulated
+from hgmcore.validate import SHIPPED
+
+LACKING = missing()
+live = pytest.mark.skipif(LACKING is not None, reason=f"against the running kernel: {LACKING}")
+
+
+def workers():
+    """Processes that run the worker script."""
+    return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline")
+            if b"hgmcore/live/worker.py" in read(path)]
+
+
+def read(path):
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def gone(pids, seconds=10):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and any(f"{pid}" in os.listdir("/proc") for pid in pids):
+        time.sleep(0.05)
+    return not any(f"{pid}" in os.listdir("/proc") for pid in pids)
+
+
+def without_results(recording):
+    return [{key: value for key, value in step.items() if key not in ("ns", "features")} for step in recording]
+
+
+@live
+def test_random_sequences_are_equal():
+    result = validate_live(seed=0, seconds=3)
+    assert result["difference"] is None, live_text(result)
+    assert result["sequences"] > 0 and result["steps"] > 20 * result["sequences"]
+    assert result["not_repeated"] == []
+    for kind in ("map count", "leaf", "exclusive bit", "error", "Pss", "page-table pages"):
+        values = result["values"][kind]
+        assert values["equal"] == values["compared"] >= values["not_zero"] > 0
+    assert json.loads(json.dumps(result)) == result
+    text = live_text(result)
+    assert text.isascii() and all(len(line) <= 80 for line in text.splitlines())
+
+
+@live
+@pytest.mark.parametrize("name", ["a01", "a02", "a04", "a08", "a16", "c01", "c02"])
+def test_this_kernel_shows_what_another_showed(name):
+    """The harness by itself: the steps of a recording that ships, done here, give its answers and observations."""
+    with importers.open_input(next(SHIPPED.glob(f"{name}*"))) as (stream, _, _):
+        recorded = [json.loads(line) for line in stream]
+    with Session() as session:
+        here = list(session.record(recorded))
+    steps = [[step for step in steps if step["t"] in ("op", "obs")] for steps in (recorded, here)]
+    assert len(steps[0]) == len(steps[1]) > 10
+    for then, now in zip(*steps):
+        assert selected(now, then) == then
+
+
+def selected(now, then):
+    """The parts of `now` that `then` has; how long ago a page was referenced is nobody's doing."""
+    if isinstance(then, dict):
+        if "Referenced" in then:
+            now = {**now, "Referenced": then["Referenced"]}
+        return {key: selected(now[key], value) if key in now else None for key, value in then.items()}
+    return now
+
+
+@live
+def test_a_simulator_that_differs_is_caught_with_a_short_sequence(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(live_run, "Simulated", lambda kernel, scheme: Simulated(kernel, scheme, fault_around="none"))
+    assert cli.run(["validate", "--live", "--seconds", "60", "--json", "-"]) == 1
+    difference = json.loads(capsys.readouterr().out)["difference"]
+    assert "leaf" in difference["differences"][0]
+    ops = [step for step in difference["recording"] if step["t"] == "op"]
+    assert 2 <= len(ops) <= 6  # at least an mmap and an access
+    (tmp_path / "short.hgm").write_text(difference["trace"])
+    trace = Trace.load(str(tmp_path / "short.hgm"))
+    assert len(replay(trace, difference["scheme"], fault_around="folio")["observations"]) == 1
+    steps = [f"{step['op']}" for step in ops]
+    assert steps[0] == "mmap" and steps[-1] in ("read", "write", "madvise")
+
+
+@live
+def test_the_same_seed_does_the_same():
+    with Session() as session:
+        first, second = (without_results(session.record(sequence(5, steps=12))) for _ in range(2))
+    keys = ("map", "mapcount", "excl", "smaps", "vmas")
+    assert [strip(step, keys) for step in first] == [strip(step, keys) for step in second]
+
+
+def strip(step, keys):
+    if step["t"] != "obs":
+        return step
+    return [{name: {key: region[key] for key in keys} for name, region in process["regions"].items()}
+            for process in step["procs"].values()]
+
+
+@live
+def test_nothing_stays():
+    mounts, descriptors, before = Path("/proc/mounts").read_text(), len(os.listdir("/proc/self/fd")), workers()
+    with pytest.raises(KeyboardInterrupt), Session() as session:
+        for step in session.record(sequence(3)):
+            if step["t"] == "obs" and step["i"] == 10:
+                mine = set(workers()) - set(before)
+                raise KeyboardInterrupt
+    assert len(mine) >= 2 and gone(mine)  # the nursery and a process of the sequence
+    assert Path("/proc/mounts").read_text() == mounts
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+@live
+def test_nothing_stays_of_a_run_that_is_killed():
+    before = set(workers())
+    program = subprocess.Popen([sys.executable, "-m", "hgmcore", "validate", "--live", "--seconds", "60"],
+                               stdout=subprocess.DEVNULL)
+    while len(mine := set(workers()) - before) < 2 and program.poll() is None:
+        time.sleep(0.05)
+    program.send_signal(signal.SIGKILL)
+    program.wait()
+    assert len(mine) >= 2 and gone(mine)
+
+
+@live
+def test_times_stand_side_by_side(capsys):
+    assert cli.run(["validate", "--live", "--seconds", "0.5", "--time"]) == 0
+    text = capsys.readouterr().out
+    assert "TIME of an operation" in text and "simulator" in text
+    times = validate_live(seconds=0.5, timed=True)["times"]
+    for sides in times.values():
+        for side in ("kernel", "simulator"):
+            assert sorted(sides[side]) == sides[side]
+    assert times["mmap"]["kernel"][1] > 0
+
+
+def test_sequences_repeat_and_hold_every_kind_of_operation():
+    assert sequence(7) == sequence(7) != sequence(8)
+    ops = [s for seed in range(40) for s in sequence(seed) if s["t"] == "op"]
+    assert {op["op"] for op in ops} == {
+        "mmap", "munmap", "mprotect", "mremap", "madvise", "read", "write", "fork", "exit", "fallocate", "ftruncate",
+        "uffd_open", "uffd_register", "uffd_unregister", "uffd_continue"}
+    assert {"DONTNEED", "COLLAPSE", "POPULATE_READ", "POPULATE_WRITE", "HUGEPAGE"} <= {op.get("advice") for op in ops}
+    hugetlb = [s for seed in range(10) for s in sequence(seed, hugetlb=True)]
+    assert {s["kind"] for s in hugetlb if s["t"] == "file"} == {"hugetlb"}
+
+
+def test_shrinking_keeps_what_matters():
+    def op(name, **fields):
+        return {"t": "op", "proc": "A", "op": name, **fields}
+
+    def fails(statements):
+        names = [s.get("op") for s in statements]
+        return "read" in names and "mmap" in names[:names.index("read")]
+
+    long = [op("fork", child="B"), op("mmap", off=0, len=HUGE), op("madvise", advice="HUGEPAGE", off=0, len=HUGE),
+            op("munmap", off=0, len=HUGE), op("read", off=5 * PAGE, len=3 * PAGE), op("exit")]
+    assert shortest(long, fails) == [*long[1:3], op("read", off=0, len=PAGE)]
+
+
+def test_what_is_missing_is_said_in_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(conditions.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(conditions.sys, "platform", "linux")
+    monkeypatch.setattr(conditions.platform, "machine", lambda: "x86_64")
+    assert cli.run(["validate", "--live"]) == 2
+    error = capsys.readouterr().err
+    assert error == ("hgmcore: error: --live cannot run here: not root (the kernel's page counts are for root only)\n")
+    monkeypatch.setattr(conditions.sys, "platform", "darwin")
+    assert missing() == "not Linux on x86-64 or arm64"
+
+
+@pytest.mark.parametrize("arguments", [
+    ["--seed", "3"], ["--seconds", "1"], ["--hugetlb"], ["--time"], ["--live", "somewhere"]])
+def test_options_of_live_are_for_live(arguments, capsys):
+    assert cli.run(["validate", *arguments]) == 2
+    assert "--live" in capsys.readouterr().err
