@@ -235,7 +235,7 @@ class Comparison(RuleBasedStateMachine):
             self.step(f"truncate {file} 0")
 
 
-def run_sequences(kind, chosen, ground, scheme, options, steps=40, examples=10):
+def run_sequences(kind, chosen, ground, scheme, options, steps=40, examples=6):
     """Run sequences of a Comparison on the ground, of operations that the strategy `chosen` gives."""
     operate = rule(operation=chosen)(kind.operate)
     case = type("Sequences", (kind,), {
