@@ -22,10 +22,8 @@ def extension(module):
         [f"hgmcore/{module.replace('.', '/')}.pyx"],
         include_dirs=["hgmcore/include"],
         depends=[str(path.relative_to(ROOT)) for path in (ROOT / "hgmcore/include/hgmcore").glob("*.h")],
-        # the threshold: a loop that is called with constants (a granule's shifts) is compiled for them; the growth: else
-        # what is long and seldom runs takes the room for inlining from the loops over entries
-        extra_compile_args=["-O3", "-g0", "-Wno-unused-function", "--param=ipa-cp-eval-threshold=100",
-                            "--param=inline-unit-growth=200"],
+        # alignment: a loop of a few instructions takes twice as long where it lies across a border
+        extra_compile_args=["-O3", "-g0", "-Wno-unused-function", "-Wno-attributes", "-falign-loops=32", "--param=inline-unit-growth=200"],
     )
 
 

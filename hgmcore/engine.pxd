@@ -16,10 +16,8 @@ from hgmcore.operations.fork cimport fork
 from hgmcore.operations.hwpoison cimport hwpoison
 from hgmcore.operations.migrate cimport migrate
 from hgmcore.operations.shmem_file cimport file_operation
+from hgmcore.operations.streaks cimport streaks
 from hgmcore.operations.thp_space cimport memory_operation, mmap_memory, shmem_continue
-from hgmcore.operations.touch cimport touch
-from hgmcore.operations.uffd_continue cimport uffd_continue
-from hgmcore.operations.zap cimport dontneed
 from hgmcore.scheme cimport *
 
 cdef inline uint64_t asked(Machine *m, const hgm_operation *op) noexcept nogil:
@@ -51,11 +49,7 @@ cdef inline Outcome execute_memory(Machine *m, const hgm_operation *op) noexcept
     return memory_operation(m, op)
 
 cdef inline Outcome execute(Machine *m, const hgm_operation *op) noexcept nogil:
-    """One operation on hugetlb, but for `continue`, or on processes."""
-    if op.op == HGM_OP_TOUCH:
-        return touch(m, op)
-    if op.op == HGM_OP_DONTNEED:
-        return dontneed(m, op)
+    """One operation on hugetlb, but for those of streaks, or on processes."""
     if op.op == HGM_OP_COLLAPSE:
         return collapse(m, op)
     if op.op == HGM_OP_MMAP:
@@ -106,8 +100,8 @@ cdef inline uint64_t run(Machine *m, const hgm_operation *ops, uint64_t n, uint6
             continue
         if not on_hugetlb(m, op):
             o = execute_memory(m, op)
-        elif op.op == HGM_OP_CONTINUE:
-            i += uffd_continue(m, op, 1 if m.fail else n - i, index + i)
+        elif op.op in (HGM_OP_CONTINUE, HGM_OP_TOUCH, HGM_OP_DONTNEED):
+            i += streaks(m, op, 1 if m.fail else n - i, index + i)
             m.fail = 0
             continue
         else:

@@ -148,7 +148,9 @@ cdef extern from "hgmcore/hgm.h" nogil:
     hgm_cost hgm_no_cost() noexcept
     void hgm_cost_add(hgm_cost *total, const hgm_cost *cost) noexcept
     uint64_t hgm_next_entry(const uint64_t *entries, uint64_t i, uint64_t n) noexcept
+    void hgm_fill(uint64_t *entries, uint64_t n, uint64_t value, uint64_t step) noexcept
     void hgm_prefetch(const void *address) noexcept
-    bint hgm_find_leaf(const unsigned char *tables, int index_bits, uint64_t entry, uint64_t *scanned) noexcept
+    bint hgm_find_leaf(const unsigned char *tables, int index_bits, const uint64_t *entries,
+                       uint64_t *scanned) noexcept
     uint64_t hgm_leaf_run(const uint64_t *entries, uint64_t n) noexcept
     uint64_t hgm_frame_run(const uint64_t *entries, uint64_t n) noexcept

@@ -79,7 +79,7 @@ cdef struct Mapping:
     uint32_t max_vmas
     Vma *vmas
 
-cdef struct Machine:
+cdef struct Machine "hgm_machine":
     Geometry geometry
     hgm_options options
     Region tables                      # page-table pages

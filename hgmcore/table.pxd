@@ -137,27 +137,30 @@ cdef inline uint64_t *descend(Machine *m, uint64_t *entry, uint64_t address, int
 
 cdef inline bint subtree_find_leaf(Machine *m, uint64_t entry, uint64_t *scanned) noexcept nogil:
     """Is there a leaf below the table that `entry` points to? Adds the number of entries read to `*scanned`."""
-    return hgm_find_leaf(m.tables.base, m.geometry.index_bits, entry, scanned)
+    return hgm_find_leaf(m.tables.base, m.geometry.index_bits, table_entries(m, table_number(entry)), scanned)
 
-cdef inline void subtree_free(Machine *m, uint64_t *entry, int level) noexcept nogil:
-    """Free the tables below `entry` of `level`; they hold no leaf. The entry becomes none.
-
-    The last first, so that tables that are made next come in the order in which they lie.
-    """
+cdef inline void subtree_table_free(Machine *m, uint64_t *entry) noexcept nogil:
+    """Free the table below `entry`, which holds no entry. The entry becomes none."""
     cdef uint32_t number = table_number(entry[0])
-    cdef uint64_t *entries = table_entries(m, number)
-    cdef uint64_t i = <uint64_t>1 << m.geometry.index_bits
-    if level > 2:    # a table of PTEs points to no table
-        while i > 0:
-            i -= 1
-            if entries[i] != 0:
-                subtree_free(m, &entries[i], level - 1)
     table_desc(m, number).children = 0
     table_desc(m, number).folio = 0
     table_release(m, number)
     entry[0] = 0
     m.table_frees += 1
     m.nr_tables -= 1
+
+cdef inline void subtree_free(Machine *m, uint64_t *entry, int level) noexcept nogil:
+    """Free the tables below `entry` of `level`, 2 or 3; they hold no leaf. The entry becomes none.
+
+    The last first, so that tables that are made next come in the order in which they lie.
+    """
+    cdef uint64_t *entries = table_entries(m, table_number(entry[0]))
+    cdef uint64_t i = <uint64_t>1 << m.geometry.index_bits if level == 3 else 0    # a table of PTEs points to no table
+    while i > 0:
+        i -= 1
+        if entries[i] != 0:
+            subtree_table_free(m, &entries[i])
+    subtree_table_free(m, entry)
 
 cdef inline void upper_tables_free(Machine *m, uint32_t number, int level) noexcept nogil:
     """Free a process's table `number`, which has entries of `level`, and all below it; nothing is mapped."""

@@ -61,6 +61,7 @@ cdef inline Outcome mmap_file(Machine *m, const hgm_operation *op) noexcept nogi
 
 cdef inline uint64_t unmap(Machine *m, Mapping *v, uint64_t start, uint64_t end) noexcept nogil:
     """Remove the VMAs in [start, end), with what they map. Returns their bytes."""
+    cdef HugePage h
     cdef uint32_t i
     cdef uint64_t done = 0
     if m.files[v.file].kind != HUGETLB:
@@ -69,7 +70,7 @@ cdef inline uint64_t unmap(Machine *m, Mapping *v, uint64_t start, uint64_t end)
         return 0
     i = vma_search(v, start)
     while i < v.nr_vmas and v.vmas[i].start < end:
-        zap_range(m, v, v.vmas[i].start, v.vmas[i].end, True)
+        zap_range(m, v, v.vmas[i].start, v.vmas[i].end, True, &h)
         done += v.vmas[i].end - v.vmas[i].start
         vma_delete(v, i)
     return done

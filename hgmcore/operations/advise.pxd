@@ -14,6 +14,7 @@ cdef inline Outcome split(Machine *m, const hgm_operation *op) noexcept nogil:
     cdef uint64_t mask = page_mask(&m.files[v.file]), end = op.offset + op.length, done = 0
     cdef uint64_t start, stop
     cdef uint32_t i
+    cdef HugePage h
     if process_exited(m, v):
         return outcome(0, ESRCH)
     if NEEDS & WHOLE_ONLY or (op.offset | op.length) & mask or end < op.offset:
@@ -33,7 +34,7 @@ cdef inline Outcome split(Machine *m, const hgm_operation *op) noexcept nogil:
             unshare_range(m, v, start, stop)
             v.vmas[i].flags |= HGM_OPF_HGM
         if m.options.base_only:
-            zap_range(m, v, start, stop, True)
+            zap_range(m, v, start, stop, True, &h)
         done += stop - start
         i += 1
     return outcome(done, ENOMEM if done < op.length else 0)

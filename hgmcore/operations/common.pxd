@@ -24,7 +24,7 @@ cdef struct Outcome:
     uint32_t event
 
 # One huge page of a mapping, and where it hangs in the page tables.
-cdef struct HugePage:
+cdef struct HugePage "hgm_huge_page":
     Mapping *mapping
     File *file
     hgm_folio *folio         # in the page cache, or NULL
@@ -88,6 +88,21 @@ cdef inline HugePage huge_page(Machine *m, Mapping *v, uint64_t offset, bint all
             return h
     h.entry = &table_entries(m, table_number(upper[0]))[entry_index(m, address, h.file.level)]
     return h
+
+cdef enum:
+    SOON = 8    # huge pages: what is counted on a folio waits for its lines, which a prefetch brings in time
+
+cdef inline void expect_huge_page(Machine *m, const Mapping *v, uint64_t offset) noexcept nogil:
+    """The huge page at `offset` of a mapping is wanted soon, if there is one: head and page 1 of its folio."""
+    cdef File *f = &m.files[v.file]
+    cdef uint32_t number
+    cdef hgm_page *page
+    if offset < v.length:
+        number = f.cache[(v.file_offset + offset) >> f.page_shift]
+        if number:
+            page = folio_at(m, number - 1).page
+            hgm_prefetch(page)
+            hgm_prefetch(page + 1)
 
 cdef inline uint64_t *entry_for(Machine *m, const HugePage *h, uint64_t offset) noexcept nogil:
     """The hstate-level entry of `h` that holds `offset`."""
@@ -211,7 +226,6 @@ cdef inline int install(Machine *m, hgm_cost *cost, const HugePage *h, uint64_t 
     first, nr_pages: base pages of the first within the huge page. Returns the scheme's answer, HGM_KEEPS and HGM_COUNTS.
     """
     cdef hgm_leaf leaf
-    cdef uint64_t i
     leaf.folio = h.folio
     leaf.first = first
     leaf.nr_pages = nr_pages
@@ -224,8 +238,7 @@ cdef inline int install(Machine *m, hgm_cost *cost, const HugePage *h, uint64_t 
     leaf.hstate_none = hstate_none
     leaf.first_leaf = first_leaf
     leaf.threads = m.exclusion != ALONE
-    for i in range(count):
-        entry[i] = leaf_entry(h.folio.pfn + first + i * nr_pages)
+    hgm_fill(entry, count, leaf_entry(h.folio.pfn + first), nr_pages << HGM_PTE_FRAME_SHIFT)
     cost.leaf_installs += count
     return hgm_leaf_install(cost, &m.options, &leaf)
 

@@ -3,7 +3,7 @@
 from hgmcore.operations.address_space cimport unmap
 from hgmcore.operations.anon cimport copy_memory
 from hgmcore.operations.common cimport *
-from hgmcore.operations.runs cimport install_run
+from hgmcore.operations.runs cimport fork_run
 from hgmcore.vma cimport vma_insert
 
 cdef inline int copy_refused(Machine *m, const hgm_folio *folio) noexcept nogil:
@@ -34,17 +34,23 @@ cdef inline int copy_leaves(Machine *m, HugePage *child, uint64_t offset, int si
 cdef inline int copy_run(Machine *m, HugePage *child, uint64_t offset, uint64_t n) noexcept nogil:
     """Install `n` adjacent base-page leaves that stand in one table, one after another."""
     cdef uint32_t path[MAX_LEVELS]
-    cdef int level = child.file.level, error = copy_leaves(m, child, offset, 0, 1)
+    cdef int level = child.file.level, error = 0
     cdef uint64_t *entry
-    cdef uint64_t i
+    cdef uint64_t i, done = 0
     if child.file.entries > 1:
-        for i in range(1, n):
-            if error == 0:
-                error = copy_leaves(m, child, offset + (i << m.geometry.base_shift), 0, 1)
-    elif error == 0 and n > 1:
-        entry = descend(m, child.entry, child.mapping.address + offset, &level, 1, path)
-        install_run(m, child, entry + 1, n - 1, ((offset - child.start) >> m.geometry.base_shift) + 1, path[1],
-                    HGM_BY_FORK)
+        for i in range(n):
+            error = copy_leaves(m, child, offset + (i << m.geometry.base_shift), 0, 1)
+            if error:
+                break
+        return error
+    if not child.leaf_known:    # is the first the subtree's first?
+        error = copy_leaves(m, child, offset, 0, 1)
+        done = 1
+    if error == 0 and done < n:
+        entry = child.entry
+        if not tables_alloc(m, child, &entry, child.mapping.address + offset, &level, 1, path, HGM_BY_FORK):
+            return ENOMEM
+        fork_run(m, child, entry + done, n - done, ((offset - child.start) >> m.geometry.base_shift) + done, path)
     return error
 
 cdef inline int copy_entries(Machine *m, HugePage *child, const uint64_t *entries, int level, uint64_t n,
@@ -79,6 +85,7 @@ cdef inline int copy_vma(Machine *m, Mapping *v, const Vma *vma, Mapping *w) noe
     cdef int error
     while at < vma.end:
         parent = huge_page(m, v, at, False)
+        expect_huge_page(m, v, at + SOON * (page_mask(parent.file) + 1))
         if parent.entry is not NULL and not huge_page_none(&parent):
             child = huge_page(m, w, at, True)
             if child.entry is NULL:

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""Loops over base pages, for what comes in long runs: continues, fork, zap and collapse of a whole table.
+"""Loops over base pages that stand side by side: what one continue, fork, zap or collapse does in one table.
 
 Each tells the scheme of one leaf after another, as the slow ways do. What a loop needs stands in locals whose
 address goes to inlined functions only, so the compiler keeps it in registers: the costs, the leaf, the options, and a
@@ -9,7 +9,7 @@ address that must be read first makes the next atomic wait.
 from hgmcore.operations.common cimport *
 
 cdef enum:
-    AHEAD = 8    # records or pages: an atomic waits for its line, which a prefetch brings in time
+    AHEAD = 16    # records or pages: an atomic waits for its line, which a prefetch brings in time
 
 cdef inline hgm_leaf base_page_leaf(Machine *m, const HugePage *h, hgm_folio *folio, int origin) noexcept nogil:
     """What the base-page leaves of a run share; neither the first of their subtree nor all of it."""
@@ -28,12 +28,6 @@ cdef inline hgm_leaf base_page_leaf(Machine *m, const HugePage *h, hgm_folio *fo
     leaf.threads = 0
     return leaf
 
-cdef inline void look_ups(hgm_cost *cost, hgm_folio *folio, bint real) noexcept nogil:
-    """A look-up's reference that does not stay."""
-    cost.transient += 2
-    if real:
-        hgm_get_and_put(folio)
-
 cdef inline void keep_flags(hgm_folio *folio, const hgm_folio *copy) noexcept nogil:
     """A scheme may have set flags in the copy."""
     if copy.flags & ~folio.flags:
@@ -48,84 +42,9 @@ cdef inline void expect(const hgm_leaf *leaf) noexcept nogil:
     if NEEDS & WRITES_TAILS:
         hgm_prefetch(&leaf.folio.page[leaf.first + AHEAD])
 
-cdef inline uint64_t continue_streak(Machine *m, HugePage *h, const hgm_operation *ops, uint64_t n,
-                                     int base_shift, int index_bits, int exclusion) noexcept nogil:
-    """The longest run of records that each install one base page below a table of `h` that is there already.
-
-    They belong to the mapping of `h` and need no check but those made here. Returns how many there were; the
-    record behind them takes the long way. base_shift, index_bits: of the geometry; exclusion: of the machine.
-    """
-    cdef uint64_t page = <uint64_t>1 << base_shift, fan_out = <uint64_t>1 << index_bits
-    cdef uint64_t outside = ~(page_mask(h.file) & ~(page - 1)), start = h.start
-    cdef uint32_t target = <uint32_t>(h.mapping - m.mappings), top = table_number(h.entry[0]), number
-    cdef bint two_levels = h.file.level == 3, real = m.options.transient_real, counted = False
-    cdef const uint64_t *pmd = table_entries(m, top) if two_levels else h.entry
-    cdef unsigned char *tables = m.tables.base
-    cdef hgm_ptdesc *descs = <hgm_ptdesc *>m.ptdescs.base
-    cdef uint64_t i = 0, offset, pmd_entry, ahead, scanned = 0
-    cdef uint64_t *entry
-    cdef hgm_options options = m.options
-    cdef hgm_folio folio = h.folio[0]
-    cdef hgm_leaf leaf = base_page_leaf(m, h, &folio, HGM_BY_CONTINUE)
-    cdef hgm_cost cost = hgm_no_cost()
-    cdef Locks locks
-    cdef int answer
-    leaf.threads = exclusion != ALONE
-    if exclusion == POSTED_LOCKS:
-        locks = locks_of(m, h.mapping, vma_find(h.mapping, start), start, h.folio)
-    if NEEDS & NEEDS_BIT:
-        if exclusion != ALONE and not may_count(m, h):
-            return 0
-        counted = h.entry[0] & HGM_PTE_COUNTED != 0
-    while i < n and ops[i].op == HGM_OP_CONTINUE and ops[i].target == target and ops[i].length == page:
-        offset = ops[i].offset - start
-        if offset & outside:
-            break
-        if NEEDS & WRITES_TAILS and i + AHEAD < n:
-            ahead = (ops[i + AHEAD].offset - start) & ~outside
-            hgm_prefetch(&folio.page[ahead >> base_shift])
-            hgm_prefetch(&(<uint64_t *>(tables + (<uint64_t>table_number(pmd[ahead >> (base_shift + index_bits)])
-                                                  << (index_bits + 3))))[ahead >> base_shift & (fan_out - 1)])
-        pmd_entry = pmd[offset >> (base_shift + index_bits)]
-        if not is_table(pmd_entry):
-            break
-        number = table_number(pmd_entry)
-        leaf.first = offset >> base_shift
-        entry = &(<uint64_t *>(tables + (<uint64_t>number << (index_bits + 3))))[leaf.first & (fan_out - 1)]
-        if entry[0] != 0:
-            break
-        if exclusion == POSTED_LOCKS:
-            huge_page_lock(&locks, exclusion)
-        table_lock(&descs[number], exclusion)
-        if NEEDS & NEEDS_COUNTER:
-            leaf.first_leaf = child_add(&descs[number], exclusion == BY_ATOMICS)
-            if leaf.first_leaf and two_levels:
-                leaf.first_leaf = child_add(&descs[top], exclusion != ALONE)
-        elif NEEDS & NEEDS_BIT:
-            leaf.first_leaf = not counted
-        elif NEEDS & NEEDS_SCAN:
-            leaf.first_leaf = not hgm_find_leaf(tables, index_bits, h.entry[0], &scanned)
-        entry[0] = leaf_entry(folio.pfn + leaf.first)
-        answer = hgm_leaf_install(&cost, &options, &leaf)
-        if NEEDS & NEEDS_BIT and answer & HGM_COUNTS:
-            subtree_counted(m, h)
-            counted = True
-        if not answer & HGM_KEEPS:
-            look_ups(&cost, &folio, real)
-        table_unlock(&descs[number], exclusion)
-        if exclusion == POSTED_LOCKS:
-            huge_page_unlock(&locks, exclusion)
-        i += 1
-    cost.leaf_installs = i
-    cost.entries_scanned = scanned
-    if exclusion >= PT_LOCKS:
-        cost.locks = i * (1 + locks_held(&locks, exclusion))
-    keep_flags(h.folio, &folio)
-    hgm_cost_add(&m.cost, &cost)
-    return i
-
-cdef inline uint64_t install_leaves(Machine *m, HugePage *h, uint64_t *entries, uint64_t n, uint64_t first,
-                                    uint32_t table, int origin, bint uncounted, int exclusion) noexcept nogil:
+cdef inline uint64_t install_leaves "hgm_install_leaves"(Machine *m, HugePage *h, uint64_t *entries, uint64_t n,
+                                                         uint64_t first, uint32_t table, int origin, bint uncounted,
+                                                         int exclusion) noexcept nogil:
     """The loop of install_run. `uncounted`: each is a subtree's first leaf, up to one that the scheme counts it with.
 
     Returns how many leaves were installed. exclusion: of the machine, a constant.
@@ -137,12 +56,15 @@ cdef inline uint64_t install_leaves(Machine *m, HugePage *h, uint64_t *entries, 
     cdef hgm_ptdesc *desc = table_desc(m, table)
     cdef hgm_cost cost = hgm_no_cost()
     cdef Locks locks
-    cdef uint64_t i = 0
+    cdef uint64_t i = 0, kept = 0
+    cdef bint at_once = exclusion == ALONE and not uncounted    # the entries; the scheme is told of each all the same
     cdef int answer = 0
     leaf.threads = exclusion != ALONE
     leaf.first_leaf = uncounted
     if exclusion == POSTED_LOCKS:
         locks = locks_of(m, h.mapping, vma_find(h.mapping, h.start), h.start, h.folio)
+    if at_once:
+        hgm_fill(entries, n, leaf_entry(folio.pfn + first), <uint64_t>1 << HGM_PTE_FRAME_SHIFT)
     while i < n and not (uncounted and answer & HGM_COUNTS):
         leaf.first = first + i
         expect(&leaf)
@@ -151,15 +73,20 @@ cdef inline uint64_t install_leaves(Machine *m, HugePage *h, uint64_t *entries, 
         table_lock(desc, exclusion)
         if NEEDS & NEEDS_COUNTER and exclusion != ALONE:
             child_add(desc, exclusion == BY_ATOMICS)
-        entries[i] = leaf_entry(folio.pfn + leaf.first)
+        if not at_once:
+            entries[i] = leaf_entry(folio.pfn + leaf.first)
         answer = hgm_leaf_install(&cost, &options, &leaf)
-        if origin == HGM_BY_CONTINUE and not answer & HGM_KEEPS:
-            look_ups(&cost, &folio, real)
+        if answer & HGM_KEEPS:
+            kept += 1
+        elif origin == HGM_BY_CONTINUE and real:
+            hgm_get_and_put(&folio)
         table_unlock(desc, exclusion)
         if exclusion == POSTED_LOCKS:
             huge_page_unlock(&locks, exclusion)
         i += 1
     cost.leaf_installs = i
+    if origin == HGM_BY_CONTINUE:
+        cost.transient = 2 * (i - kept)
     if exclusion >= PT_LOCKS:
         cost.locks = i * (1 + locks_held(&locks, exclusion))
     keep_flags(h.folio, &folio)
@@ -168,24 +95,36 @@ cdef inline uint64_t install_leaves(Machine *m, HugePage *h, uint64_t *entries, 
         subtree_counted(m, h)
     return i
 
-cdef inline void install_run(Machine *m, HugePage *h, uint64_t *entries, uint64_t n, uint64_t first,
-                             uint32_t table, int origin) noexcept nogil:
-    """Install `n` leaves of one base page each in `entries`, which are none, of table number `table`.
+cdef inline void install_run "hgm_install_run"(Machine *m, HugePage *h, uint64_t *entries, uint64_t n, uint64_t first,
+                                               const uint32_t *path, int origin) noexcept nogil:
+    """Install `n` leaves of one base page each in `entries`, which are none, of table path[1]; path: to `entries`.
 
-    first: the base page of the first of them. Their table has a leaf already. A continue's look-ups are counted.
+    first: the base page of the first of them. Their subtree has a leaf already. A continue's look-ups are counted.
     """
     cdef uint64_t i = 0
     cdef int exclusion = m.exclusion if origin == HGM_BY_CONTINUE else min(m.exclusion, PT_LOCKS)
-    if NEEDS & NEEDS_COUNTER and exclusion == ALONE:
-        table_desc(m, table).children += <uint32_t>n
+    if NEEDS & NEEDS_COUNTER:
+        if h.file.level == 3 and table_desc(m, path[1]).children == 0:
+            child_add(table_desc(m, path[2]), exclusion != ALONE)
+        if exclusion == ALONE:
+            table_desc(m, path[1]).children += <uint32_t>n
     if NEEDS & NEEDS_BIT and not h.entry[0] & HGM_PTE_COUNTED:
-        i = install_leaves(m, h, entries, n, first, table, origin, True, exclusion)
+        i = install_leaves(m, h, entries, n, first, path[1], origin, True, exclusion)
     if exclusion == ALONE:
-        install_leaves(m, h, entries + i, n - i, first + i, table, origin, False, ALONE)
+        install_leaves(m, h, entries + i, n - i, first + i, path[1], origin, False, ALONE)
     else:
-        install_leaves(m, h, entries + i, n - i, first + i, table, origin, False, exclusion)
+        install_leaves(m, h, entries + i, n - i, first + i, path[1], origin, False, exclusion)
 
-cdef inline uint64_t zap_ptes(Machine *m, uint64_t *entries, uint64_t n, const hgm_leaf *like, uint64_t page) noexcept nogil:
+cdef inline void continue_run "hgm_continue_run"(Machine *m, HugePage *h, uint64_t *entries, uint64_t n, uint64_t first,
+                                                 const uint32_t *path) noexcept nogil:
+    install_run(m, h, entries, n, first, path, HGM_BY_CONTINUE)
+
+cdef inline void fork_run "hgm_fork_run"(Machine *m, HugePage *h, uint64_t *entries, uint64_t n, uint64_t first,
+                                         const uint32_t *path) noexcept nogil:
+    install_run(m, h, entries, n, first, path, HGM_BY_FORK)
+
+cdef inline uint64_t zap_ptes "hgm_zap_ptes"(Machine *m, uint64_t *entries, uint64_t n, const hgm_leaf *like,
+                                             uint64_t page) noexcept nogil:
     """Remove the base-page leaves among `n` entries; `page` is the base page of the first. None is in a group."""
     cdef hgm_options options = m.options
     cdef hgm_folio folio

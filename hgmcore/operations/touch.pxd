@@ -120,26 +120,18 @@ cdef inline Outcome fault_shared(Machine *m, HugePage *h, const hgm_operation *o
         look_up_and_put(m, &m.cost, h.folio)
     return done
 
-cdef inline Outcome touch(Machine *m, const hgm_operation *op) noexcept nogil:
-    """An access: nothing where the page is mapped so that it may be, else a fault."""
-    cdef Mapping *v = &m.mappings[op.target]
-    cdef Vma *vma
-    cdef HugePage h
+cdef inline Outcome access(Machine *m, Mapping *v, Vma *vma, const hgm_operation *op, HugePage *h) noexcept nogil:
+    """An access that the VMA allows; `h` becomes its huge page."""
     cdef uint32_t path[MAX_LEVELS]
     cdef uint64_t *entry
     cdef int level
     cdef Locks locks
     cdef Outcome done = outcome(base_mask(m) + 1, 0)
-    if process_exited(m, v):
-        return outcome(0, ESRCH)
-    vma = vma_find(v, op.offset)
-    if vma is NULL or not vma.flags & (HGM_OPF_WRITE if op.flags & HGM_OPF_WRITE else HGM_OPF_READ):
-        return outcome(0, EFAULT)
-    h = huge_page(m, v, op.offset, True)
+    h[0] = huge_page(m, v, op.offset, True)
     if h.entry is NULL:
         return outcome(0, ENOMEM)
     level = h.file.level
-    entry = descend(m, entry_for(m, &h, op.offset), v.address + op.offset, &level, 1, path)
+    entry = descend(m, entry_for(m, h, op.offset), v.address + op.offset, &level, 1, path)
     if entry[0] & HGM_PTE_POISON and vma.flags & HGM_OPF_SHARED:
         return outcome(0, EHWPOISON)
     if entry[0] != 0 and (vma.flags & HGM_OPF_SHARED or is_leaf(entry[0]) and not op.flags & HGM_OPF_WRITE):
@@ -149,9 +141,28 @@ cdef inline Outcome touch(Machine *m, const hgm_operation *op) noexcept nogil:
         m.cost.locks += locks_held(&locks, m.exclusion)
         huge_page_lock(&locks, m.exclusion)
     if vma.flags & HGM_OPF_SHARED:
-        done = fault_shared(m, &h, op, vma.flags, entry, level, path)
+        done = fault_shared(m, h, op, vma.flags, entry, level, path)
     else:
-        done = fault_private(m, &h, op, vma.flags)
+        done = fault_private(m, h, op, vma.flags)
     if m.exclusion != ALONE:
         huge_page_unlock(&locks, m.exclusion)
+    return done
+
+cdef inline Outcome touch(Machine *m, const hgm_operation *op, HugePage *h) noexcept nogil:
+    """An access: nothing where the page is mapped so that it may be, else a fault.
+
+    Leaves `h`, whose entry is NULL, at the huge page, if all accesses to its VMA map what the page cache holds.
+    """
+    cdef Mapping *v = &m.mappings[op.target]
+    cdef Vma *vma
+    cdef uint32_t all = HGM_OPF_SHARED | HGM_OPF_READ | HGM_OPF_WRITE
+    cdef Outcome done
+    if process_exited(m, v):
+        return outcome(0, ESRCH)
+    vma = vma_find(v, op.offset)
+    if vma is NULL or not vma.flags & (HGM_OPF_WRITE if op.flags & HGM_OPF_WRITE else HGM_OPF_READ):
+        return outcome(0, EFAULT)
+    done = access(m, v, vma, op, h)
+    if vma.flags & (all | HGM_OPF_MINOR) != all:
+        h.entry = NULL
     return done

@@ -1,11 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""UFFDIO_CONTINUE: map what the page cache holds, in the largest leaves that fit.
-
-The hot path of a postcopy: streaks of records of one mapping, each one base page. What stays the same along a
-streak, the mapping, its VMA, the huge page and its place in the tables, is kept from one record to the next.
-"""
+"""UFFDIO_CONTINUE: map what the page cache holds, in the largest leaves that fit."""
 from hgmcore.operations.common cimport *
-from hgmcore.operations.runs cimport continue_streak, install_run, may_count
+from hgmcore.operations.runs cimport continue_run, may_count
 
 cdef inline int largest_leaf(Machine *m, const HugePage *h, uint64_t offset, uint64_t length, bint pieces) noexcept nogil:
     """The number of the largest leaf that is aligned at `offset` and fits in `length`."""
@@ -76,17 +72,17 @@ cdef inline uint64_t continue_table(Machine *m, HugePage *h, uint64_t offset, ui
     entry = descend(m, h.entry, h.mapping.address + offset, &level, 1, path)
     free = hgm_next_entry(entry, 0, n)
     if free:
-        install_run(m, h, entry, free, (offset - h.start) >> m.geometry.base_shift, path[1], HGM_BY_CONTINUE)
+        continue_run(m, h, entry, free, (offset - h.start) >> m.geometry.base_shift, path)
     return free << m.geometry.base_shift
 
-cdef inline Outcome continue_range(Machine *m, Mapping *v, const hgm_operation *op, HugePage *h) noexcept nogil:
-    """One record, with every check. Leaves `h` at the last huge page, if pieces of it may be mapped; else empty."""
+cdef inline Outcome continue_range(Machine *m, const hgm_operation *op, HugePage *h) noexcept nogil:
+    """Leaves `h`, whose entry is NULL, at the last huge page, if pieces of it may be mapped."""
+    cdef Mapping *v = &m.mappings[op.target]
     cdef uint64_t done = 0
     cdef int size, error
     cdef bint pieces
     cdef Vma *vma
     cdef Locks locks
-    h.entry = NULL
     if process_exited(m, v):
         return outcome(0, ESRCH)
     if (op.offset | op.length) & base_mask(m) or op.length == 0 or op.offset + op.length < op.offset:
@@ -102,6 +98,7 @@ cdef inline Outcome continue_range(Machine *m, Mapping *v, const hgm_operation *
             h[0] = huge_page(m, v, op.offset + done, True)
             if h.entry is NULL:
                 return outcome(done, ENOMEM)
+            expect_huge_page(m, v, h.start + SOON * (page_mask(h.file) + 1))
         size = largest_leaf(m, h, op.offset + done, op.length - done, pieces)
         if m.exclusion != ALONE:
             locks = locks_of(m, v, vma, h.start, h.folio)
@@ -118,26 +115,3 @@ cdef inline Outcome continue_range(Machine *m, Mapping *v, const hgm_operation *
     if not pieces:
         h.entry = NULL
     return outcome(done, 0)
-
-cdef inline uint64_t uffd_continue(Machine *m, const hgm_operation *ops, uint64_t n, uint64_t index) noexcept nogil:
-    """The streak of `continue` records of one mapping that ops[0] begins. Returns how many there were."""
-    cdef Mapping *v = &m.mappings[ops[0].target]
-    cdef HugePage h
-    cdef Outcome o
-    cdef uint64_t i = 0
-    memset(&h, 0, sizeof(h))
-    while i < n and ops[i].op == HGM_OP_CONTINUE and ops[i].target == ops[0].target and not m.out_of_memory:
-        o = continue_range(m, v, &ops[i], &h)
-        if o.error:
-            record(m, index + i, &o)
-        i += 1
-        if (h.entry is NULL or h.folio is NULL or not is_table(h.entry[0]) or h.file.entries > 1
-                or h.folio.flags & HGM_FOLIO_POISONED or m.options.overflow_check != HGM_CHECK_NONE):
-            continue
-        if m.exclusion != ALONE:
-            i += continue_streak(m, &h, &ops[i], n - i, m.geometry.base_shift, m.geometry.index_bits, m.exclusion)
-        elif m.geometry.base_shift == 12:    # constants for the geometry of x86-64 and of arm64's 4K granule
-            i += continue_streak(m, &h, &ops[i], n - i, 12, 9, ALONE)
-        else:
-            i += continue_streak(m, &h, &ops[i], n - i, m.geometry.base_shift, m.geometry.index_bits, ALONE)
-    return i

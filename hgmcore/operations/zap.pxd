@@ -140,14 +140,15 @@ cdef inline void zap_huge_page(Machine *m, HugePage *h, uint64_t start, uint64_t
         hgm_table_free(&m.cost, &m.options, &s)
         subtree_free(m, h.entry, h.file.level)
 
-cdef inline void zap_range(Machine *m, Mapping *v, uint64_t start, uint64_t end, bint free_tables) noexcept nogil:
-    """Remove the leaves of offsets [start, end), all in one VMA."""
-    cdef HugePage h
+cdef inline void zap_range(Machine *m, Mapping *v, uint64_t start, uint64_t end, bint free_tables,
+                           HugePage *h) noexcept nogil:
+    """Remove the leaves of offsets [start, end), all in one VMA. Leaves `h` at the last huge page."""
     cdef uint64_t stop
     while start < end:
-        h = huge_page(m, v, start, False)
+        h[0] = huge_page(m, v, start, False)
+        expect_huge_page(m, v, start + SOON * (page_mask(h.file) + 1))
         stop = min(h.start + page_mask(h.file) + 1, end)
-        zap_huge_page(m, &h, start, stop, HGM_BY_ZAP,
+        zap_huge_page(m, h, start, stop, HGM_BY_ZAP,
                       free_tables or (m.options.zap_frees_tables and stop - start > page_mask(h.file)))
         start = stop
 
@@ -170,8 +171,11 @@ cdef inline bint cuts_leaf(Machine *m, Mapping *v, uint64_t offset) noexcept nog
         size *= m.geometry.group[level]
     return is_leaf(entry[0]) and offset & (size - 1) != 0
 
-cdef inline Outcome dontneed(Machine *m, const hgm_operation *op) noexcept nogil:
-    """MADV_DONTNEED: base pages in an HGM VMA, whole huge pages elsewhere; rounds the length as madvise does."""
+cdef inline Outcome dontneed(Machine *m, const hgm_operation *op, HugePage *h) noexcept nogil:
+    """MADV_DONTNEED: base pages in an HGM VMA, whole huge pages elsewhere; rounds the length as madvise does.
+
+    Leaves `h`, whose entry is NULL, at the last huge page, if pieces of it may be mapped.
+    """
     cdef Mapping *v = &m.mappings[op.target]
     cdef uint64_t base = base_mask(m), mask = page_mask(&m.files[v.file])
     cdef uint64_t at, start = op.offset, end, stop, done = 0
@@ -200,7 +204,9 @@ cdef inline Outcome dontneed(Machine *m, const hgm_operation *op) noexcept nogil
             if at & mask:
                 return outcome(done, EINVAL)
             stop &= ~mask
-        zap_range(m, v, at, stop, False)
+        zap_range(m, v, at, stop, False, h)
+        if not maps_pieces(m, vma.flags):
+            h.entry = NULL
         done += stop - at
         at = min(end, vma.end)
         i += 1

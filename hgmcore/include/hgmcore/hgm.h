@@ -277,12 +277,36 @@ HGM_INLINE int32_t hgm_map_add_locked(hgm_cost *cost, hgm_page *page, int32_t *w
 	return hgm_in_range(cost, *word, by);
 }
 
+/*
+ * Add `by` to the word. Is it 0 now, or negative? As a kernel does that needs no more (atomic_sub_and_test): on x86 the flags of
+ * an add tell, which takes less time than to fetch the value.
+ */
+HGM_INLINE void hgm_add_and_test(int32_t *word, int32_t by, int *zero, int *negative)
+{
+#if defined(__x86_64__) && defined(__GCC_ASM_FLAG_OUTPUTS__)
+	__asm__ __volatile__("lock addl %3, %0" : "+m" (*word), "=@ccz" (*zero), "=@ccs" (*negative) : "er" (by));
+#else
+	int32_t now = __atomic_add_fetch(word, by, __ATOMIC_RELAXED);
+
+	*zero = now == 0;
+	*negative = now < 0;
+#endif
+}
+
 /* Change the folio's reference count by `by`; at 0 the folio is freed. */
 HGM_INLINE void hgm_ref_add(hgm_cost *cost, hgm_folio *folio, int32_t by)
 {
+	int zero, negative;
+
 	cost->ref++;
-	if (__builtin_expect(hgm_atomic_add(cost, folio->page, &folio->page->_refcount, by) == 0, 0))
+	hgm_touch(folio->page);
+	hgm_add_and_test(&folio->page->_refcount, by, &zero, &negative);
+	if (__builtin_expect(zero, 0)) {
+		__asm__ __volatile__("");	/* a branch, that is: nothing is computed for what is rare */
 		folio->flags |= HGM_FOLIO_FREED;
+	}
+	if (__builtin_expect(negative, 0))	/* of threads that meet out of range, one may see the other's count */
+		hgm_in_range(cost, folio->page->_refcount, by);
 }
 
 /* Take and put back a reference, as a look-up does. */
@@ -343,36 +367,71 @@ HGM_INLINE void hgm_prefetch(const void *address)
 /* Entries that are looked at together: enough for the compiler to take several in one register. */
 #define HGM_BLOCK 64
 
+/* What is set in any of `n` entries, a multiple of 8. Like the loop below in steps that fill several vector registers. */
+HGM_INLINE uint64_t hgm_any(const uint64_t *entries, int n)
+{
+	uint64_t any[8] = {0};
+	int i, k;
+
+	for (i = 0; i < n; i += 8)
+		for (k = 0; k < 8; k++)
+			any[k] |= entries[i + k];
+	return any[0] | any[1] | any[2] | any[3] | any[4] | any[5] | any[6] | any[7];
+}
+
+/* Store `value`, `value` + `step`, `value` + 2 * `step`, .. in `n` entries. */
+HGM_INLINE void hgm_fill(uint64_t *entries, uint64_t n, uint64_t value, uint64_t step)
+{
+	int k;
+
+	for (; n >= 8; n -= 8, entries += 8, value += 8 * step)
+		for (k = 0; k < 8; k++)
+			entries[k] = value + k * step;
+	for (; n; n--, value += step)
+		*entries++ = value;
+}
+
+/*
+ * The first of `n` entries, from number `i` on, that has one of `bits` set; `n`: there is none such. Not inlined: a loop
+ * around it has better uses for the registers.
+ */
+static __attribute__((noinline)) uint64_t hgm_find(const uint64_t *entries, uint64_t i, uint64_t n, uint64_t bits)
+{
+	if (i + 8 <= n && !(hgm_any(entries + i, 8) & bits)) {
+		for (i += 8; i + HGM_BLOCK <= n && !(hgm_any(entries + i, HGM_BLOCK) & bits); i += HGM_BLOCK)
+			;
+		for (; i + 8 <= n && !(hgm_any(entries + i, 8) & bits); i += 8)
+			;
+	}
+	while (i < n && !(entries[i] & bits))
+		i++;
+	return i;
+}
+
 /* The first of `n` entries, from number `i` on, that is not none; `n`: there is none such. */
 HGM_INLINE uint64_t hgm_next_entry(const uint64_t *entries, uint64_t i, uint64_t n)
 {
-	const uint64_t *e;
+	return i < n && !entries[i] ? hgm_find(entries, i, n, ~0ull) : i;
+}
 
-	while (i < n) {
-		if (entries[i])
-			return i;
-		if (!(++i & 7))
-			break;
-	}
-	for (; i + 8 <= n; i += 8) {
-		e = entries + i;
-		if (e[0] | e[1] | e[2] | e[3] | e[4] | e[5] | e[6] | e[7])
-			break;
-	}
-	while (i < n && !entries[i])
-		i++;
-	return i;
+/* The first of `n` entries that is a leaf; `n`: there is none. */
+HGM_INLINE uint64_t hgm_first_leaf(const uint64_t *entries, uint64_t n)
+{
+	return entries[0] & HGM_PTE_LEAF ? 0 : hgm_find(entries, 0, n, HGM_PTE_LEAF);
 }
 
 /* How many of `n` entries, from the first on, are leaves of one entry each. */
 HGM_INLINE uint64_t hgm_leaf_run(const uint64_t *entries, uint64_t n)
 {
-	uint64_t i, k, other;
+	uint64_t i, j, k, other[8];
 
 	for (i = 0; i + HGM_BLOCK <= n; i += HGM_BLOCK) {
-		for (k = i, other = 0; k < i + HGM_BLOCK; k++)
-			other |= entries[k] ^ HGM_PTE_LEAF;
-		if (other & (HGM_PTE_LEAF | HGM_PTE_GROUP))
+		for (k = 0; k < 8; k++)
+			other[k] = 0;
+		for (j = i; j < i + HGM_BLOCK; j += 8)
+			for (k = 0; k < 8; k++)
+				other[k] |= entries[j + k] ^ HGM_PTE_LEAF;
+		if (hgm_any(other, 8) & (HGM_PTE_LEAF | HGM_PTE_GROUP))
 			break;
 	}
 	while (i < n && (entries[i] & (HGM_PTE_LEAF | HGM_PTE_GROUP)) == HGM_PTE_LEAF)
@@ -398,35 +457,30 @@ HGM_INLINE uint64_t hgm_frame_run(const uint64_t *entries, uint64_t n)
 }
 
 /*
- * Is there a leaf below the table that `entry`, of level 3 or 2, points to? `tables`: where table pages of
+ * Is there a leaf in or below the table that `entries` are, of level 2 or 1? `tables`: where table pages of
  * 1 << index_bits entries begin. Reads entries in ascending order, depth first, up to and including the one that
  * answers, and adds their number to `*scanned`.
  */
-HGM_INLINE int hgm_find_leaf(const unsigned char *tables, int index_bits, uint64_t entry, uint64_t *scanned)
+HGM_INLINE int hgm_find_leaf(const unsigned char *tables, int index_bits, const uint64_t *entries, uint64_t *scanned)
 {
-	uint64_t n = 1ull << index_bits, i, j;
-	const uint64_t *entries = (const uint64_t *)(tables + (entry >> HGM_PTE_FRAME_SHIFT << (index_bits + 3)));
+	uint64_t n = 1ull << index_bits, i, j, read = 0;
 	const uint64_t *below;
 
-	for (i = hgm_next_entry(entries, 0, n); i < n; i = hgm_next_entry(entries, i + 1, n)) {
-		if (entries[i] & HGM_PTE_LEAF) {
-			*scanned += i + 1;
-			return 1;
-		}
+	for (i = 0; (i = hgm_next_entry(entries, i, n)) < n; i++) {
+		if (entries[i] & HGM_PTE_LEAF)
+			break;
 		if (!(entries[i] & HGM_PTE_PRESENT))
 			continue;
 		below = (const uint64_t *)(tables + (entries[i] >> HGM_PTE_FRAME_SHIFT << (index_bits + 3)));
-		j = hgm_next_entry(below, 0, n);
-		while (j < n && !(below[j] & HGM_PTE_LEAF))
-			j = hgm_next_entry(below, j + 1, n);
+		j = hgm_first_leaf(below, n);
 		if (j < n) {
-			*scanned += i + 1 + j + 1;
-			return 1;
+			read += j + 1;
+			break;
 		}
-		*scanned += n;
+		read += n;
 	}
-	*scanned += n;
-	return 0;
+	*scanned += read + (i < n ? i + 1 : n);
+	return i < n;
 }
 
 #ifdef __cplusplus

@@ -1,0 +1,235 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""Streaks: records in a row that each do one thing to one base page of the same huge page.
+
+They are what recordings consist of: the continues of a postcopy, the accesses of a program, the discards of a balloon.
+The first record of a streak goes the long way, with every check. What stays the same behind it, the mapping, its VMA, the
+huge page and its place in the tables, is kept from one record to the next; a record that needs more than is checked
+here ends the streak. How the loops are written: runs.pxd.
+"""
+from hgmcore.operations.common cimport *
+from hgmcore.operations.runs cimport AHEAD, base_page_leaf, keep_flags, may_count
+from hgmcore.operations.touch cimport touch
+from hgmcore.operations.uffd_continue cimport continue_range
+from hgmcore.operations.zap cimport dontneed, subtree_emptied
+
+cdef inline uint64_t *pte_table(unsigned char *tables, uint64_t entry, int index_bits) noexcept nogil:
+    """The table that `entry` points to; `tables`: where table pages of 1 << index_bits entries begin."""
+    return <uint64_t *>(tables + (<uint64_t>table_number(entry) << (index_bits + 3)))
+
+cdef inline uint64_t table_bits(int base_shift, int index_bits) noexcept nogil:
+    """The bits that differ between the offsets of base pages in one table."""
+    return ((<uint64_t>1 << index_bits) - 1) << base_shift
+
+cdef inline uint64_t install_streak "hgm_install_streak"(Machine *m, HugePage *h, const hgm_operation *ops, uint64_t n,
+                                                         int kind, int base_shift, int index_bits,
+                                                         int exclusion) noexcept nogil:
+    """A streak of UFFDIO_CONTINUEs, or of accesses, below tables of `h` that are there already.
+
+    kind: HGM_OP_CONTINUE or HGM_OP_TOUCH. base_shift, index_bits: of the geometry. exclusion: of the machine. Returns how
+    many records there were.
+    """
+    cdef uint64_t page = <uint64_t>1 << base_shift, fan_out = <uint64_t>1 << index_bits
+    cdef uint64_t inside = table_bits(base_shift, index_bits)
+    cdef uint64_t in_page = page - 1 if kind == HGM_OP_TOUCH else 0    # an access may be anywhere in its page
+    cdef uint64_t outside = ~(page_mask(h.file) & ~(page - 1) | in_page), start = h.start
+    cdef uint32_t target = <uint32_t>(h.mapping - m.mappings), top = table_number(h.entry[0]), number = NO_TABLE
+    cdef bint two_levels = h.file.level == 3, real = m.options.transient_real, counted = False
+    cdef const uint64_t *root = table_entries(m, top)    # a load on the way to a count makes the next atomic wait
+    cdef const uint64_t *pmd = root if two_levels else h.entry
+    cdef unsigned char *tables = m.tables.base
+    cdef hgm_ptdesc *descs = <hgm_ptdesc *>m.ptdescs.base
+    cdef uint64_t i = 0, offset, pmd_entry, ahead, kept = 0, mapped = 0, scanned = 0
+    cdef uint64_t before = ~(ops[0].offset - start) if n else 0    # offset of the last record; at first in no table
+    cdef uint64_t *entries = NULL
+    cdef uint64_t *entry
+    cdef hgm_options options = m.options
+    cdef hgm_folio folio = h.folio[0]
+    cdef hgm_leaf leaf = base_page_leaf(m, h, &folio, HGM_BY_CONTINUE if kind == HGM_OP_CONTINUE else HGM_BY_FAULT)
+    cdef hgm_cost cost = hgm_no_cost()
+    cdef Locks locks
+    cdef int answer
+    leaf.threads = exclusion != ALONE
+    if exclusion == POSTED_LOCKS:
+        locks = locks_of(m, h.mapping, vma_find(h.mapping, start), start, h.folio)
+    if NEEDS & NEEDS_BIT:
+        if exclusion != ALONE and not may_count(m, h):
+            return 0
+        counted = h.entry[0] & HGM_PTE_COUNTED != 0
+    while (i < n and ops[i].op == kind and ops[i].target == target
+           and (kind == HGM_OP_TOUCH or ops[i].length == page)):
+        offset = ops[i].offset - start
+        if NEEDS & WRITES_TAILS and i + AHEAD < n:
+            hgm_prefetch(&folio.page[((ops[i + AHEAD].offset - start) & ~outside) >> base_shift])
+        if (offset ^ before) & ~(inside | in_page):    # in another table
+            if offset & outside:
+                break
+            pmd_entry = pmd[offset >> (base_shift + index_bits)]
+            if not is_table(pmd_entry):
+                break
+            number = table_number(pmd_entry)
+            entries = pte_table(tables, pmd_entry, index_bits)
+            if i + AHEAD < n:    # the records may be in no order: the entry of a later one is wanted soon
+                ahead = (ops[i + AHEAD].offset - start) & ~outside
+                hgm_prefetch(&pte_table(tables, pmd[ahead >> (base_shift + index_bits)],
+                                        index_bits)[ahead >> base_shift & (fan_out - 1)])
+        before = offset
+        leaf.first = offset >> base_shift
+        entry = &entries[leaf.first & (fan_out - 1)]
+        if entry[0] != 0:
+            if kind == HGM_OP_CONTINUE or not is_leaf(entry[0]):
+                break
+            mapped += 1
+            i += 1
+            continue
+        if exclusion == POSTED_LOCKS:
+            huge_page_lock(&locks, exclusion)
+        table_lock(&descs[number], exclusion)
+        if NEEDS & NEEDS_COUNTER:
+            leaf.first_leaf = child_add(&descs[number], exclusion == BY_ATOMICS)
+            if leaf.first_leaf and two_levels:
+                leaf.first_leaf = child_add(&descs[top], exclusion != ALONE)
+        elif NEEDS & NEEDS_BIT:
+            leaf.first_leaf = not counted
+        elif NEEDS & NEEDS_SCAN:
+            leaf.first_leaf = not hgm_find_leaf(tables, index_bits, root, &scanned)
+        entry[0] = leaf_entry(folio.pfn) + (leaf.first << HGM_PTE_FRAME_SHIFT)
+        answer = hgm_leaf_install(&cost, &options, &leaf)
+        if NEEDS & NEEDS_BIT and answer & HGM_COUNTS:
+            subtree_counted(m, h)
+            counted = True
+        if answer & HGM_KEEPS:
+            kept += 1
+        elif real:
+            hgm_get_and_put(&folio)
+        table_unlock(&descs[number], exclusion)
+        if exclusion == POSTED_LOCKS:
+            huge_page_unlock(&locks, exclusion)
+        i += 1
+    cost.leaf_installs = i - mapped
+    cost.transient = 2 * (cost.leaf_installs - kept)
+    cost.entries_scanned = scanned
+    if exclusion >= PT_LOCKS:
+        cost.locks = i * (1 + locks_held(&locks, exclusion))
+    keep_flags(h.folio, &folio)
+    hgm_cost_add(&m.cost, &cost)
+    return i
+
+cdef inline uint64_t zap_streak "hgm_zap_streak"(Machine *m, HugePage *h, const hgm_operation *ops, uint64_t n,
+                                                 int base_shift, int index_bits) noexcept nogil:
+    """A streak of MADV_DONTNEEDs of one base page each below tables of `h`. Parameters and answer as install_streak."""
+    cdef uint64_t page = <uint64_t>1 << base_shift, fan_out = <uint64_t>1 << index_bits
+    cdef uint64_t inside = table_bits(base_shift, index_bits)
+    cdef uint64_t outside = ~(page_mask(h.file) & ~(page - 1)), start = h.start
+    cdef uint32_t target = <uint32_t>(h.mapping - m.mappings), top = table_number(h.entry[0]), number = NO_TABLE
+    cdef bint two_levels = h.file.level == 3
+    cdef const uint64_t *pmd = table_entries(m, top) if two_levels else h.entry
+    cdef unsigned char *tables = m.tables.base
+    cdef hgm_ptdesc *descs = <hgm_ptdesc *>m.ptdescs.base
+    cdef uint64_t i = 0, offset, pmd_entry, removed = 0
+    cdef uint64_t before = ~(ops[0].offset - start) if n else 0
+    cdef uint64_t *entries = NULL
+    cdef uint64_t *entry
+    cdef hgm_options options = m.options
+    cdef hgm_folio folio = h.folio[0]
+    cdef hgm_leaf leaf = base_page_leaf(m, h, &folio, HGM_BY_ZAP)
+    cdef hgm_subtree s = subtree_of(m, h, HGM_BY_ZAP)
+    cdef hgm_cost cost = hgm_no_cost()
+    s.tables_stay = 1
+    while i < n and ops[i].op == HGM_OP_DONTNEED and ops[i].target == target and ops[i].length == page:
+        offset = ops[i].offset - start
+        if NEEDS & WRITES_TAILS and i + AHEAD < n:
+            hgm_prefetch(&folio.page[((ops[i + AHEAD].offset - start) & ~outside) >> base_shift])
+        if (offset ^ before) & ~inside:    # in another table
+            if offset & outside:
+                break
+            pmd_entry = pmd[offset >> (base_shift + index_bits)]
+            if not is_table(pmd_entry):
+                break
+            number = table_number(pmd_entry)
+            entries = pte_table(tables, pmd_entry, index_bits)
+        before = offset
+        leaf.first = offset >> base_shift
+        entry = &entries[leaf.first & (fan_out - 1)]
+        s.removed = is_leaf(entry[0])
+        if s.removed:
+            if entry[0] & HGM_PTE_GROUP:
+                break
+            if NEEDS & NEEDS_COUNTER:
+                descs[number].children -= 1
+                if two_levels:
+                    descs[top].children -= descs[number].children == 0
+            removed += 1
+        entry[0] = 0
+        if s.removed:    # else none was there, or a base page that failed
+            hgm_leaf_remove(&cost, &options, &leaf)
+        if NEEDS & NEEDS_ZAPS:
+            s.empty = subtree_emptied(m, h, &s)
+            if hgm_subtree_zapped(&cost, &options, &s) and NEEDS & NEEDS_BIT:
+                s.counted = 0
+                h.entry[0] &= ~HGM_PTE_COUNTED
+        i += 1
+    cost.leaf_removes = removed
+    keep_flags(h.folio, &folio)
+    hgm_cost_add(&m.cost, &cost)
+    return i
+
+# For what runs most, constants: one thread, tables of 512 entries, pages of 4K.
+
+cdef inline uint64_t continues "hgm_continues"(Machine *m, HugePage *h, const hgm_operation *ops,
+                                               uint64_t n) noexcept nogil:
+    if m.exclusion == ALONE and m.geometry.base_shift == 12:
+        return install_streak(m, h, ops, n, HGM_OP_CONTINUE, 12, 9, ALONE)
+    return install_streak(m, h, ops, n, HGM_OP_CONTINUE, m.geometry.base_shift, m.geometry.index_bits, m.exclusion)
+
+cdef inline uint64_t touches "hgm_touches"(Machine *m, HugePage *h, const hgm_operation *ops, uint64_t n) noexcept nogil:
+    if m.exclusion != ALONE:
+        return 0
+    if m.geometry.base_shift == 12:
+        return install_streak(m, h, ops, n, HGM_OP_TOUCH, 12, 9, ALONE)
+    return install_streak(m, h, ops, n, HGM_OP_TOUCH, m.geometry.base_shift, m.geometry.index_bits, ALONE)
+
+cdef inline uint64_t dontneeds "hgm_dontneeds"(Machine *m, HugePage *h, const hgm_operation *ops,
+                                               uint64_t n) noexcept nogil:
+    if m.geometry.base_shift == 12:
+        return zap_streak(m, h, ops, n, 12, 9)
+    return zap_streak(m, h, ops, n, m.geometry.base_shift, m.geometry.index_bits)
+
+cdef inline uint64_t streak(Machine *m, HugePage *h, const hgm_operation *ops, uint64_t n, int kind) noexcept nogil:
+    """The records from ops[0] on that go the short way behind one about huge page `h`. Returns how many there were."""
+    if h.entry is NULL or h.folio is NULL or not is_table(h.entry[0]) or h.file.entries > 1:
+        return 0
+    if kind == HGM_OP_DONTNEED:
+        return dontneeds(m, h, ops, n)
+    if h.folio.flags & HGM_FOLIO_POISONED or m.options.overflow_check != HGM_CHECK_NONE:
+        return 0
+    return continues(m, h, ops, n) if kind == HGM_OP_CONTINUE else touches(m, h, ops, n)
+
+cdef inline Outcome first_of_streak(Machine *m, const hgm_operation *op, HugePage *h) noexcept nogil:
+    """One record, the long way. Leaves `h` at the huge page that it was about, if others of its kind may follow."""
+    h.entry = NULL
+    if op.op == HGM_OP_CONTINUE:
+        return continue_range(m, op, h)
+    if op.op == HGM_OP_TOUCH:
+        return touch(m, op, h)
+    return dontneed(m, op, h)
+
+cdef inline uint64_t streaks(Machine *m, const hgm_operation *ops, uint64_t n, uint64_t index) noexcept nogil:
+    """The records of the kind and the mapping of ops[0] that come in a row; index: the number of ops[0] in its trace.
+
+    continue, touch or dontneed, on hugetlb. Returns how many there were.
+    """
+    cdef int kind = ops[0].op
+    cdef uint64_t done = base_mask(m) + 1, i = 0
+    cdef Mapping *v = &m.mappings[ops[0].target]
+    cdef HugePage h
+    cdef Outcome o
+    memset(&h, 0, sizeof(h))
+    while i < n and ops[i].op == kind and ops[i].target == ops[0].target and not m.out_of_memory:
+        if i + SOON < n and ops[i + SOON].target == ops[0].target:
+            expect_huge_page(m, v, ops[i + SOON].offset)
+        o = first_of_streak(m, &ops[i], &h)
+        if o.error or o.event or o.done < (done if kind == HGM_OP_TOUCH else ops[i].length):
+            record(m, index + i, &o)
+        i += 1
+        i += streak(m, &h, &ops[i], n - i, kind)
+    return i
