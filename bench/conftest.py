@@ -14,24 +14,52 @@ def pytest_terminal_summary(terminalreporter, config):
     session = getattr(config, "_benchmarksession", None)
     infos = [bench.extra_info for bench in session.benchmarks] if session else []
     write = terminalreporter.write_line
-    for info in infos:
-        if "rate" in info:
-            write(f"{info['work']}: {info['rate']:,} {info['unit']} a second (goal {info['goal']:,})")
-    threads = [info for info in infos if "speedup" in info]
-    if threads:
-        terminalreporter.section("two threads against one (ns for each leaf of 4K)")
-        write(f"{'work':24} {'locks':7} {'scheme':18} {'one':>7} {'two':>7} {'speed-up':>8} {'goal':>5}")
-    for row in threads:
-        write(f"{row['work']:24} {row['locks']:7} {row['scheme']:18} {row['one']:7.2f} {row['two']:7.2f} "
-              f"{row['speedup']:8.2f} {row['goal'] or '-':>5}{' *' if row['speedup'] < (row['goal'] or 0) else ''}")
-    rows = [info for info in infos if "ratio" in info]
-    if not rows:
-        return
-    terminalreporter.section("against the roofline (ns for each leaf of 4K)")
-    write(f"{'work':28} {'scheme':18} {'ns':>7} {'roofline':>8} {'ratio':>6} {'goal':>5} {'NumPy':>6} {'kernel':>6}")
+    for section, key, table in (("rates", "rate", rates), ("two threads against one", "speedup", two_threads),
+                                ("a guest of 1 TiB against one of 1 GiB", "tib", guests),
+                                ("against the roofline", "ratio", against_the_roofline)):
+        if rows := [info for info in infos if key in info]:
+            terminalreporter.section(section)
+            for line in table(rows):
+                write(line)
+
+
+def star(missed):
+    """What stands behind a row that misses its goal."""
+    return " *" if missed else ""
+
+
+def number(value, form, width):
+    return f"{value:{width}{form}}" if value is not None else f"{'-':>{width}}"
+
+
+def rates(rows):
     for row in rows:
-        others = (f"{row[name]:6.1f}" if row.get(name) is not None else f"{'-':>6}" for name in ("numpy", "kernel"))
-        write(f"{row['work']:28} {row['scheme']:18} {row['ns']:7.2f} {row['roofline']:8.2f} {row['ratio']:6.2f} "
-              f"{row['goal']:5.2f} {' '.join(others)}{' *' if row['ratio'] > row['goal'] else ''}")
-    write("ratio: the median of the rounds'; *: misses the goal. NumPy: the same with NumPy alone.")
-    write(f"kernel: this one doing it{': ' + kernel()['skipped'] if 'skipped' in kernel() else ''}.")
+        yield (f"{row['work']:52} {row['rate']:>12,} {row['unit']} a second, goal {row['goal']:,}"
+               f"{star(row['rate'] < row['goal'])}")
+
+
+def two_threads(rows):
+    yield "ns for each leaf of 4K; speed-up: median of the rounds, best: of the fastest; *: misses the goal"
+    yield f"{'work':24} {'locks':7} {'scheme':16} {'one':>6} {'two':>6} {'speed-up':>8} {'best':>5} {'roofline':>8} {'goal':>5}"
+    for row in rows:
+        yield (f"{row['work']:24} {row['locks']:7} {row['scheme']:16} {row['one']:6.2f} {row['two']:6.2f} "
+               f"{row['speedup']:8.2f} {row['best']:5.2f} {number(row['roofline'], '.2f', 8)} {number(row['goal'], '', 5)}"
+               f"{star(row['speedup'] < (row['goal'] or 0))}")
+
+
+def guests(rows):
+    yield f"{'scheme':18} {'ns 1T':>6} {'ns 1G':>6} {'ratio':>6} {'goal':>5} {'memory':>7} {'goal':>5}"
+    for row in rows:
+        yield (f"{row['scheme']:18} {row['tib']:6.2f} {row['one']:6.2f} {row['per_piece']:6.2f} {row['goal']:5.2f} "
+               f"{row['memory']:7.2f} {row['memory_goal']:5.2f}"
+               f"{star(row['per_piece'] > row['goal'] or row['memory'] > row['memory_goal'])}")
+
+
+def against_the_roofline(rows):
+    yield "ns for each leaf; ratio: median of the rounds'; *: misses the goal; NumPy: the same with NumPy alone"
+    yield f"kernel: this one doing it{': ' + kernel()['skipped'] if 'skipped' in kernel() else ''}"
+    yield f"{'work':26} {'scheme':18} {'ns':>6} {'roofline':>8} {'ratio':>5} {'goal':>5} {'NumPy':>5} {'kernel':>6}"
+    for row in rows:
+        yield (f"{row['work']:26} {row['scheme']:18} {row['ns']:6.2f} {row['roofline']:8.2f} {row['ratio']:5.2f} "
+               f"{row['goal']:5.2f} {number(row.get('numpy'), '.1f', 5)} {number(row.get('kernel'), '.1f', 6)}"
+               f"{star(row['ratio'] > row['goal'])}")

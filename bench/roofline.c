@@ -14,7 +14,7 @@
 #include "hgmcore/hgm.h"
 
 #define ENTRIES 512ull
-#define AHEAD 8		/* records: where atomics keep misses from overlapping, a prefetch does it */
+#define AHEAD 16		/* records: where atomics keep misses from overlapping, a prefetch does it */
 #define FRAME(entry) ((entry) >> HGM_PTE_FRAME_SHIFT)
 #define LEAF(pfn) ((uint64_t)(pfn) << HGM_PTE_FRAME_SHIFT | HGM_PTE_PRESENT | HGM_PTE_LEAF)
 #define TABLE(number) ((uint64_t)(number) << HGM_PTE_FRAME_SHIFT | HGM_PTE_PRESENT)
@@ -150,7 +150,7 @@ static void refuse(world *w, uint64_t index, int error)
 }
 
 /* `n` continues of 4K. */
-HGM_INLINE uint64_t continues(world *w, const hgm_operation *ops, uint64_t n, int does, int real)
+HGM_INLINE uint64_t continues(world *w, const hgm_operation *ops, uint64_t n, int does, int real, int random)
 {
 	uint64_t *pmd = table(w, w->pud[0]);
 	uint64_t done = 0;
@@ -159,13 +159,16 @@ HGM_INLINE uint64_t continues(world *w, const hgm_operation *ops, uint64_t n, in
 		uint64_t offset = ops[i].offset, entry = pmd[offset >> 21 & (ENTRIES - 1)];
 		uint64_t *pte = table(w, entry) + (offset >> 12 & (ENTRIES - 1));
 
-		if (does & EACH_PAGE && i + AHEAD < n) {
+		if ((random || does & EACH_PAGE) && i + AHEAD < n) {
 			uint64_t ahead = ops[i + AHEAD].offset;
 
-			__builtin_prefetch(&w->page[ahead >> 12], 1);
-			__builtin_prefetch(table(w, pmd[ahead >> 21 & (ENTRIES - 1)]) + (ahead >> 12 & (ENTRIES - 1)), 1);
+			if (does & EACH_PAGE)
+				__builtin_prefetch(&w->page[ahead >> 12], 1);
+			if (random)
+				__builtin_prefetch(table(w, pmd[ahead >> 21 & (ENTRIES - 1)]) + (ahead >> 12 & (ENTRIES - 1)), 1);
 		}
-		if (ops[i].op != HGM_OP_CONTINUE || ops[i].target || ops[i].length != 4096 || offset >> 30 || *pte) {
+		if (ops[i].op != HGM_OP_CONTINUE || ops[i].target || ops[i].length != 4096 || offset & ~0x3ffff000ull
+		    || (entry & (HGM_PTE_PRESENT | HGM_PTE_LEAF)) != HGM_PTE_PRESENT || *pte) {
 			refuse(w, i, 17);
 			continue;
 		}
@@ -350,7 +353,7 @@ uint64_t recount(world *w)
 }
 
 /* All loops of one scheme. Returns leaves done; the time is in w->ns. */
-enum { CONTINUE, CONTINUE_REAL, FILL, DONTNEED, MUNMAP, FORK, FORK_BATCHED, COLLAPSE };
+enum { CONTINUE, CONTINUE_REAL, FILL, DONTNEED, MUNMAP, FORK, FORK_BATCHED, COLLAPSE, RANDOM, RANDOM_REAL };
 
 #define SCHEME(name, does)								\
 uint64_t name(world *w, int work, const hgm_operation *ops, uint64_t n)			\
@@ -358,8 +361,10 @@ uint64_t name(world *w, int work, const hgm_operation *ops, uint64_t n)			\
 	uint64_t start = now(), done = 0;						\
 											\
 	switch (work) {									\
-	case CONTINUE: done = continues(w, ops, n, does, 0); break;			\
-	case CONTINUE_REAL: done = continues(w, ops, n, does, 1); break;		\
+	case CONTINUE: done = continues(w, ops, n, does, 0, 0); break;			\
+	case CONTINUE_REAL: done = continues(w, ops, n, does, 1, 0); break;		\
+	case RANDOM: done = continues(w, ops, n, does, 0, 1); break;			\
+	case RANDOM_REAL: done = continues(w, ops, n, does, 1, 1); break;		\
 	case FILL: done = fill(w, does); break;						\
 	case DONTNEED: done = zap(w, does, 0); break;					\
 	case MUNMAP: done = zap(w, does, 1); break;					\

@@ -19,6 +19,7 @@ SOURCE = Path(__file__).with_name("roofline.c")
 TABLE = 4096
 ENTRIES = 512
 PIECES = ENTRIES * ENTRIES    # of 4K in 1G
+WHOLE = 16384    # huge pages of 2M
 PRESENT, LEAF = 0x1, 0x80     # hgm.h
 
 
@@ -27,18 +28,23 @@ def compile_rooflines() -> ctypes.CDLL:
     directory = tempfile.mkdtemp(prefix="hgmcore-roofline-")
     library = Path(directory, "roofline.so")
     compiler = shlex.split(sysconfig.get_config_var("CC"))
-    flags = shlex.split(sysconfig.get_config_var("CFLAGS")) + ["-O3", "-g0", "-fPIC", "-shared"]
+    flags = shlex.split(sysconfig.get_config_var("CFLAGS")) + ["-O3", "-g0", "-falign-functions=64", "-falign-loops=32", "-fPIC", "-shared"]
     subprocess.run([*compiler, *flags, f"-I{hgmcore.get_include()}", str(SOURCE), "-o", str(library)], check=True)
     return ctypes.CDLL(str(library))
 
 
 def committed(size: int) -> np.ndarray:
     """`size` zeroed bytes in base pages that are there, as hgmcore's tables and struct pages are."""
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    memory.madvise(mmap.MADV_NOHUGEPAGE)
-    array = np.frombuffer(memory, np.uint8)
+    array = np.frombuffer(small_pages(size), np.uint8)
     array[:] = 0
     return array
+
+
+def small_pages(size: int) -> mmap.mmap:
+    """`size` bytes of which only those are committed that are touched."""
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return memory
 
 
 class World(ctypes.Structure):
@@ -46,42 +52,88 @@ class World(ctypes.Structure):
 
     _fields_ = [("tables", ctypes.c_void_p), ("descs", ctypes.c_void_p), ("page", ctypes.c_void_p),
                 ("results", ctypes.c_void_p), ("nr_results", ctypes.c_uint64), ("ns", ctypes.c_uint64),
-                ("pud", ctypes.c_uint64 * 2), ("free_table", ctypes.c_uint64)]
+                ("pud", ctypes.c_uint64 * 2), ("free_table", ctypes.c_uint64), ("cache", ctypes.c_void_p)]
 
 
 class Gigabyte:
     """A huge page of 1G, its tables (1: of the PMD level, 2 to 513: of PTEs) and as many spare ones."""
 
+    leaves = PIECES
+    nr_tables = 1 + ENTRIES
+
     def __init__(self, library: ctypes.CDLL, scheme: str):
         self.function = getattr(library, scheme)
         self.function.restype = ctypes.c_uint64
-        self.recount = library.recount
-        self.recount.restype = ctypes.c_uint64
-        nr_tables = 2 * (1 + ENTRIES) + 1
-        self.tables = committed(nr_tables * TABLE).view(np.uint64).reshape(nr_tables, ENTRIES)
-        self.descs = committed(nr_tables * 64).view(np.uint32).reshape(nr_tables, 16)
-        self.pages = committed(PIECES * PAGE.itemsize).view(PAGE)
-        self.results = committed(PIECES * RESULT.itemsize)
+        self.library = library
+        self.counts_children = scheme == "logical_counter"
+        self.tables = committed((2 * self.nr_tables + 1) * TABLE).view(np.uint64).reshape(-1, ENTRIES)
+        self.descs = committed(len(self.tables) * 64).view(np.uint32).reshape(-1, 16)
+        self.pages = self.struct_pages()
+        self.results = committed(self.leaves * RESULT.itemsize)
         self.world = World(*(array.ctypes.data for array in (self.tables, self.descs, self.pages, self.results)))
+
+    def struct_pages(self) -> np.ndarray:
+        return committed(PIECES * PAGE.itemsize).view(PAGE)
 
     def prepare(self, full: bool) -> None:
         """Every base page mapped by a 4K leaf, or none; counts are those of that."""
-        pmd, pte, spare = self.tables[1], self.tables[2:2 + ENTRIES], self.tables[2 + ENTRIES:]
+        pmd, pte = self.tables[1], self.tables[2:2 + ENTRIES]
         pmd[:] = np.arange(2, 2 + ENTRIES) << 12 | PRESENT
         pte.reshape(-1)[:] = np.arange(PIECES) << 12 | PRESENT | LEAF if full else 0
-        spare[:] = 0
-        spare[:-1, 0] = np.arange(3 + ENTRIES, len(self.tables))
-        self.world.free_table, self.world.pud[0], self.world.pud[1] = 2 + ENTRIES, 1 << 12 | PRESENT, 0
-        self.descs[:, 0] = 0
-        self.descs[1:2 + ENTRIES, 0] = ENTRIES * full
+        self.spare_tables()
+        self.world.pud[0], self.world.pud[1] = 1 << 12 | PRESENT, 0
+        if self.counts_children:    # else nobody has been there before, in hgmcore as here
+            self.descs[:, 0] = 0
+            self.descs[1:2 + ENTRIES, 0] = ENTRIES * full
         self.pages["_mapcount"] = full
         for field in ("_large_mapcount", "_nr_pages_mapped", "_entire_mapcount", "_mm_id_mapcount", "_refcount"):
             self.pages[field][:2] = PIECES * full
         self.pages["_mm_id"][1] = 1, 2
 
+    def spare_tables(self) -> None:
+        first = 1 + self.nr_tables
+        self.tables[first:] = 0
+        self.tables[first:-1, 0] = np.arange(first + 1, len(self.tables))
+        self.world.free_table = first
+
+    def recount(self) -> int:
+        """One pass over the tables: the number of leaves."""
+        self.library.recount.restype = ctypes.c_uint64
+        return self.library.recount(ctypes.byref(self.world))
+
     def run(self, loop: int, operations: np.ndarray) -> tuple[int, int]:
         """Run a loop by its number. Returns leaves done and nanoseconds."""
         self.world.nr_results = 0
         done = self.function(ctypes.byref(self.world), loop, ctypes.c_void_p(operations.ctypes.data),
-                             ctypes.c_uint64(len(operations)))
+                             ctypes.c_uint64(self.records(operations)))
         return done, self.world.ns
+
+    def records(self, operations: np.ndarray) -> int:
+        return len(operations)
+
+
+class WholePages(Gigabyte):
+    """Huge pages of 2M, each mapped whole: tables of PMDs, one behind the other, and as many spare ones."""
+
+    leaves = WHOLE
+    nr_tables = WHOLE // ENTRIES
+
+    def __init__(self, library: ctypes.CDLL, scheme: str):
+        super().__init__(library, scheme)
+        self.cache = np.arange(WHOLE, dtype=np.uint64) * ENTRIES
+        self.world.cache = self.cache.ctypes.data
+
+    def struct_pages(self) -> np.ndarray:
+        return np.frombuffer(small_pages(WHOLE * ENTRIES * PAGE.itemsize), PAGE)
+
+    def prepare(self, full: bool) -> None:
+        self.tables[1:1 + self.nr_tables].reshape(-1)[:] = self.cache << np.uint64(12) | np.uint64(PRESENT | LEAF) if full else 0
+        self.spare_tables()
+        self.pages["_refcount"][::ENTRIES] = 1 + full
+        self.pages["_entire_mapcount"][1::ENTRIES] = full
+
+    def recount(self) -> int:
+        return int(np.count_nonzero(self.tables[1:1 + self.nr_tables]))
+
+    def records(self, operations: np.ndarray) -> int:
+        return max(len(operations), WHOLE)

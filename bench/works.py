@@ -1,14 +1,16 @@
-"""What is measured, and how fast it shall be: works over one huge page of 1G mapped in 262,144 leaves of 4K."""
+"""What is measured, and how fast it shall be: works over one huge page of 1G mapped in 262,144 leaves of 4K.
+
+hugetlb, which maps no pieces, does the same works over 16,384 huge pages of 2M.
+"""
 
 from __future__ import annotations
 
 from typing import Callable, NamedTuple
 
 import numpy as np
-from rooflines import PIECES
+from rooflines import PIECES, WHOLE, Gigabyte, WholePages
 
 import hgmcore as hgm
-from hgmcore import truth
 from hgmcore.schemes import NAMES
 from hgmcore.statements import CODES, OPERATION
 
@@ -27,23 +29,30 @@ PIECE_BY_PIECE = records("continue", IN_ORDER, 4096)
 AT_RANDOM = records("continue", np.random.default_rng(1).permutation(IN_ORDER), 4096)
 
 
+IN_ORDER_2M = np.arange(WHOLE) * (2 << 20)
+WHOLE_BY_WHOLE = records("continue", IN_ORDER_2M, 2 << 20)
+WHOLE_AT_RANDOM = records("continue", np.random.default_rng(1).permutation(IN_ORDER_2M), 2 << 20)
+
+
 class Guest:
     """One process that maps a file of 1G in pieces."""
 
+    page_size, pages, hgm, filling = "1G", 1, True, PIECE_BY_PIECE
+
     def __init__(self, scheme: str, **options):
         self.machine = hgm.Machine(scheme, zap_frees_tables="no", **options)
-        self.file = self.machine.file("F", "1G", 1, populate=True)
+        self.file = self.machine.file("F", self.page_size, self.pages, populate=True)
         self.process = self.machine.process("A")
         self.map()
         self.fill()
         self.child = None
 
     def map(self) -> None:
-        self.mapping = self.process.mmap(self.file, "v", wp=True, minor=True, hgm=True)
+        self.mapping = self.process.mmap(self.file, "v", wp=True, minor=True, hgm=self.hgm)
 
     def fill(self) -> None:
-        """Map every base page by a leaf of 4K."""
-        self.machine.run(PIECE_BY_PIECE)
+        """Map everything, leaf by leaf."""
+        self.machine.run(self.filling)
 
     # What is done before each run and not timed.
 
@@ -69,7 +78,12 @@ class Guest:
         self.child = self.machine.process(f"B{self.machine.operations}")
         self.child._mapping("v")
         FORK["arg"] = self.child.number
-        truth.leaves(self.machine.core)    # has read the parent's tables, which the roofline's have just been written
+
+
+class WholeGuest(Guest):
+    """One process that maps huge pages of 2M, each whole."""
+
+    page_size, pages, hgm, filling = "2M", WHOLE, False, WHOLE_BY_WHOLE
 
 
 FORK = records("fork", [0], 0)
@@ -80,7 +94,7 @@ class Work(NamedTuple):
     """A row of the table for each scheme.
 
     before: makes a guest ready. full: is all mapped then? loop: its number in roofline.c. peer: the method of
-    peers.Arrays. kernel: what kernel.py calls it, if it does it.
+    peers.Arrays, if NumPy does it. kernel: what kernel.py calls it, if it does it.
     """
 
     name: str
@@ -89,19 +103,21 @@ class Work(NamedTuple):
     before: Callable[[Guest], None]
     full: bool
     loop: int
-    peer: str
+    peer: str | None
     kernel: str | None = None
     options: dict = {}
     schemes: tuple = tuple(name for name in NAMES if name != "hugetlb")
+    guest: type = Guest
+    world: type = Gigabyte
 
 
 COLLAPSING = tuple(name for name in Work._field_defaults["schemes"] if name != "subtree_posted")
 REAL = {"transient": "real"}
 WORKS = (
     Work("continue, in order", 1.3, PIECE_BY_PIECE, Guest.emptied, False, 0, "install", "continue"),
-    Work("continue, at random", 1.3, AT_RANDOM, Guest.emptied, False, 0, "install", "continue"),
+    Work("continue, at random", 1.3, AT_RANDOM, Guest.emptied, False, 8, "install", "continue"),
     Work("continue, in order, real", 1.3, PIECE_BY_PIECE, Guest.emptied, False, 1, "install", "continue", REAL),
-    Work("continue, at random, real", 1.3, AT_RANDOM, Guest.emptied, False, 1, "install", "continue", REAL),
+    Work("continue, at random, real", 1.3, AT_RANDOM, Guest.emptied, False, 9, "install", "continue", REAL),
     Work("one continue, base_only", 1.15, records("continue", [0], GIGABYTE), Guest.emptied, False, 2, "fill",
          "continue", {"policy": "base_only"}),
     Work("dontneed", 1.2, records("dontneed", [0], GIGABYTE), Guest.filled, True, 3, "zap", "dontneed"),
@@ -110,5 +126,15 @@ WORKS = (
     Work("fork, batched", 1.2, FORK, Guest.childless, True, 6, "copy", "fork", {"batch": "yes"}),
     Work("collapse", 1.2, BY_2M[-1:], Guest.filled, True, 7, "zap", schemes=COLLAPSING),
     Work("collapse, 2M first", 1.2, BY_2M, Guest.filled, True, 7, "zap", schemes=COLLAPSING),
+)
+ALL_2M = WHOLE * (2 << 20)
+HUGETLB = {"peer": None, "schemes": ("hugetlb",), "guest": WholeGuest, "world": WholePages}
+WORKS += (
+    Work("continue 2M, in order", 1.3, WHOLE_BY_WHOLE, Guest.emptied, False, 0, **HUGETLB),
+    Work("continue 2M, at random", 1.3, WHOLE_AT_RANDOM, Guest.emptied, False, 0, **HUGETLB),
+    Work("one continue of 32G", 1.15, records("continue", [0], ALL_2M), Guest.emptied, False, 2, **HUGETLB),
+    Work("dontneed 32G", 1.2, records("dontneed", [0], ALL_2M), Guest.filled, True, 3, **HUGETLB),
+    Work("munmap 32G", 1.2, records("munmap", [0], ALL_2M), Guest.mapped_anew, True, 4, **HUGETLB),
+    Work("fork of 32G", 1.2, FORK, Guest.childless, True, 5, **HUGETLB),
 )
 RECOUNT = Work("recount", 1.5, records("observe", [0], 0), Guest.filled, True, -1, "recount")
