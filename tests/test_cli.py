@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 
-import hgmcore
 from hgmcore import Trace, __version__, recordings, schemes, workloads
 from hgmcore.cli import run
 from hgmcore.options import OPTIONS
 
-ROOT = Path(hgmcore.__file__).parent.parent    # of the package under test, installed or built in place
 TEXT = """\
 hgmcore-trace 1
 file F 2M 2
@@ -37,9 +35,8 @@ def trace(tmp_path, monkeypatch):
 
 def command(*arguments, **keywords):
     """Run `hgmcore` as a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **keywords.pop("env", {})}
     keywords = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "timeout": 60, **keywords}
-    return subprocess.run([*HGMCORE, *arguments], env=environment, **keywords)
+    return subprocess.run([*HGMCORE, *arguments], **keywords)
 
 
 def error(capfd, *arguments):
@@ -153,9 +150,10 @@ def test_interrupt_is_status_130(capfd, monkeypatch):
 @pytest.mark.parametrize("missing, arguments", [
     ("click", ["compare", "t.hgm"]), ("matplotlib", ["compare", "t.hgm", "--plot", "p.png"]),
     ("pyarrow", ["convert", "t.hgm", "-o", "t.hgmt"])])
-def test_missing_extra_is_one_line(missing, arguments):
+def test_missing_extra_is_one_line(missing, arguments, monkeypatch):
     Path("sitecustomize.py").write_text(f"import sys; sys.modules[{missing!r}] = None\n")
-    done = command(*arguments, env={"PYTHONPATH": f"{os.getcwd()}:{ROOT}"})
+    monkeypatch.setenv("PYTHONPATH", os.getcwd(), prepend=os.pathsep)
+    done = command(*arguments)
     assert done.returncode == 2
     assert done.stderr.count(b"\n") == 1 and b"pip install 'hgmcore[cli]'" in done.stderr
     assert missing.encode() in done.stderr
@@ -283,7 +281,7 @@ def test_output_over_a_link_and_to_a_device(capfd):
 def test_closed_pipe_is_quiet(unbuffered):
     arguments = ["replay", "workload:random,page_size=2M,pages=40", "--scheme", "hugetlb", "--json", "-"]
     process = subprocess.Popen([*HGMCORE, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": unbuffered})
+                               env={**os.environ, "PYTHONUNBUFFERED": unbuffered})
     process.stdout.read(10)
     process.stdout.close()
     assert process.stderr.read() == b""
@@ -356,7 +354,7 @@ def test_progress_on_a_terminal_only():
     import pty
 
     master, terminal = pty.openpty()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm"}
+    environment = {**os.environ, "TERM": "xterm"}
     process = subprocess.Popen([*HGMCORE, "compare", "t.hgm"], stdout=terminal, stderr=terminal,
                                env=environment)
     os.close(terminal)

@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 
-import hgmcore
 from hgmcore import Trace, importers
 from hgmcore.cli import run
 
-ROOT = Path(hgmcore.__file__).parent.parent
 DATA = Path(__file__).parent / "data"
 SLICES = {
     "qemu": ["qemu-balloon_4k.qemutrace", "qemu-postcopy_2M.qemutrace"],
@@ -68,7 +66,7 @@ def test_progress_is_told_of_files_alone():
 
 def test_a_terminal_shows_progress(tmp_path):
     master, terminal = pty.openpty()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm"}
+    environment = {**os.environ, "TERM": "xterm"}
     with subprocess.Popen([sys.executable, "-m", "hgmcore", "import", "lackey", DATA / "true.lackey", "-o", "t.hgm"],
                           stdout=terminal, stderr=terminal, env=environment, cwd=tmp_path) as process:
         os.close(terminal)
@@ -103,7 +101,7 @@ def test_memory_does_not_grow_with_a_recording(format, slice, times, options, tm
         path = tmp_path / f"{number}"
         path.write_bytes((DATA / slice).read_bytes() * number)
         result = subprocess.run([sys.executable, "-c", PEAK, format, path, repr(options)], capture_output=True,
-                                text=True, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+                                text=True, check=True)
         length, peak = map(int, result.stdout.split())
         lengths.append(length)
         peaks.append(peak << 10)
