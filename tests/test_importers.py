@@ -94,6 +94,9 @@ print(len(trace), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 @pytest.mark.parametrize("format, slice, times, options", [
     ("lackey", "true.lackey", 100, {"later": "touch", "window": 1}),
     ("perf", "gcc.perfscript", 100, {"later": "touch"}),
+    ("qemu", "qemu-balloon_4k.qemutrace", 200, {"start": "empty"}),
+    ("strace", "qemu-postcopy_4k.strace", 10, {}),
+    ("bpftrace", "uffd-stress.bt", 10, {}),
 ])
 def test_memory_does_not_grow_with_a_recording(format, slice, times, options, tmp_path):
     peaks, lengths = [], []
