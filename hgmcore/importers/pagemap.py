@@ -32,10 +32,12 @@ from typing import NamedTuple
 import numpy as np
 
 from hgmcore import importers
-from hgmcore.importers.calls import OPTIONS
 from hgmcore.importers.lines import blocks
+from hgmcore.importers.linux import KERNEL
 from hgmcore.importers.report import Report
 from hgmcore.importers.sink import Sink, word
+from hgmcore.importers.ways import OPTIONS
+from hgmcore.names import FILE_LIMIT
 from hgmcore.sizes import format_size, parse_named, quoted
 from hgmcore.statements import CODES, OPERATION, SHARED, WRITE
 from hgmcore.trace import Trace, TraceError
@@ -108,6 +110,8 @@ def _line(line, number, areas, report):
         start, end = int(start, 16), int(end, 16)
         if start >= end or (start | end) % PAGE or (areas and start < areas[-1].end):
             return report.skip("VMA that is empty, or overlaps with the one before", number)
+        if start < KERNEL < end or int(offset, 16) + end - start > FILE_LIMIT:
+            return report.skip("VMA that is larger than any can be", number)
         areas.append(Area(number, start, end, permissions[3:] == b"s", int(offset, 16), int(inode),
                           file.decode("utf-8", "backslashreplace").strip(), [], {}))
     elif line[:2] == b"P ":
@@ -115,17 +119,17 @@ def _line(line, number, areas, report):
         if match is None:
             return report.skip("malformed P line", number)
         address, count, _, mapped, flags = match.groups()
-        first, count, flags = int(address, 16), int(count), flags.decode().split(",")
+        first, count, flags = int(address, 16), int(count), flags.split(b",")
         area = areas[-1] if areas else None
         if area is None or not area.start <= first or first % PAGE or first + count * PAGE > area.end or not count:
             return report.skip("P line outside its VMA", number)
-        if "zero" in flags or "ksm" in flags:
+        if b"zero" in flags or b"ksm" in flags:
             return report.skip("pages that are merged, or the zero page", number)
         if int(mapped) < 1:
             return report.skip("pages whose map count is not known", number)
-        is_folio = "thp" in flags and count * PAGE == THP and not first % THP
+        is_folio = b"thp" in flags and count * PAGE == THP and not first % THP
         area.runs.append(((first - area.start) // PAGE, count, int(mapped), is_folio))
-        if "huge" in flags:
+        if b"huge" in flags:
             area.fields.setdefault("hugetlb", count * PAGE)
         return None
     elif areas and (match := _FIELD.fullmatch(line)):
