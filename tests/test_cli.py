@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -286,6 +287,37 @@ def test_closed_pipe_is_quiet(unbuffered):
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait(60) == 141
+
+
+@pytest.mark.parametrize("closed, arguments, status", [
+    ("<&-", ["compare", "-"], 2), ("<&-", ["import", "lackey", "-", "-o", "o.hgm"], 2),
+    (">&-", ["info", "t.hgm"], 0), (">&-", ["convert", "t.hgm", "-o", "o.hgmt"], 0), ("2>&-", ["info", "missing"], 2)])
+def test_standard_streams_that_are_closed(closed, arguments, status):
+    done = subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *HGMCORE, *arguments], capture_output=True)
+    assert done.returncode == status
+    assert done.stderr.count(b"\n") == (closed == "<&-")
+
+
+HALF = """
+import sys, time
+from hgmcore import __main__, text
+
+def write(trace, stream):
+    stream.write(b"half")
+    print("begun", flush=True)
+    time.sleep(60)
+
+text.write, sys.argv = write, ["hgmcore", "convert", "t.hgm", "-o", "o.hgm"]
+sys.exit(__main__.main())
+"""
+
+
+def test_a_signal_leaves_no_half_of_a_file():
+    with subprocess.Popen([sys.executable, "-c", HALF], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"begun\n" and len(os.listdir()) == 2
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 130
+    assert os.listdir() == ["t.hgm"]
 
 
 def test_full_device():

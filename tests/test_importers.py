@@ -1,14 +1,17 @@
 """What importers share: the help that tells how to record, progress, errors, and memory."""
 
+import errno
+import io
 import os
 import pty
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from hgmcore import Trace, importers
+from hgmcore import Trace, TraceError, importers
 from hgmcore.cli import run
 
 DATA = Path(__file__).parent / "data"
@@ -62,6 +65,16 @@ def test_progress_is_told_of_files_alone():
         told.clear()
         importers.read("lackey", f"/dev/fd/{pipe.stdout.fileno()}", None, lambda *progress: told.append(progress))
     assert not told
+
+
+def test_no_space_for_temporary_files(monkeypatch):
+    class Full(io.BytesIO):
+        def write(self, data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", Full)
+    with pytest.raises(TraceError, match=f"no space left in {tempfile.gettempdir()} for temporary files"):
+        importers.read("lackey", DATA / "true.lackey")
 
 
 def test_a_terminal_shows_progress(tmp_path):
