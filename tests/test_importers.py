@@ -36,6 +36,7 @@ def test_help_tells_how_to_record(name, capfd):
         assert run(arguments) == 0
         shown = capfd.readouterr().out
         assert all(line.strip() in shown for line in lines)
+    assert all(len(line) <= 80 or line.strip() in "".join(lines) for line in shown.splitlines())
 
 
 @pytest.mark.parametrize("format, slice", CASES)

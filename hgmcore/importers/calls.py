@@ -70,8 +70,8 @@ class Calls(Mapper):
     def trace(self, name, recording):
         """The Trace of everything so far. Raises TraceError if that is nothing."""
         if self.untouched:
-            self.report.notes.append(f"calls that would touch more than {MOST_TOUCHES:,} folios at once, and here touch "
-                                     f"none: {self.untouched}")
+            self.report.notes.append(f"calls that would touch more than {MOST_TOUCHES:,} folios at once, and here "
+                                     f"touch none: {self.untouched}")
         if self.guest is not None:
             trace = self.guest.trace(name, "program", provenance={"recording": recording})
             self.report.notes += self.guest.notes()

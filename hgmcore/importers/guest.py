@@ -9,10 +9,10 @@ a huge page in which something is touched gets one huge page of the guest's file
 touch. Offsets within a window are kept. What is unmapped and mapped again at one address is one piece: a host
 does not see what a guest's kernel does with its memory.
 
-What becomes of a touch. The first of a piece, of `piece` bytes, is an `urgent` `continue` of it by thread 2. With `background=R` a stream by thread 1 brings R other pieces for each piece that is touched, in
-order of offset, skips what is there, and brings all that still lacks at the end: a migration moves all memory,
-also what nobody asks for. A touch of a piece that is there is left out, or with `later=touch` is a `touch` by
-the thread that the recording gives.
+What becomes of a touch. The first of a piece, of `piece` bytes, is an `urgent` `continue` of it by thread 2. With
+`background=R` a stream by thread 1 brings R other pieces for each piece that is touched, in order of offset, skips
+what is there, and brings all that still lacks at the end: a migration moves all memory, also what nobody asks for. A
+touch of a piece that is there is left out, or with `later=touch` is a `touch` by the thread that the recording gives.
 
 The frame is that of all guests, recorded or generated: see `guest_memory`.
 """
@@ -148,7 +148,8 @@ class Guest:
     def trace(self, name, process="vmm", memory="ram", provenance=None) -> Trace:
         """The Trace of everything touched. Raises TraceError where nothing was, or where it becomes too long."""
         if not self.pieces:
-            raise TraceError(name, "nothing was touched")
+            raise TraceError(name, "nothing is touched: it has no page fault, no userfaultfd placement and no call that "
+                                   "populates memory")
         sink = Sink(self.geometry)
         log, parts = self._log, (self._requests(parts) for parts in self._log)
         if self.background:

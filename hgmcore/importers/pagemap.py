@@ -4,15 +4,18 @@ Read are the snapshots of `python3 -m hgmcore.importers.snapshot PID` (maps, pag
 process, in runs), and copies of /proc/PID/smaps. Memory of `kinds` is brought into the recorded state, then
 observed once:
 
-  V lines, VMAs     one mapping for each; where small and huge folios lie in one VMA, one for each stretch
-  P lines, pages    a `touch` by the process, one that writes where memory is private
-  map counts        a page that is mapped N times is mapped by N - 1 children also. Pages are touched in falling
-                    order of count, and after those of count N a child is forked: it has the private ones by the
-                    fork, and touches the shared ones
+  V lines, VMAs   one mapping for each; where small and huge folios lie in
+                  one VMA, one for each stretch
+  P lines, pages  a `touch` by the process, one that writes where memory is
+                  private
+  map counts      a page that is mapped N times is mapped by N - 1 children
+                  also. Pages are touched in falling order of count, and after
+                  those of count N a child is forked: it has the private ones
+                  by the fork, and touches the shared ones
 
 So counts come out as recorded; which other processes mapped a page, a snapshot does not tell. Left out are files
 other than hugetlbfs and shmem, the zero page, merged (KSM) pages and what is swapped out. A huge folio of anon or
-shmem memory that is not mapped wholly and alike is taken as small pages.
+shmem memory that is not mapped wholly and alike is taken as small pages. A snapshot is held in memory as a whole.
 
 smaps has no counts and does not tell which pages are there. They are taken to be the first of a mapping: first
 the private ones, then those that are shared, as often as Pss tells on average, or, of hugetlb memory, twice.

@@ -3,10 +3,12 @@
 One RAM block is a file of huge pages, mapped shared and minor, populated and split. In the order of the log,
 at their offsets in the block:
 
-  postcopy_place_page, _zero     `continue` of one piece
-  ram_block_discard_range        `dontneed` of the pieces: QEMU punches a hole and calls MADV_DONTNEED
-  virtio_balloon_handle_output   of a page that was discarded: the balloon gives it back, and the guest's
-                                 next access, taken to come at once, is a `touch`
+  postcopy_place_page, _zero    `continue` of one piece
+  ram_block_discard_range       `dontneed` of the pieces: QEMU punches a hole
+                                and calls MADV_DONTNEED
+  virtio_balloon_handle_output  of a page that was discarded: the balloon
+                                gives it back, and the guest's next access,
+                                taken to come at once, is a `touch`
 
 What came by UFFDIO_COPY or UFFDIO_ZEROPAGE of base pages is what high-granularity mapping would do by
 UFFDIO_CONTINUE on a huge page. What changes nothing (a piece placed that is there, a discard of what is not
@@ -108,8 +110,8 @@ class _Memory:
             self.report.used["pages given to the balloon"] = log.inflated
         pieces = -(-self.ram.length // piece)
         if pieces > MOST_PIECES:
-            raise TraceError(log.name, f"RAM block {quoted(self.ram.name)} has {pieces:,} pieces of {format_size(piece)}, "
-                                       f"more than {MOST_PIECES:,}")
+            raise TraceError(log.name, f"RAM block {quoted(self.ram.name)} has {pieces:,} pieces of "
+                                       f"{format_size(piece)}, more than {MOST_PIECES:,}")
         self.changed = np.zeros(pieces, dtype=bool)  # whether a piece is mapped if it was not at first, or vice versa
         asked: dict[int, int] = {}
         for offset, line in log.requests.get(self.ram.name, {}).items():
@@ -232,7 +234,8 @@ class _Memory:
         names = self.log.blocks
         pages = self.log.given.get(names.index(self.ram.name)) if self.ram.name in names else None
         if pages is None:
-            return self._keep(events, events["kind"] != BALLOON, "page of a balloon whose host address no discard tells")
+            return self._keep(events, events["kind"] != BALLOON,
+                              "page of a balloon whose host address no discard tells")
         below = np.searchsorted(pages["guest"], events["host"][of_balloon], side="right") - 1
         distance = (pages["host"] - pages["guest"])[below.clip(min=0)]
         events["host"][of_balloon] += distance
