@@ -1,5 +1,5 @@
 """For all tests: `replay`, a fixture that runs a trace's text on the reference model and on hgmcore, and where the
-programs that tests start find hgmcore."""
+programs that tests start find hgmcore, and what is in this directory."""
 import os
 from pathlib import Path
 
@@ -9,8 +9,8 @@ import hgmcore
 from comparing import replay_in_core, replay_in_model
 
 # Where this process found it, not in the current directory, which may be that of a tree that is not built.
-ROOT = str(Path(hgmcore.__file__).parent.parent)
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH")]))
+PATHS = [str(Path(hgmcore.__file__).parent.parent), str(Path(__file__).parent)]
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*PATHS, os.environ.get("PYTHONPATH")]))
 os.environ["PYTHONSAFEPATH"] = "1"
 
 

@@ -96,12 +96,13 @@ def test_a_terminal_shows_progress(tmp_path):
 
 
 PEAK = """
-import resource, sys
+import sys
+from programs import memory_peak
 from hgmcore import binary, importers, wellformed
 binary.ROW_GROUP = wellformed.CHUNK = 1 << 14
 trace, _ = importers.read(sys.argv[1], sys.argv[2], **eval(sys.argv[3]))
 trace.save(sys.argv[2] + ".hgmt")
-print(len(trace), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(len(trace), memory_peak())
 """
 
 
