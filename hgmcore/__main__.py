@@ -1,5 +1,6 @@
 """Entry point of `hgmcore` and of `python -m hgmcore`: works, or says in one line what is missing."""
 
+import signal
 import sys
 
 EXTRAS = ("click", "rich", "pyarrow", "matplotlib")
@@ -7,6 +8,7 @@ EXTRAS = ("click", "rich", "pyarrow", "matplotlib")
 
 def main():
     """Run the command line on sys.argv; returns the exit status."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing half-written stays
     try:
         from hgmcore.cli import run
     except ModuleNotFoundError as error:

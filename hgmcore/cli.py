@@ -41,6 +41,9 @@ Options of the schemes, as --option KEY=VALUE, the default first
 
 def run(arguments=None):
     """Run the command line and return its exit status; every failure is one line on standard error."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # it is closed
+            setattr(sys, name, open(os.devnull, mode))
     try:
         status = cli.main(args=arguments, prog_name="hgmcore", standalone_mode=False)
         sys.stdout.flush()

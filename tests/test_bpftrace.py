@@ -138,6 +138,16 @@ def test_a_guest():
 # What is not as it should be
 
 
+@pytest.mark.parametrize("length, reason", [
+    (1 << 40, "UFFDIO_COPY of more than 8G at once"),
+    ((1 << 64) - A, "UFFDIO_COPY at addresses that no process has"),
+])
+@pytest.mark.parametrize("way", ["touch", "guest"])
+def test_a_placement_that_is_too_long(way, length, reason):
+    _, report = load("bpftrace", MMAP + uffd(3, 0, length) + uffd(3, 0, 4096), **{"as": way})
+    assert report.skipped == {reason: 1} and report.used["UFFDIO_COPY"] == 1
+
+
 @pytest.mark.parametrize("line, reason", [
     ("6 7 7 PF zz 6", "malformed PF"), ("6 7 7 PF 7f0000000000", "malformed PF"),
     ("6 7 7 UFFD 7 1 2", "malformed UFFD"),
@@ -152,6 +162,8 @@ def test_a_guest():
     ("6 7 7 MREMAP 7f0000000000 1000 1000 ret=fffffffffffffff2", "mremap that failed"),
     ("6 7 7 MMAP 5000 1000 prot=5 flags=2 fd=3 off=0", "mmap: a mapping of another file"),
     ("6 7 7 FALLOCATE 3 0 0 1000", "fallocate: a file that is not taken"),
+    (f"6 7 7 MMAP {A:x} ffffffffff000000 prot=3 flags=22 fd=-1 off=0", "mmap: at addresses that no process has"),
+    ("6 7 7 PF ffffffffff600000 4", "page fault at addresses that no process has"),
 ])
 def test_a_line_that_is_left_out(line, reason):
     trace, report = load("bpftrace", MMAP + line + "\n")
@@ -169,6 +181,7 @@ def test_a_recording_cut_anywhere():
     for end in range(9000, len(log), 997):
         _, report = load("bpftrace", log[:end])
         assert report.lines == log[:end].count(b"\n") + (log[end - 1:end] != b"\n")
+        assert report.used.total() + report.skipped.total() == report.lines
 
 
 @pytest.mark.parametrize("log, reason", [

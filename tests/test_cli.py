@@ -2,18 +2,17 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-import hgmcore
 from hgmcore import Trace, __version__, recordings, schemes, workloads
 from hgmcore.cli import run
 from hgmcore.options import OPTIONS
 
-ROOT = Path(hgmcore.__file__).parent.parent    # of the package under test, installed or built in place
 TEXT = """\
 hgmcore-trace 1
 file F 2M 2
@@ -37,9 +36,8 @@ def trace(tmp_path, monkeypatch):
 
 def command(*arguments, **keywords):
     """Run `hgmcore` as a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **keywords.pop("env", {})}
     keywords = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "timeout": 60, **keywords}
-    return subprocess.run([*HGMCORE, *arguments], env=environment, **keywords)
+    return subprocess.run([*HGMCORE, *arguments], **keywords)
 
 
 def error(capfd, *arguments):
@@ -153,9 +151,10 @@ def test_interrupt_is_status_130(capfd, monkeypatch):
 @pytest.mark.parametrize("missing, arguments", [
     ("click", ["compare", "t.hgm"]), ("matplotlib", ["compare", "t.hgm", "--plot", "p.png"]),
     ("pyarrow", ["convert", "t.hgm", "-o", "t.hgmt"])])
-def test_missing_extra_is_one_line(missing, arguments):
+def test_missing_extra_is_one_line(missing, arguments, monkeypatch):
     Path("sitecustomize.py").write_text(f"import sys; sys.modules[{missing!r}] = None\n")
-    done = command(*arguments, env={"PYTHONPATH": f"{os.getcwd()}:{ROOT}"})
+    monkeypatch.setenv("PYTHONPATH", os.getcwd(), prepend=os.pathsep)
+    done = command(*arguments)
     assert done.returncode == 2
     assert done.stderr.count(b"\n") == 1 and b"pip install 'hgmcore[cli]'" in done.stderr
     assert missing.encode() in done.stderr
@@ -283,11 +282,42 @@ def test_output_over_a_link_and_to_a_device(capfd):
 def test_closed_pipe_is_quiet(unbuffered):
     arguments = ["replay", "workload:random,page_size=2M,pages=40", "--scheme", "hugetlb", "--json", "-"]
     process = subprocess.Popen([*HGMCORE, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": unbuffered})
+                               env={**os.environ, "PYTHONUNBUFFERED": unbuffered})
     process.stdout.read(10)
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait(60) == 141
+
+
+@pytest.mark.parametrize("closed, arguments, status", [
+    ("<&-", ["compare", "-"], 2), ("<&-", ["import", "lackey", "-", "-o", "o.hgm"], 2),
+    (">&-", ["info", "t.hgm"], 0), (">&-", ["convert", "t.hgm", "-o", "o.hgmt"], 0), ("2>&-", ["info", "missing"], 2)])
+def test_standard_streams_that_are_closed(closed, arguments, status):
+    done = subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *HGMCORE, *arguments], capture_output=True)
+    assert done.returncode == status
+    assert done.stderr.count(b"\n") == (closed == "<&-")
+
+
+HALF = """
+import sys, time
+from hgmcore import __main__, text
+
+def write(trace, stream):
+    stream.write(b"half")
+    print("begun", flush=True)
+    time.sleep(60)
+
+text.write, sys.argv = write, ["hgmcore", "convert", "t.hgm", "-o", "o.hgm"]
+sys.exit(__main__.main())
+"""
+
+
+def test_a_signal_leaves_no_half_of_a_file():
+    with subprocess.Popen([sys.executable, "-c", HALF], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"begun\n" and len(os.listdir()) == 2
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 130
+    assert os.listdir() == ["t.hgm"]
 
 
 def test_full_device():
@@ -356,7 +386,7 @@ def test_progress_on_a_terminal_only():
     import pty
 
     master, terminal = pty.openpty()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm"}
+    environment = {**os.environ, "TERM": "xterm"}
     process = subprocess.Popen([*HGMCORE, "compare", "t.hgm"], stdout=terminal, stderr=terminal,
                                env=environment)
     os.close(terminal)

@@ -143,7 +143,7 @@ def test_a_bad_option(options, reason):
 
 
 def test_what_cannot_become_a_trace(monkeypatch):
-    with pytest.raises(TraceError, match="t: nothing was touched"):
+    with pytest.raises(TraceError, match="t: nothing is touched: it has no page fault, no"):
         Guest().trace("t")
     monkeypatch.setattr(guest, "MOST_PIECES", 1000)
     program = Guest(**SMALL, background="1")

@@ -1,18 +1,19 @@
 """What importers share: the help that tells how to record, progress, errors, and memory."""
 
+import errno
+import io
 import os
 import pty
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-import hgmcore
-from hgmcore import Trace, importers
+from hgmcore import Trace, TraceError, importers
 from hgmcore.cli import run
 
-ROOT = Path(hgmcore.__file__).parent.parent
 DATA = Path(__file__).parent / "data"
 SLICES = {
     "qemu": ["qemu-balloon_4k.qemutrace", "qemu-postcopy_2M.qemutrace"],
@@ -35,6 +36,7 @@ def test_help_tells_how_to_record(name, capfd):
         assert run(arguments) == 0
         shown = capfd.readouterr().out
         assert all(line.strip() in shown for line in lines)
+    assert all(len(line) <= 80 or line.strip() in "".join(lines) for line in shown.splitlines())
 
 
 @pytest.mark.parametrize("format, slice", CASES)
@@ -66,9 +68,19 @@ def test_progress_is_told_of_files_alone():
     assert not told
 
 
+def test_no_space_for_temporary_files(monkeypatch):
+    class Full(io.BytesIO):
+        def write(self, data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", Full)
+    with pytest.raises(TraceError, match=f"no space left in {tempfile.gettempdir()} for temporary files"):
+        importers.read("lackey", DATA / "true.lackey")
+
+
 def test_a_terminal_shows_progress(tmp_path):
     master, terminal = pty.openpty()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm"}
+    environment = {**os.environ, "TERM": "xterm"}
     with subprocess.Popen([sys.executable, "-m", "hgmcore", "import", "lackey", DATA / "true.lackey", "-o", "t.hgm"],
                           stdout=terminal, stderr=terminal, env=environment, cwd=tmp_path) as process:
         os.close(terminal)
@@ -84,18 +96,22 @@ def test_a_terminal_shows_progress(tmp_path):
 
 
 PEAK = """
-import resource, sys
+import sys
+from programs import memory_peak
 from hgmcore import binary, importers, wellformed
 binary.ROW_GROUP = wellformed.CHUNK = 1 << 14
 trace, _ = importers.read(sys.argv[1], sys.argv[2], **eval(sys.argv[3]))
 trace.save(sys.argv[2] + ".hgmt")
-print(len(trace), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(len(trace), memory_peak())
 """
 
 
 @pytest.mark.parametrize("format, slice, times, options", [
     ("lackey", "true.lackey", 100, {"later": "touch", "window": 1}),
     ("perf", "gcc.perfscript", 100, {"later": "touch"}),
+    ("qemu", "qemu-balloon_4k.qemutrace", 200, {"start": "empty"}),
+    ("strace", "qemu-postcopy_4k.strace", 10, {}),
+    ("bpftrace", "uffd-stress.bt", 10, {}),
 ])
 def test_memory_does_not_grow_with_a_recording(format, slice, times, options, tmp_path):
     peaks, lengths = [], []
@@ -103,7 +119,7 @@ def test_memory_does_not_grow_with_a_recording(format, slice, times, options, tm
         path = tmp_path / f"{number}"
         path.write_bytes((DATA / slice).read_bytes() * number)
         result = subprocess.run([sys.executable, "-c", PEAK, format, path, repr(options)], capture_output=True,
-                                text=True, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+                                text=True, check=True)
         length, peak = map(int, result.stdout.split())
         lengths.append(length)
         peaks.append(peak << 10)

@@ -309,6 +309,13 @@ def test_an_event_that_is_skipped(line, reason):
         assert report.skipped["malformed syscalls:sys_exit_mmap"] == 1
 
 
+@pytest.mark.parametrize("result", ["", "x", "0x", "0x7f0%", "99999999999999999999999x7f0"])
+def test_a_result_that_is_no_number(result):
+    log = mmap(HUGE, 2 << 20) + mmap(2 * HUGE, 2 << 20).replace(f"{2 * HUGE:#x}", result)
+    _, report = load(log, **TOUCH)
+    assert report.skipped == {"begin of mmap": 2, "malformed syscalls:sys_exit_mmap": 1}
+
+
 def test_a_call_that_failed():
     _, report = load(mmap(HUGE, 2 << 20) + mmap(0xfffffffffffffff4, 2 << 20), **TOUCH)
     assert report.skipped["mmap that failed"] == 1

@@ -287,6 +287,19 @@ def test_the_largest_block_is_taken_and_any_may_be_named():
     assert report.skipped == {"placement in another RAM block, mem0": 1}
 
 
+def test_a_block_that_ends_within_a_piece():
+    log = HEAD.replace("0x200000", "0x1800") + place(0) + place(1) + place(2)
+    trace, report = load(log, page_size="2M")
+    assert [offset for offset, *_ in pieces(trace)] == [0, 4096]
+    assert report.skipped == {"placement outside every RAM block": 1}
+
+
+def test_a_request_at_any_offset():
+    log = HEAD + request(7).replace("offset=0x7000", "offset=0x" + 16 * "f") + place(0)
+    assert load(log, page_size="2M")[1].notes == [
+        "urgent placements: 0; pages that accesses asked for: 1, never placed: 1"]
+
+
 def test_pages_round_up():
     log = HEAD.replace("0x200000", "0x600000") + place(0)
     assert load(log)[0].header.files == [File("mem0", 1 << 30, 1)]
@@ -302,6 +315,8 @@ def test_pages_round_up():
     (place(0), "no RAM block is described: record all events postcopy_* (postcopy_init_range and "
                "postcopy_nhp_range tell where RAM lies)"),
     (HEAD + place(999), "no placement lies in the RAM block 'mem0'"),
+    (HEAD.replace("0x200000", "0x10000001000") + place(1),
+     "RAM block 'mem0' has 268,435,457 pieces of 4K, more than 268,435,456"),
 ])
 def test_a_log_without_a_migration(log, reason):
     with pytest.raises(TraceError) as caught:

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hgmcore import importers, replay
+from hgmcore.importers import guest, qemu
 from hgmcore.importers import lines as line_blocks
-from hgmcore.importers import qemu
 from hgmcore.statements import CODES
 from hgmcore.trace import TraceError
 
@@ -170,6 +170,11 @@ def test_a_balloon_that_never_inflates():
         load(HEAD + discard(0, 512))
 
 
+def test_a_discard_of_nothing_is_none():
+    nothing = discard(0, 512).replace(f"{512 * 4096:#x}:", "0x0:")
+    assert load(HEAD + place(0) + nothing, page_size="2M")[1].skipped == {"malformed ram_block_discard_range": 1}
+
+
 def test_other_names_of_blocks_are_bounded():
     log = HEAD + place(0) + "".join(discard(1, block=f"b{i}") for i in range(200))
     _, report = load(log, page_size="2M")
@@ -190,13 +195,17 @@ def test_options_say_what_is_mapped_first():
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["place", "discard", "balloon", "inflate"]), st.integers(0, 11),
-                          st.integers(1, 3)), max_size=60), st.sampled_from(["empty", "mapped"]))
-def test_any_log_against_the_plain_reader(events, start):
+                          st.sampled_from([1, 2, 3, 40])), max_size=60),
+       st.sampled_from(["empty", "mapped"]), st.sampled_from([1, 5, 1000]))
+def test_any_log_against_the_plain_reader(events, start, chunk):
     body = HEAD + place(20) + balloon(20) + discard(20)  # which tells where guest addresses begin
     for kind, page, count in events:
         body += {"place": place(page), "discard": discard(page, count), "balloon": balloon(page) + "other\n",
                  "inflate": balloon(page) + discard(page)}[kind]
-    trace, report = load(body, page_size="2M", start=start)
+    with pytest.MonkeyPatch.context() as patch:  # what is read, and written, at once
+        patch.setattr(guest, "_CHUNK", chunk)
+        patch.setattr(line_blocks, "BLOCK", 100 * chunk)
+        trace, report = load(body, page_size="2M", start=start)
     found = operations(trace)[512 if start == "mapped" else 0:]
     assert found == simply(body.encode(), BASE, 512, range(512) if start == "mapped" else ())
     assert report.used.total() + report.skipped.total() == report.lines

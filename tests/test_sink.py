@@ -90,8 +90,9 @@ def test_what_a_trace_cannot_hold():
 
 
 GROW = """
-import resource, sys
+import sys
 import numpy as np
+from programs import memory_peak
 from hgmcore import binary, text, wellformed
 from hgmcore.compare import describe
 from hgmcore.importers import sink as sink_module
@@ -107,7 +108,7 @@ for i in range(n // len(some)):
 trace = sink.trace("t")
 trace.save(sys.argv[2])
 describe(trace)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(memory_peak())
 """
 
 

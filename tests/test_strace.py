@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from hgmcore.importers import lines as line_blocks
-from hgmcore.importers import strace, strace_calls
+from hgmcore.importers import accesses, strace, strace_calls
 from hgmcore.importers.accesses import ACCESS
 from hgmcore.importers.strace_lines import key
+from hgmcore.statements import CODES
 from hgmcore.trace import NO_TIME, File, TraceError
 from recorded_calls import DATA, counted, load, operations, statements, text_of
 
@@ -206,6 +207,13 @@ def test_a_guest():
     ("what is this (is it)", "not a line of strace"),
     ("mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, 3</etc/passwd>, 0) = 0x7f1000000000", "mmap: a mapping of another file"),
     (anon(more="|MAP_HUGETLB|16<<MAP_HUGE_SHIFT").rstrip(), "mmap: no hugetlb pages of 64K in this geometry"),
+    (f"munmap({A:#x}, -4096) = 0", "malformed munmap"),
+    (anon(A + (2 << 20), 1 << 57).rstrip(), "mmap: at addresses that no process has"),
+    (anon(1 << 70).rstrip(), "mmap: at addresses that no process has"),
+    (f"mremap({A:#x}, 2097152, 99999999999999999999, 0) = {A:#x}", "mremap: at addresses that no process has"),
+    ("brk(0xffffffffffffffff) = 0xffffffffffffffff", "brk: at addresses that no process has"),
+    (place("COPY", 0, 1 << 34).rstrip(), "UFFDIO_COPY of more than 8G at once"),
+    (place("ZEROPAGE", 0, (1 << 64) - 4096).rstrip(), "UFFDIO_ZEROPAGE at addresses that no process has"),
 ])
 def test_a_line_that_is_left_out(line, reason):
     trace, report = load("strace", anon() + line + "\n")
@@ -219,6 +227,49 @@ def test_a_log_cut_anywhere():
     for end in range(9000, len(log), 997):
         trace, report = load("strace", log[:end])
         assert report.lines == log[:end].count(b"\n") + (log[end - 1:end] != b"\n")
+        assert report.used.total() + report.skipped.total() == report.lines
+
+
+@pytest.mark.parametrize("halves", [
+    ["mremap(0x1000, <unfinished ...>", "<... munmap resumed>) = 0"],
+    ["mremap(0x1000, <unfinished ...>", "<... munmap resumed>) = 0", "<... mremap resumed>4096, 8192, 0) = 0x1000"],
+    ["mremap(0x1000, <unfinished ...>", "mremap(0x1000, <unfinished ...>"],
+    [f"munmap({A:#x}, 4096 <unfinished ...>"],
+    [f"munmap({A:#x}, 4096 <unfinished ...>", "brk( <unfinished ...>", "<... brk resumed>NULL) = 0x5000"],
+    ["clone3({flags=0}, 88 <unfinished ...>", "<... fork resumed>) = 9"],
+])
+def test_halves_that_do_not_fit_are_counted(halves):
+    _, report = load("strace", "".join(f"7 {line}\n" for line in [anon().strip(), *halves, anon(A << 1).strip()]))
+    assert report.used["mmap"] == 2
+    assert report.used.total() + report.skipped.total() == report.lines
+
+
+def test_what_a_file_cannot_have():
+    log = MEMFD + SHARED + "".join(f"{call} = 0\n" for call in (
+        f"fallocate(3</memfd:ram>(deleted), 0, {1 << 52}, 4096)", f"ftruncate(3</memfd:ram>(deleted), {1 << 60})"))
+    trace, report = load("strace", log)
+    assert [reason for reason in report.skipped if "a file of more than 4096T" in reason] == [
+        "fallocate: a file of more than 4096T", "ftruncate: a file of more than 4096T"]
+    assert trace.header.files == [File("ram", 2 << 20, 2)]
+
+
+@pytest.mark.parametrize("way", ["touch", "guest"])
+def test_a_call_that_would_touch_too_much(way):
+    log = anon() + place("COPY", 0) + anon(A << 1, 1 << 50, "|MAP_POPULATE")
+    trace, report = load("strace", log, **{"as": way})
+    assert report.notes[0] == ("calls that would touch more than 16,777,216 folios at once, and here touch none: 1")
+    assert len(trace) < 20
+
+
+def test_placements_of_huge_pages_are_as_many_touches(monkeypatch):
+    log = anon(A, 8 << 20) + "".join(place("COPY", at << 20, 2 << 20) for at in (0, 4, 2)) + place("ZEROPAGE", 7 << 20)
+    options = {"as": "guest", "page_size": "2M"}
+    whole, small = load("strace", log, **options)[0], load("strace", log, folio="4K")[0]
+    monkeypatch.setattr(accesses, "_ROWS", 700)
+    assert load("strace", log, **options)[0] == whole and load("strace", log, folio="4K")[0] == small
+    pages = [*range(512), *range(1024, 1536), *range(512, 1024), 7 * 256]
+    touches = small.operations[small.operations["op"] == CODES["touch"]]
+    assert (touches["offset"] // 4096).tolist() == pages
 
 
 def test_steps_back_of_the_clock():

@@ -242,6 +242,8 @@ BAD = {
     "an unknown file": ([HEAD, MMAP], 2, "mmap: no 'f'"),
     "a negative offset": ([HEAD, FILE, {**MMAP, "fileoff": -4096}], 3, "mmap: "),
     "an unknown region": ([HEAD, FILE, MMAP, {"t": "op", **step("read", region="q")}], 4, "read: no 'q'"),
+    "too long an access": ([HEAD, FILE, MMAP, {"t": "op", **step("read", region="m", off=0, len=1 << 60)}], 4,
+                           "read: an access to 1152921504606846976 bytes, more than"),
     "an argument lacks": ([HEAD, FILE, MMAP, {"t": "op", "i": 2, "proc": "A", "op": "munmap", "region": "m"}], 4,
                           "munmap: no 'off'"),
     "an unknown region seen": ([HEAD, FILE, MMAP, {**OBS, "procs": {"A": {"regions": {"q": {}}}}}], 4, "obs: no 'q'"),

@@ -34,7 +34,7 @@ import numpy as np
 from hgmcore.importers import guest
 from hgmcore.importers.accesses import ACCESS, CONTINUE, COPY, FAULT, ZEROPAGE
 from hgmcore.importers.bpftrace_events import Events
-from hgmcore.importers.calls import WAYS, Calls
+from hgmcore.importers.calls import Calls
 from hgmcore.importers.lines import blocks
 from hgmcore.importers.linux import (
     PF_WRITE,
@@ -44,6 +44,7 @@ from hgmcore.importers.linux import (
     UFFDIO_REGISTER_MODE_WP,
 )
 from hgmcore.importers.report import Report
+from hgmcore.importers.ways import WAYS
 from hgmcore.trace import NO_TIME, Trace, TraceError
 
 RECORDER = str(Path(__file__).with_name("hgm.bt"))

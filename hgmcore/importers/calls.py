@@ -10,14 +10,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from hgmcore import importers
 from hgmcore.importers import accesses as access
 from hgmcore.importers import guest
-from hgmcore.importers.accesses import OUTSIDE, PAGE
+from hgmcore.importers.accesses import BEYOND, OUTSIDE, PAGE
 from hgmcore.importers.address_space import AddressSpace, Area
 from hgmcore.importers.linux import (
     HUGE_MASK,
     HUGE_SHIFT,
+    KERNEL,
     MAP_ANONYMOUS,
     MAP_DENYWRITE,
     MAP_HUGETLB,
@@ -30,33 +30,14 @@ from hgmcore.importers.linux import (
     PROT_WRITE,
 )
 from hgmcore.importers.mapper import File, Mapper, up
-from hgmcore.sizes import parse_named, quoted
+from hgmcore.importers.ways import way_of
+from hgmcore.sizes import parse_named
 from hgmcore.statements import MINOR, NO_ARG, READ, WP, WRITE
 from hgmcore.trace import TraceError
 
-OPTIONS = (
-    importers.Option("kinds", "hugetlb,shmem,anon", "memory to take: any of hugetlb (MAP_HUGETLB, hugetlbfs, "
-                     "MFD_HUGETLB, SHM_HUGETLB), shmem (memfd, /dev/shm, shared anonymous), anon (private anonymous)"),
-    importers.Option("hugetlb", "2M", "size of hugetlb pages where a recording does not tell it"),
-    importers.Option("folio", "2M", "size of the folios of shmem and anon memory, which no recording tells; what is "
-                                    "smaller is of base pages"),
-    importers.Option("geometry", "x86-64", "page tables to map with"),
-)
-
-WAYS = (
-    importers.Option("as", "touch", "touch: all processes as they are; guest: a postcopied guest that runs them"),
-    *(importers.Option(option.name, option.default, f"as=touch: {option.help}") for option in OPTIONS[:-1]),
-    *(importers.Option(option.name, option.default, f"as=guest: {option.help}") for option in guest.OPTIONS
-      if option.name not in ("observations", "geometry")),
-    importers.Option("observations", 8, "observations, evenly spaced; as=guest has one more at the end"),
-    OPTIONS[-1],
-)
-"""Options of importers that give either."""
-
-OF_TOUCH = (*(option.name for option in OPTIONS), "observations")
-OF_GUEST = tuple(option.name for option in guest.OPTIONS)
-
 PERMISSIONS = READ | WRITE
+MOST_TOUCHES = 1 << 24  # that one call is taken to make
+_CHUNK = 1 << 18  # pages that are touched at once
 RANGE_ADVICE = {"DONTNEED": "dontneed", "DONTNEED_LOCKED": "dontneed", "COLLAPSE": "collapse", "SPLIT": "split"}
 
 
@@ -71,7 +52,7 @@ class Calls(Mapper):
         super().__init__(report, **options)
         self.spaces: dict[int, AddressSpace] = {}
         self.guest: guest.Guest | None = None
-        self.observations = self.registered_in_part = 0
+        self.observations = self.registered_in_part = self.untouched = 0
 
     @classmethod
     def of(cls, report, given) -> Calls:
@@ -88,6 +69,9 @@ class Calls(Mapper):
 
     def trace(self, name, recording):
         """The Trace of everything so far. Raises TraceError if that is nothing."""
+        if self.untouched:
+            self.report.notes.append(f"calls that would touch more than {MOST_TOUCHES:,} folios at once, and here "
+                                     f"touch none: {self.untouched}")
         if self.guest is not None:
             trace = self.guest.trace(name, "program", provenance={"recording": recording})
             self.report.notes += self.guest.notes()
@@ -164,8 +148,10 @@ class Calls(Mapper):
 
     def attach(self, space, start, length, access, shared, file, offset=0, populate=False) -> str | None:
         """Map [start, start + length). access: READ, WRITE. file: a File, or the reason why it is not taken."""
+        if start + length > KERNEL:
+            return f"mmap: {BEYOND}"
         if isinstance(file, File):
-            file = self.why_not(file) or file
+            file = self.why_not(file, offset + length) or file
         length = up(length, PAGE if isinstance(file, str) or file.kind != "hugetlb" else file.page_size)
         self.unmap(space, start, start + length)
         if isinstance(file, str):
@@ -191,8 +177,8 @@ class Calls(Mapper):
     def mremap(self, space, old, old_length, new_length, new) -> str | None:
         """new: the address that the call returned."""
         areas = space.overlapping(old, old + max(old_length, 1))
-        if not areas:
-            return f"mremap: {OUTSIDE}"
+        if not areas or max(old + old_length, new + new_length) > KERNEL:
+            return f"mremap: {BEYOND if areas else OUTSIDE}"
         unit = _unit(space, old)
         old_length, new_length = up(old_length, unit), up(new_length, unit)
         if not old_length:
@@ -230,7 +216,8 @@ class Calls(Mapper):
                     self.punch(area.mapped.file, offset, area.end - area.start)
         elif advice == "HWPOISON":
             for area in taken:
-                for offset in range(area.offset, area.offset + area.end - area.start, PAGE):
+                pages = range(area.offset, area.offset + area.end - area.start, PAGE)
+                for offset in pages if self._are_few(len(pages)) else ():
                     self.emit("hwpoison", area.mapped.index, offset)
         else:
             return call
@@ -239,6 +226,8 @@ class Calls(Mapper):
     def brk(self, space, end) -> str | None:
         """end: what the call returned."""
         end, heap = up(end, PAGE), space.brk
+        if end > KERNEL:
+            return f"brk: {BEYOND}"
         space.brk = end
         if heap is None or heap == end:
             return "brk: tells where the heap is"
@@ -272,7 +261,7 @@ class Calls(Mapper):
         return self.on_file("fallocate", file, "punch", offset, length)
 
     def truncate(self, file, size) -> str | None:
-        if reason := self.why_not(file):
+        if reason := self.why_not(file, size):
             return f"ftruncate: {reason}"
         if file.index is None or size >= file.size:
             file.size = max(size, file.size)
@@ -320,10 +309,14 @@ class Calls(Mapper):
             self._access(accesses[start:])
 
     def touch(self, area, write):
+        if not self._are_few((area.end - area.start) // (area.mapped.folio if self.guest is None else PAGE)):
+            return
         if self.guest is None:
             super().touch(area, write)
-        else:
-            self.guest.touch(np.arange(area.start // PAGE, area.end // PAGE), write, self.thread, self.time)
+            return
+        pages = range(area.start // PAGE, area.end // PAGE)
+        for first in pages[::_CHUNK]:
+            self.guest.touch(np.arange(first, min(first + _CHUNK, pages.stop)), write, self.thread, self.time)
 
     # What they are made of
 
@@ -332,6 +325,11 @@ class Calls(Mapper):
             access.write(accesses, self.space, self.sink, self.report)
         else:
             access.touch(accesses, self.guest, self.report)
+
+    def _are_few(self, touches):
+        """Whether one call can make so many touches; that it cannot is counted."""
+        self.untouched += touches > MOST_TOUCHES
+        return touches <= MOST_TOUCHES
 
     def _map_again(self, space, area, start, length):
         """mremap of nothing: a shared mapping is mapped once more."""
@@ -360,18 +358,6 @@ class Calls(Mapper):
 def permissions(prot: int) -> int:
     """What mprotect of a trace knows of PROT_READ, PROT_WRITE and PROT_EXEC: READ, and WRITE with it."""
     return PERMISSIONS if prot & PROT_WRITE else READ if prot & (PROT_READ | PROT_EXEC) else 0
-
-
-def way_of(given, default="touch") -> tuple[str, dict]:
-    """(what `as` is, the options `given` that mean something then). Raises ValueError for one that means nothing."""
-    way = given.get("as", default)
-    if way not in ("touch", "guest"):
-        raise ValueError(f"as: {quoted(way)} is not one of touch, guest")
-    unused = set(OF_TOUCH) - set(OF_GUEST) if way == "guest" else set(OF_GUEST) - set(OF_TOUCH)
-    for option in WAYS:
-        if option.name in unused and str(given.get(option.name, option.default)) != str(option.default):
-            raise ValueError(f"{option.name}: means nothing with as={way}")
-    return way, {name: value for name, value in given.items() if name != "as" and name not in unused}
 
 
 def _unit(space, address):

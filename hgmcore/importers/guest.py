@@ -9,10 +9,10 @@ a huge page in which something is touched gets one huge page of the guest's file
 touch. Offsets within a window are kept. What is unmapped and mapped again at one address is one piece: a host
 does not see what a guest's kernel does with its memory.
 
-What becomes of a touch. The first of a piece, of `piece` bytes, is an `urgent` `continue` of it by thread 2. With `background=R` a stream by thread 1 brings R other pieces for each piece that is touched, in
-order of offset, skips what is there, and brings all that still lacks at the end: a migration moves all memory,
-also what nobody asks for. A touch of a piece that is there is left out, or with `later=touch` is a `touch` by
-the thread that the recording gives.
+What becomes of a touch. The first of a piece, of `piece` bytes, is an `urgent` `continue` of it by thread 2. With
+`background=R` a stream by thread 1 brings R other pieces for each piece that is touched, in order of offset, skips
+what is there, and brings all that still lacks at the end: a migration moves all memory, also what nobody asks for. A
+touch of a piece that is there is left out, or with `later=touch` is a `touch` by the thread that the recording gives.
 
 The frame is that of all guests, recorded or generated: see `guest_memory`.
 """
@@ -115,7 +115,7 @@ class Guest:
         self.touches = self.pieces = 0
         self.windows: dict[int, int] = {}  # window of addresses -> huge page
         self._there = np.zeros(0, dtype=np.uint64)  # pieces of the address space, in order
-        self._log = Spool()
+        self._log = Spool(PART)
 
     def touch(self, pages, write=False, thread=0, time=NO_TIME) -> None:
         """Touch pages in this order.
@@ -125,7 +125,7 @@ class Guest:
         """
         pieces = np.asarray(pages, dtype=np.uint64) // np.uint64(self.piece // PAGE)
         self.touches += len(pieces)
-        new = np.flatnonzero(~_isin(pieces, self._there))
+        new = np.flatnonzero(~is_in(pieces, self._there))
         distinct, first = np.unique(pieces[new], return_index=True)
         new = new[np.sort(first)]
         if len(new):
@@ -148,7 +148,8 @@ class Guest:
     def trace(self, name, process="vmm", memory="ram", provenance=None) -> Trace:
         """The Trace of everything touched. Raises TraceError where nothing was, or where it becomes too long."""
         if not self.pieces:
-            raise TraceError(name, "nothing was touched")
+            raise TraceError(name, "nothing is touched: it has no page fault, no userfaultfd placement and no call that "
+                                   "populates memory")
         sink = Sink(self.geometry)
         log, parts = self._log, (self._requests(parts) for parts in self._log)
         if self.background:
@@ -192,7 +193,7 @@ class Guest:
         if total > MOST_PIECES:
             raise TraceError(name, f"a background stream would bring {total:,} pieces of {len(self.windows)} "
                                    f"pages of {format_size(self.page_size)}: choose a smaller page_size")
-        there, stream, out = bytearray(total), _Stream(self.background), Spool()
+        there, stream, out = bytearray(total), _Stream(self.background), Spool(PART)
         for parts in self._log:
             late, where, brought = np.zeros(len(parts), dtype=bool), [], []
             first = np.flatnonzero(parts["operation"]["flags"] & _NEW)
@@ -216,22 +217,22 @@ class Guest:
 
 
 class Spool:
-    """PARTs in an unnamed temporary file, in order; iteration gives them in arrays."""
+    """Items of a dtype in an unnamed temporary file, in order; iteration gives them in arrays."""
 
-    def __init__(self):
-        self._file, self._count = tempfile.TemporaryFile(), 0
+    def __init__(self, dtype):
+        self._file, self._count, self._dtype = tempfile.TemporaryFile(), 0, dtype
 
     def __len__(self):
         return self._count
 
-    def extend(self, parts):
-        self._file.write(np.ascontiguousarray(parts).data)
-        self._count += len(parts)
+    def extend(self, items):
+        self._file.write(np.ascontiguousarray(items).data)
+        self._count += len(items)
 
     def __iter__(self):
         self._file.seek(0)
-        while data := self._file.read(_CHUNK * PART.itemsize):
-            yield np.frombuffer(data, dtype=PART).copy()
+        while data := self._file.read(_CHUNK * self._dtype.itemsize):
+            yield np.frombuffer(data, dtype=self._dtype).copy()
         self._file.seek(0, 2)
 
 
@@ -252,7 +253,7 @@ class _Stream:
                 yield self.at
 
 
-def _isin(values, ordered):
+def is_in(values, ordered):
     """Whether each value is one of `ordered`."""
     if not len(ordered):
         return np.zeros(len(values), dtype=bool)

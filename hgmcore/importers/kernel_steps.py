@@ -12,6 +12,7 @@ from hgmcore.statements import ALL, MINOR, NO_ARG, READ, SHARED, WP, WRITE
 
 PAGE = 4096
 HUGE = 2 << 20
+LONGEST = 1 << 32  # bytes of one access
 
 DONTWAKE, MODE_WP = 1, 2
 """Modes of UFFDIO_CONTINUE (uapi/linux/userfaultfd.h)."""
@@ -158,6 +159,8 @@ class Translation:
             self.sink.exit(name)
 
     def _touch(self, region, offset, length, flags=0):
+        if length > LONGEST:
+            raise ValueError(f"an access to {length} bytes, more than {LONGEST}")
         for page in range(offset // PAGE, -(-(offset + length) // PAGE)):
             self.sink.emit("touch", region.mapping, max(offset, page * PAGE), flags=flags)
 

@@ -25,4 +25,6 @@ UFFDIO_REGISTER_MODE_MISSING, UFFDIO_REGISTER_MODE_WP, UFFDIO_REGISTER_MODE_MINO
 
 PF_WRITE = 0x2  # of the error code of a page fault
 
+KERNEL = 1 << 56  # no address of a process is as high
+
 MAX_ERRNO = 4095  # results of calls from -MAX_ERRNO to -1 are errors

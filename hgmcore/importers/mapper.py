@@ -8,6 +8,7 @@ import numpy as np
 
 from hgmcore.importers.address_space import Area, Mapped
 from hgmcore.importers.sink import Sink, word
+from hgmcore.names import FILE_LIMIT
 from hgmcore.sizes import format_size, parse_named, quoted
 from hgmcore.statements import CODES, NO_ARG, OPERATION, SHARED, WRITE
 from hgmcore.trace import NO_TIME
@@ -50,12 +51,14 @@ class Mapper:
     def emit(self, op, target, offset=0, length=0, flags=0):
         self.sink.emit(op, target, offset, length, flags=flags, thread=self.thread, time=self.time)
 
-    def why_not(self, file):
-        """Why a file is not taken, or None."""
+    def why_not(self, file, end=0):
+        """Why a file is not taken, of which bytes up to `end` are named, or None."""
         if file.kind not in self.kinds:
             return f"{file.kind} memory is not taken"
         if file.kind == "hugetlb" and file.page_size not in self.sink.names.geometry.hugetlb_sizes:
             return f"no hugetlb pages of {format_size(file.page_size)} in this geometry"
+        if max(file.size, end) > FILE_LIMIT:
+            return f"a file of more than {format_size(FILE_LIMIT)}"
         if file.index is None and len(self.sink.names.files) >= NO_ARG:
             return "more files than a trace can name"
         return None
@@ -147,7 +150,7 @@ class Mapper:
             self.sink.extend(records, self.thread, self.time)
 
     def on_file(self, call, file, op, offset, length):
-        if reason := self.why_not(file):
+        if reason := self.why_not(file, offset + length):
             return f"{call}: {reason}"
         file.size = max(file.size, offset + length)
         index, page = self.declare(file), file.page_size

@@ -4,15 +4,18 @@ Read are the snapshots of `python3 -m hgmcore.importers.snapshot PID` (maps, pag
 process, in runs), and copies of /proc/PID/smaps. Memory of `kinds` is brought into the recorded state, then
 observed once:
 
-  V lines, VMAs     one mapping for each; where small and huge folios lie in one VMA, one for each stretch
-  P lines, pages    a `touch` by the process, one that writes where memory is private
-  map counts        a page that is mapped N times is mapped by N - 1 children also. Pages are touched in falling
-                    order of count, and after those of count N a child is forked: it has the private ones by the
-                    fork, and touches the shared ones
+  V lines, VMAs   one mapping for each; where small and huge folios lie in
+                  one VMA, one for each stretch
+  P lines, pages  a `touch` by the process, one that writes where memory is
+                  private
+  map counts      a page that is mapped N times is mapped by N - 1 children
+                  also. Pages are touched in falling order of count, and after
+                  those of count N a child is forked: it has the private ones
+                  by the fork, and touches the shared ones
 
 So counts come out as recorded; which other processes mapped a page, a snapshot does not tell. Left out are files
 other than hugetlbfs and shmem, the zero page, merged (KSM) pages and what is swapped out. A huge folio of anon or
-shmem memory that is not mapped wholly and alike is taken as small pages.
+shmem memory that is not mapped wholly and alike is taken as small pages. A snapshot is held in memory as a whole.
 
 smaps has no counts and does not tell which pages are there. They are taken to be the first of a mapping: first
 the private ones, then those that are shared, as often as Pss tells on average, or, of hugetlb memory, twice.
@@ -32,10 +35,12 @@ from typing import NamedTuple
 import numpy as np
 
 from hgmcore import importers
-from hgmcore.importers.calls import OPTIONS
 from hgmcore.importers.lines import blocks
+from hgmcore.importers.linux import KERNEL
 from hgmcore.importers.report import Report
 from hgmcore.importers.sink import Sink, word
+from hgmcore.importers.ways import OPTIONS
+from hgmcore.names import FILE_LIMIT
 from hgmcore.sizes import format_size, parse_named, quoted
 from hgmcore.statements import CODES, OPERATION, SHARED, WRITE
 from hgmcore.trace import Trace, TraceError
@@ -108,6 +113,8 @@ def _line(line, number, areas, report):
         start, end = int(start, 16), int(end, 16)
         if start >= end or (start | end) % PAGE or (areas and start < areas[-1].end):
             return report.skip("VMA that is empty, or overlaps with the one before", number)
+        if start < KERNEL < end or int(offset, 16) + end - start > FILE_LIMIT:
+            return report.skip("VMA that is larger than any can be", number)
         areas.append(Area(number, start, end, permissions[3:] == b"s", int(offset, 16), int(inode),
                           file.decode("utf-8", "backslashreplace").strip(), [], {}))
     elif line[:2] == b"P ":
@@ -115,17 +122,17 @@ def _line(line, number, areas, report):
         if match is None:
             return report.skip("malformed P line", number)
         address, count, _, mapped, flags = match.groups()
-        first, count, flags = int(address, 16), int(count), flags.decode().split(",")
+        first, count, flags = int(address, 16), int(count), flags.split(b",")
         area = areas[-1] if areas else None
         if area is None or not area.start <= first or first % PAGE or first + count * PAGE > area.end or not count:
             return report.skip("P line outside its VMA", number)
-        if "zero" in flags or "ksm" in flags:
+        if b"zero" in flags or b"ksm" in flags:
             return report.skip("pages that are merged, or the zero page", number)
         if int(mapped) < 1:
             return report.skip("pages whose map count is not known", number)
-        is_folio = "thp" in flags and count * PAGE == THP and not first % THP
+        is_folio = b"thp" in flags and count * PAGE == THP and not first % THP
         area.runs.append(((first - area.start) // PAGE, count, int(mapped), is_folio))
-        if "huge" in flags:
+        if b"huge" in flags:
             area.fields.setdefault("hugetlb", count * PAGE)
         return None
     elif areas and (match := _FIELD.fullmatch(line)):

@@ -38,15 +38,15 @@ import re
 import numpy as np
 
 from hgmcore import importers
-from hgmcore.importers import calls as semantics
 from hgmcore.importers import guest
 from hgmcore.importers.accesses import ACCESS, FAULT
 from hgmcore.importers.calls import PERMISSIONS, Calls
 from hgmcore.importers.lines import blocks
-from hgmcore.importers.linux import MADVISE, MAP_STACK, PROT_READ, PROT_WRITE
+from hgmcore.importers.linux import KERNEL, MADVISE, MAP_STACK, PROT_READ, PROT_WRITE
 from hgmcore.importers.mapper import File
-from hgmcore.importers.perf_lines import KERNEL, Lines
+from hgmcore.importers.perf_lines import Lines
 from hgmcore.importers.report import Report
+from hgmcore.importers.ways import WAYS, way_of
 from hgmcore.sizes import format_size, parse_named, quoted
 from hgmcore.trace import Trace, TraceError
 
@@ -57,20 +57,21 @@ options = (
     importers.Option("command", None, "as=guest: the command to take, as perf names it; default: that with the most "
                                       "page faults"),
     importers.Option("region", None, "as=touch: ADDRESS+LENGTH of shared hugetlb memory that no recorded mmap maps"),
-    *semantics.WAYS[1:],
+    *WAYS[1:],
 )
 
 MOST_COMMANDS = 100
 
 _FORK = re.compile(rb"\((\d{1,9}):(\d{1,9})\):\((\d{1,9}):(\d{1,9})\)")
 _FIELD = re.compile(rb"(\w+)(?:: |=)(0x[0-9a-f]{1,16}|-?\d{1,18})\b")
+_RESULT = re.compile(rb"\s*(0x[0-9a-f]{1,16}|-?\d{1,18})\s*")
 _REGION = re.compile(r"(0x[0-9a-f]{1,14})\+(\w+)")
 
 
 def read(stream, name, **given) -> tuple[Trace, Report]:
     """The trace and what was counted. Raises TraceError, or ValueError for a bad option value."""
     report = Report("perf", name)
-    way, given = semantics.way_of(given, "guest")
+    way, given = way_of(given, "guest")
     for option, needed in (("command", "guest"), ("region", "touch")):
         if given.get(option) is not None and way != needed:
             raise ValueError(f"{option}: means nothing with as={way}")
@@ -220,7 +221,10 @@ class _Processes:
             fields = self.entered.pop((event.tid, name[9:]), None)
             if fields is None:
                 return f"{name[9:]} whose begin is not recorded"
-            result = int(event.arguments.split()[0], 0) % (1 << 64)
+            match = _RESULT.fullmatch(event.arguments)
+            if match is None:
+                return f"malformed {event.name}"
+            result = int(match[1], 0) % (1 << 64)
             if result >= KERNEL:
                 return f"{name[9:]} that failed"
             if name == "sys_exit_mremap":

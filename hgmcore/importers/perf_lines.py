@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hgmcore.importers.lines import MARGIN
+from hgmcore.importers.linux import KERNEL
 from hgmcore.trace import NO_TIME
 
 # comm: index in Lines.commands. pid: -1 where the line has a thread's number alone.
@@ -16,7 +17,6 @@ FAULT = np.dtype([("line", "i8"), ("tid", "i8"), ("pid", "i8"), ("time", "i8"), 
 
 FILES = 1 << 60  # where perf trace's files, of which it gives offsets, are taken to be mapped
 FILE_SPAN = 1 << 36  # bytes from one file to the next
-KERNEL = 1 << 56  # no user's address is as high
 
 _PF_WRITE = 0x2
 _LONGEST = 4096  # bytes of a line that is read by itself

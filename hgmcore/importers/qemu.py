@@ -3,10 +3,12 @@
 One RAM block is a file of huge pages, mapped shared and minor, populated and split. In the order of the log,
 at their offsets in the block:
 
-  postcopy_place_page, _zero     `continue` of one piece
-  ram_block_discard_range        `dontneed` of the pieces: QEMU punches a hole and calls MADV_DONTNEED
-  virtio_balloon_handle_output   of a page that was discarded: the balloon gives it back, and the guest's
-                                 next access, taken to come at once, is a `touch`
+  postcopy_place_page, _zero    `continue` of one piece
+  ram_block_discard_range       `dontneed` of the pieces: QEMU punches a hole
+                                and calls MADV_DONTNEED
+  virtio_balloon_handle_output  of a page that was discarded: the balloon
+                                gives it back, and the guest's next access,
+                                taken to come at once, is a `touch`
 
 What came by UFFDIO_COPY or UFFDIO_ZEROPAGE of base pages is what high-granularity mapping would do by
 UFFDIO_CONTINUE on a huge page. What changes nothing (a piece placed that is there, a discard of what is not
@@ -47,9 +49,9 @@ from __future__ import annotations
 import numpy as np
 
 from hgmcore import importers
-from hgmcore.importers.guest import PART, continues, guest_memory
+from hgmcore.importers.guest import MOST_PIECES, PART, Spool, continues, guest_memory, is_in
 from hgmcore.importers.lines import blocks
-from hgmcore.importers.qemu_log import BALLOON, DISCARD, PLACE, Log, Ram
+from hgmcore.importers.qemu_log import BALLOON, DISCARD, PAGE_OF_BALLOON, PLACE, Log, Ram
 from hgmcore.importers.report import Report
 from hgmcore.importers.sink import Sink
 from hgmcore.sizes import format_size, parse_named, quoted
@@ -67,7 +69,10 @@ options = (
     importers.Option("geometry", "x86-64", "page tables to map with"),
 )
 
-_OPERATION = {PLACE: CODES["continue"], DISCARD: CODES["dontneed"], BALLOON: CODES["touch"]}
+_OPERATION = np.zeros(4, dtype=np.uint8)
+_OPERATION[[PLACE, DISCARD, BALLOON]] = CODES["continue"], CODES["dontneed"], CODES["touch"]
+_CHUNK = 1 << 16  # pieces
+_MANY = 32  # pieces; a discard of more is taken by itself
 
 
 def read(stream, name, *, block=None, page_size="1G", piece="4K", start=None, observations=8,
@@ -85,7 +90,7 @@ def read(stream, name, *, block=None, page_size="1G", piece="4K", start=None, ob
     memory = _Memory(log, block, piece, start)
     parts, ram = memory.parts(), memory.ram
     pages = -(-ram.length // page_size)
-    guest_memory(sink, [parts], len(parts), before=memory.before(), page_size=page_size, pages=pages,
+    guest_memory(sink, parts, len(parts), before=memory.before(), page_size=page_size, pages=pages,
                  observations=observations, process="qemu", memory=ram.name)
     what = "incoming postcopy" if memory.is_postcopy else "balloon"
     return sink.trace(name, {"recording": f"QEMU trace log, {what}",
@@ -97,70 +102,79 @@ class _Memory:
 
     def __init__(self, log, block, piece, start):
         self.log, self.report, self.piece = log, log.report, piece
-        events = log.events()
-        self.is_postcopy = bool((events["kind"] == PLACE).any())
+        self.is_postcopy = log.placements
         self.mapped = start == "mapped" if start else not self.is_postcopy
-        inflated = self._inflated(events)
-        first, second = events[inflated], events[1:][inflated[:-1]]
-        # (block, guest address, host address)
-        self.pairs = np.stack([first["block"].astype(np.uint64), first["host"], second["host"]], axis=1)
-        self.ram = self._ram(block, events)
-        if inflated.any():
-            self.report.used["pages given to the balloon"] = int(inflated.sum())
-        self.events = self._inside(events[~inflated])
+        self.events = log.events()
+        self.ram = self._ram(block)
+        if log.inflated:
+            self.report.used["pages given to the balloon"] = log.inflated
+        pieces = -(-self.ram.length // piece)
+        if pieces > MOST_PIECES:
+            raise TraceError(log.name, f"RAM block {quoted(self.ram.name)} has {pieces:,} pieces of "
+                                       f"{format_size(piece)}, more than {MOST_PIECES:,}")
+        self.changed = np.zeros(pieces, dtype=bool)  # whether a piece is mapped if it was not at first, or vice versa
+        asked: dict[int, int] = {}
+        for offset, line in log.requests.get(self.ram.name, {}).items():
+            asked.setdefault(offset - offset % piece, line)
+        # Of each page that an access asked for: where it is, the line of the first request, whether it was placed.
+        self.asked = np.array(sorted(asked), dtype=np.uint64)
+        self.line = np.array([asked[page] for page in sorted(asked)], dtype=np.int64)
+        self.answered = np.zeros(len(asked), dtype=bool)
+        self.early = self.urgent = 0
 
     def before(self):
         """Parts that come before the log's: what maps everything, if it starts so."""
-        if not self.mapped:
-            return []
-        pieces = continues(np.arange(0, self.ram.length // self.piece) * self.piece, self.piece)
-        if self.is_postcopy:
-            return [pieces]
-        unregister = np.zeros(1, dtype=PART)
-        unregister["operation"]["op"] = CODES["unregister"]
-        unregister["time"] = NO_TIME
-        return [pieces, unregister]
+        pieces = self.ram.length // self.piece if self.mapped else 0
+        for first in range(0, pieces, _CHUNK):
+            yield continues(np.arange(first, min(first + _CHUNK, pieces)) * self.piece, self.piece)
+        if self.mapped and not self.is_postcopy:
+            unregister = np.zeros(1, dtype=PART)
+            unregister["operation"]["op"] = CODES["unregister"]
+            unregister["time"] = NO_TIME
+            yield unregister
 
-    def parts(self):
+    def parts(self) -> Spool:
         """The operations on the block. Raises TraceError where there is none."""
-        events = self._effective(self.events)
-        if not len(events):
+        spool, used, step, begun = Spool(PART), np.zeros(len(_OPERATION), dtype=np.int64), 0, False
+        for events in self.events:
+            events = self._inside(events)
+            if self.mapped and not begun and len(events) and self._is_preparation(events[0]):
+                self.report.skip("discard of the whole block before it is filled", int(events["line"][0]))
+                events, begun = events[1:], True
+            begun |= len(events) > 0
+            events = self._effective(events)
+            kinds = events["kind"]
+            parts = np.zeros(len(events), dtype=PART)
+            operation = parts["operation"]
+            operation["offset"], parts["thread"], parts["time"] = events["host"], events["thread"], events["time"]
+            operation["length"] = np.where(kinds == PLACE, self.piece, events["length"])
+            operation["op"] = _OPERATION[kinds]
+            placed = np.flatnonzero(kinds == PLACE)
+            host = events["host"][placed]
+            operation["flags"][placed[self._urgent(host, events["line"][placed])]] = URGENT
+            spool.extend(parts)
+            used += np.bincount(kinds, minlength=len(used))
+            step = int(np.gcd.reduce(host, initial=step))
+        if not len(spool):
             what = "placement" if self.is_postcopy else "discard"
             raise TraceError(self.log.name, f"no {what} lies in the RAM block {self.ram.name!r}")
-        kinds = events["kind"]
         for kind, what in ((PLACE, "placements"), (DISCARD, "discards"), (BALLOON, "pages that the balloon gave back")):
-            if (kinds == kind).any():
-                self.report.used[what] = int((kinds == kind).sum())
-        parts = np.zeros(len(events), dtype=PART)
-        operation = parts["operation"]
-        operation["offset"], parts["thread"], parts["time"] = events["host"], events["thread"], events["time"]
-        operation["length"] = np.where(kinds == PLACE, self.piece, events["length"])
-        operation["op"] = np.array([0, *map(_OPERATION.get, (PLACE, DISCARD, BALLOON))], dtype=np.uint8)[kinds]
-        placed = np.flatnonzero(kinds == PLACE)
-        host = events["host"][placed]
-        operation["flags"][placed[self._urgent(host, events["line"][placed])]] = URGENT
-        self._notes(host)
-        return parts
+            if used[kind]:
+                self.report.used[what] = int(used[kind])
+        self._notes(int(used[PLACE]), step)
+        return spool
 
-    def _inflated(self, events):
-        """Which events are pages that are inflated: logged, and discarded in the next line."""
-        found = np.zeros(len(events), dtype=bool)
-        first, second = events[:-1], events[1:]
-        found[:-1] = ((first["kind"] == BALLOON) & (second["kind"] == DISCARD) & (first["block"] == second["block"])
-                      & (first["line"] + 1 == second["line"]) & (first["thread"] == second["thread"]))
-        return found
-
-    def _ram(self, block, events) -> Ram:
+    def _ram(self, block) -> Ram:
         """The RAM block named `block`, or the largest."""
         log = self.log
-        if not len(events):
+        if not len(self.events):
             if not log.lines:
                 raise TraceError(log.name, "not a QEMU trace log: no line is of the form "
                                            "TID@SECONDS.MICROSECONDS:EVENT")
             raise TraceError(log.name, f"no postcopy placement and no discard in {log.report.lines} lines: record the "
                                        "destination of a postcopy migration with the events postcopy_*, or a balloon "
                                        "with virtio_balloon_* and ram_block_discard_range")
-        rams = log.rams or self._derived(events)
+        rams = log.rams or self._derived()
         if not rams:
             raise TraceError(log.name, "no RAM block is described: record all events postcopy_* "
                                        "(postcopy_init_range and postcopy_nhp_range tell where RAM lies)")
@@ -171,7 +185,7 @@ class _Memory:
             raise TraceError(log.name, f"no RAM block {quoted(block)} (it has {known})")
         return rams[block]
 
-    def _derived(self, events):
+    def _derived(self):
         """RAM blocks as a balloon's log tells them, by name.
 
         Guest memory that lies above a hole in the guest's addresses has a smaller distance between the two
@@ -179,13 +193,11 @@ class _Memory:
         """
         rams = {}
         for index, name in enumerate(self.log.blocks):
-            pairs = self.pairs[self.pairs[:, 0] == index]
-            pairs = pairs[pairs[:, 2] >= pairs[:, 1]]
-            if len(pairs):
-                base = int((pairs[:, 2] - pairs[:, 1]).max())
-                of_block = (events["kind"] == DISCARD) & (events["block"] == index)
-                end = int((events["host"] + events["length"])[of_block].max())
-                length = max(end - base, self.log.memory)
+            pages = self.log.given.get(index, np.zeros(0, dtype=PAGE_OF_BALLOON))
+            pages = pages[pages["host"] >= pages["guest"]]
+            if len(pages):
+                base = int((pages["host"] - pages["guest"]).max())
+                length = max(int(self.log.ends[index]) - base, self.log.memory)
                 rams[name] = Ram(name, base, -(-length // self.piece) * self.piece)
         return rams
 
@@ -219,37 +231,29 @@ class _Memory:
         of_balloon = np.flatnonzero(events["kind"] == BALLOON)
         if not len(of_balloon):
             return events
-        name = self.ram.name
-        pairs = self.pairs[self.pairs[:, 0] == (self.log.blocks.index(name) if name in self.log.blocks else -1)]
-        if not len(pairs):
-            good = np.ones(len(events), dtype=bool)
-            good[of_balloon] = False
-            return self._keep(events, good, "page of a balloon whose host address no discard tells")
-        pairs = pairs[np.argsort(pairs[:, 1], kind="stable")]
-        below = np.searchsorted(pairs[:, 1], events["host"][of_balloon], side="right") - 1
-        distance = (pairs[:, 2] - pairs[:, 1])[below.clip(min=0)]
+        names = self.log.blocks
+        pages = self.log.given.get(names.index(self.ram.name)) if self.ram.name in names else None
+        if pages is None:
+            return self._keep(events, events["kind"] != BALLOON,
+                              "page of a balloon whose host address no discard tells")
+        below = np.searchsorted(pages["guest"], events["host"][of_balloon], side="right") - 1
+        distance = (pages["host"] - pages["guest"])[below.clip(min=0)]
         events["host"][of_balloon] += distance
         return events
 
     def _effective(self, events):
         """The events that change what is mapped; the others are counted."""
-        if self.mapped and len(events) and self._is_preparation(events[0]):
-            self.report.skip("discard of the whole block before it is filled", int(events["line"][0]))
-            events = events[1:]
-        piece = (events["host"] // np.uint64(self.piece)).astype(np.int64)
-        of_event, maps = np.arange(len(events)), events["kind"] != DISCARD
-        count = events["length"] // np.uint64(self.piece)
-        if count.max(initial=0) > 1:
-            count = np.maximum(count.astype(np.int64), 1)
-            of_event = np.repeat(of_event, count)
-            piece = np.repeat(piece - (np.cumsum(count) - count), count) + np.arange(len(of_event))
-        order = np.argsort(piece, kind="stable")  # of each piece, in the order of events
-        piece, of_event = piece[order], of_event[order]
-        maps = maps[of_event]
-        was_mapped = np.concatenate([[False], maps[:-1]])
-        was_mapped[np.flatnonzero(np.diff(piece, prepend=-1))] = self.mapped
-        effective = np.zeros(len(events), dtype=bool)
-        effective[of_event[was_mapped != maps]] = True
+        count = np.maximum(events["length"] // np.uint64(self.piece), 1).astype(np.int64)
+        piece, maps = (events["host"] // np.uint64(self.piece)).astype(np.int64), events["kind"] != DISCARD
+        effective, start = np.zeros(len(events), dtype=bool), 0
+        for large in [*np.flatnonzero(count > _MANY).tolist(), len(events)]:
+            few = slice(start, large)
+            effective[few] = self._change(piece[few], count[few], maps[few])
+            if large < len(events):
+                changed = self.changed[piece[large]:piece[large] + count[large]]
+                effective[large] = (changed != self.mapped).any()
+                changed[:] = self.mapped
+            start = large + 1
         if effective.all():
             return events
         kinds = events["kind"]
@@ -259,6 +263,24 @@ class _Memory:
             if len(vain):
                 self.report.skip(reason, int(events["line"][vain[0]]), len(vain))
         return events[effective]
+
+    def _change(self, piece, count, maps):
+        """Map, or unmap, `count` pieces from `piece` on, one after the other; returns which changed anything."""
+        of_event = np.arange(len(piece))
+        if count.max(initial=1) > 1:
+            of_event = np.repeat(of_event, count)
+            piece = np.repeat(piece - (np.cumsum(count) - count), count) + np.arange(len(of_event))
+        order = np.argsort(piece, kind="stable")  # of each piece, in the order of events
+        piece, of_event = piece[order], of_event[order]
+        is_mapped = maps[of_event]
+        was_mapped = np.concatenate([[False], is_mapped[:-1]])[:len(piece)]
+        border = np.flatnonzero(np.diff(piece, prepend=-1, append=-1))  # where another piece begins, and the end
+        first, last = border[:-1], border[1:] - 1
+        was_mapped[first] = self.changed[piece[first]] != self.mapped
+        self.changed[piece[last]] = is_mapped[last] != self.mapped
+        effective = np.zeros(len(maps), dtype=bool)
+        effective[of_event[was_mapped != is_mapped]] = True
+        return effective
 
     def _is_preparation(self, event):
         return event["kind"] == DISCARD and event["host"] == 0 and event["length"] == self.ram.length
@@ -272,38 +294,34 @@ class _Memory:
 
     def _urgent(self, host, line):
         """Which placements an access waited for: a request for the page stands in an earlier line."""
-        asked: dict[int, int] = {}
-        for number, name, offset in self.log.requests:
-            if name == self.ram.name:
-                asked.setdefault(offset - offset % self.piece, number)
-                self.report.used["requests by accesses"] += 1
-            else:
-                self.report.skip("request in another RAM block", number)
-        urgent = np.zeros(len(host), dtype=bool)
-        if not len(host):
-            return urgent
-        pages = np.array(list(asked), dtype=np.uint64)
-        of_interest = np.flatnonzero(np.isin(host, pages))
+        of_interest = np.flatnonzero(is_in(host, self.asked))
         distinct, first = np.unique(host[of_interest], return_index=True)
-        answered = np.isin(pages, distinct)
-        there = np.zeros(len(pages), dtype=np.int64)
-        there[answered] = of_interest[first[np.searchsorted(distinct, pages[answered])]]
-        earlier = line[there] > np.array(list(asked.values()), dtype=np.int64)
-        urgent[there[answered & earlier]] = True
-        note = f"urgent placements: {urgent.sum()}; pages that accesses asked for: {len(asked)}"
-        for lacking, what in ((~answered, "never placed"), (answered & ~earlier, "placed before")):
-            note += f", {what}: {lacking.sum()}" if lacking.any() else ""
-        self.report.notes.append(note)
-        return urgent
+        which = np.searchsorted(self.asked, distinct)
+        new = ~self.answered[which]
+        which, there = which[new], of_interest[first[new]]
+        self.answered[which] = True
+        earlier = line[there] > self.line[which]
+        self.early += int((~earlier).sum())
+        self.urgent += int(earlier.sum())
+        return there[earlier]
 
-    def _notes(self, host):
-        notes = self.report.notes
-        if self.log.steps_back:
-            notes.append(f"steps back of the clock: {self.log.steps_back}; the order of lines is kept")
-        if self.log.unstamped:
-            notes.append(f"lines without TID@TIME: prefix: {self.log.unstamped}, taken as thread 0, no time; "
+    def _notes(self, placements, step):
+        notes, log = self.report.notes, self.log
+        for name, count in log.asked.items():
+            if name == self.ram.name:
+                self.report.used["requests by accesses"] = count
+            else:
+                self.report.skip("request in another RAM block", min(log.requests[name].values()), count)
+        if placements:
+            note = f"urgent placements: {self.urgent}; pages that accesses asked for: {len(self.answered)}"
+            for lacking, what in (((~self.answered).sum(), "never placed"), (self.early, "placed before")):
+                note += f", {what}: {lacking}" if lacking else ""
+            notes.append(note)
+        if log.steps_back:
+            notes.append(f"steps back of the clock: {log.steps_back}; the order of lines is kept")
+        if log.unstamped:
+            notes.append(f"lines without TID@TIME: prefix: {log.unstamped}, taken as thread 0, no time; "
                          "-msg timestamp=on gives it")
-        step = int(np.gcd.reduce(host)) if len(host) else 0
-        if len(host) > 1 and step > self.piece:
+        if placements > 1 and step > self.piece:
             notes.append(f"every placement is at a multiple of {format_size(step)}: if RAM is of such pages, "
                          f"give piece={format_size(step)}")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
 
+from hgmcore.importers.guest import Spool, is_in
 from hgmcore.importers.lines import MARGIN
 from hgmcore.importers.report import Report
 from hgmcore.trace import NO_TIME
@@ -16,6 +18,7 @@ PLACE, DISCARD, BALLOON = 1, 2, 3
 # host: host virtual address; of BALLOON the guest physical one. block: index in Log.blocks; -1 of PLACE.
 EVENT = np.dtype([("line", "i8"), ("host", "u8"), ("length", "u8"), ("time", "i8"), ("thread", "u4"),
                   ("block", "i2"), ("kind", "u1"), ("", "V1")])  # a multiple of 8 bytes: aligned
+PAGE_OF_BALLOON = np.dtype([("guest", "u8"), ("host", "u8")])  # its two addresses
 
 _MAX_THREAD, _MAX_SECONDS = 1 << 31, 10**10
 _MAX_BLOCKS = 64
@@ -46,29 +49,37 @@ class Ram(NamedTuple):
 
 
 class Log:
-    """A log read so far.
+    """A log read so far. Its events lie in a temporary file: memory grows with the guest's, not with the log.
 
-    rams: what *_range events describe, by name. blocks: names in other events. requests: (line, RAM block,
-    offset). memory: bytes that the guest has with an empty balloon, 0 if no event tells.
+    rams: what *_range events describe, by name. blocks: names in other events. requests: of each RAM block, offset
+    -> line where it was asked for first; asked: how often, in all. memory: bytes that the guest has with an empty
+    balloon, 0 if no event tells. inflated: pages that were given to the balloon, in all; given: those of each block
+    (by its index), once each, in order of guest address. ends: of each block, where the last discard ends.
+    placements: whether there is any.
     """
 
     def __init__(self, name):
         self.name, self.report = name, Report("qemu", name)
         self.rams: dict[str, Ram] = {}
         self._names: list[bytes] = []
-        self.requests: list[tuple[int, str, int]] = []
-        self.memory = self.lines = self.unstamped = self.steps_back = 0
-        self._events = [np.zeros(0, dtype=EVENT)]
+        self.requests: dict[str, dict[int, int]] = {}
+        self.asked: Counter[str] = Counter()
+        self.memory = self.lines = self.unstamped = self.steps_back = self.inflated = 0
+        self.given: dict[int, np.ndarray] = {}
+        self.ends = np.zeros(_MAX_BLOCKS, dtype=np.uint64)
+        self.placements = False
+        self._events, self._last = Spool(EVENT), np.zeros(0, dtype=EVENT)
         self._last_time = NO_TIME
 
     @property
     def blocks(self) -> list[str]:
         return list(map(decoded, self._names))
 
-    def events(self):
-        """All of EVENT, in the order of lines."""
-        self._events = [np.concatenate(self._events)]
-        return self._events[0]
+    def events(self) -> Spool:
+        """All of EVENT but pages that were given to the balloon, in the order of lines."""
+        self._events.extend(self._last)
+        self._last = self._last[:0]
+        return self._events
 
     def feed(self, block):
         """Take the lines of a Block."""
@@ -109,7 +120,33 @@ class Log:
         times[where] = found["time"]
         self.lines += len(found)
         self.unstamped += int((~stamped).sum())
-        self._events.append(found)
+        self._keep(found)
+
+    def _keep(self, found):
+        """Keep events but pages that are given to the balloon: those are discarded in the next line."""
+        self.placements |= bool((found["kind"] == PLACE).any())
+        discards = found[found["kind"] == DISCARD]
+        np.maximum.at(self.ends, discards["block"], discards["host"] + discards["length"])
+        events = np.concatenate([self._last, found])
+        first, second = events[:-1], events[1:]
+        inflated = ((first["kind"] == BALLOON) & (second["kind"] == DISCARD) & (first["block"] == second["block"])
+                    & (first["line"] + 1 == second["line"]) & (first["thread"] == second["thread"]))
+        if inflated.any():
+            self.inflated += int(inflated.sum())
+            self._give(first[inflated], second["host"][inflated])
+        self._events.extend(first[~inflated])
+        self._last = events[-1:]
+
+    def _give(self, events, host):
+        """Remember the addresses of pages that are given to the balloon; `host` of events is the guest's."""
+        for index in np.unique(events["block"]).tolist():
+            known = self.given.get(index, np.zeros(0, dtype=PAGE_OF_BALLOON))
+            of_block = events["block"] == index
+            guest, first = np.unique(events["host"][of_block], return_index=True)
+            new = ~is_in(guest, known["guest"])
+            pages = np.zeros(int(new.sum()), dtype=PAGE_OF_BALLOON)
+            pages["guest"], pages["host"] = guest[new], host[of_block][first[new]]
+            self.given[index] = np.insert(known, np.searchsorted(known["guest"], pages["guest"]), pages)
 
     def _stamps(self, block, where, stamped, event, found):
         """Fill thread and time from TID@SECONDS.MICROSECONDS: and return which are good."""
@@ -131,7 +168,7 @@ class Log:
         host, is_host = block.number_at(at + 3, plus, 16)
         length, is_length = block.number_at(plus + 5, colon, 16)
         name, is_block = self._block(block, field, at)
-        good = is_host & is_length & is_block & block.begins(b" ret: 0", ends - 7)
+        good = is_host & is_length & (length > 0) & is_block & block.begins(b" ret: 0", ends - 7)
         return {"host": host, "length": length, "block": name}, good
 
     def _page(self, block, field, ends):
@@ -193,7 +230,9 @@ class Log:
         match = _REQUEST.fullmatch(text)
         if match is None:
             return self._malformed(_REQUEST_EVENT.decode(), [number])
-        self.requests.append((number, decoded(match[1]), int(match[2], 16)))
+        name = decoded(match[1])
+        self.asked[name] += 1
+        self.requests.setdefault(name, {}).setdefault(int(match[2], 16), number)
 
     def _target(self, text, number):
         match = _TARGET.fullmatch(text)

@@ -29,11 +29,12 @@ import numpy as np
 from hgmcore import importers
 from hgmcore.importers import guest
 from hgmcore.importers.accesses import ACCESS
-from hgmcore.importers.calls import WAYS, Calls
+from hgmcore.importers.calls import Calls
 from hgmcore.importers.lines import blocks
 from hgmcore.importers.report import Report
 from hgmcore.importers.strace_calls import BIRTHS, NAMES, PLACING, Handlers, shares_memory, split, userfault_range
 from hgmcore.importers.strace_lines import key, keys, placements, prefixes
+from hgmcore.importers.ways import WAYS
 from hgmcore.trace import NO_TIME, Trace, TraceError
 
 explanation = __doc__ + "\n" + guest.__doc__
@@ -76,8 +77,8 @@ class _Log:
         """The Trace of all lines."""
         if not self.understood:
             raise TraceError(self.name, "not a log of strace: no line is of the form NAME(ARGUMENTS) = RESULT")
-        if self.begun:
-            self.report.skip("first half of a call without its second", self.report.lines, len(self.begun))
+        for begun in self.begun.values():
+            self._lacks_second(begun, self.report.lines)
         if self.steps_back:
             self.report.notes.append(f"steps back of the clock: {self.steps_back}; the order of lines is kept")
         return self.calls.trace(self.name, "strace, system calls")
@@ -145,10 +146,11 @@ class _Log:
             return self._begin(at, text[:-len(UNFINISHED)])
         if text.startswith(b"<... "):
             name, _, rest = text[5:].partition(b" resumed>")
-            begun = self.begun.pop(thread, b"")
+            begun = self.begun.get(thread, b"")
             if not begun.startswith(name + b"("):
                 self.report.skip("second half of a call without its first", line)
                 return None
+            del self.begun[thread]
             if name == b"munmap":
                 self.report.used["second halves of munmap"] += 1
                 return None
@@ -167,13 +169,17 @@ class _Log:
     def _begin(self, at, text):
         """The first half of a call."""
         line, thread, _ = at
-        if self.begun.pop(thread, None) is not None:
-            self.report.skip("first half of a call without its second", line)
+        self._lacks_second(self.begun.get(thread, b""), line)
         self.begun[thread] = text
         name, _, arguments = text.partition(b"(")
         if name in BIRTHS:
             return lambda: self.handlers.begin(thread, shares_memory(name, arguments))
         return self._call(at, name, arguments, b"0", None) if name == b"munmap" else None
+
+    def _lacks_second(self, begun, line):
+        """Count a first half, but munmap's, which took place."""
+        if begun and not begun.startswith(b"munmap("):
+            self.report.skip("first half of a call without its second", line)
 
     def _call(self, at, name, arguments, result, error):
         """A whole call."""

@@ -34,7 +34,10 @@ def split(text: bytes) -> list[bytes]:
 
 
 def number(text):
-    return 0 if text == b"NULL" else int(text, 0)
+    value = 0 if text == b"NULL" else int(text, 0)
+    if value < 0:
+        raise ValueError("negative")
+    return value
 
 
 def plain(text):
