@@ -24,7 +24,7 @@ cdef inline void replace_by_leaf(Machine *m, HugePage *h, uint64_t *entry, int s
     cdef hgm_leaf leaf = leaf_like(m, h, HGM_BY_COLLAPSE)
     cdef hgm_subtree s = subtree_of(m, h, HGM_BY_COLLAPSE)
     cdef uint64_t bytes = <uint64_t>1 << m.geometry.leaf_shift[size], address = h.mapping.address + offset
-    cdef uint64_t step = (bytes // n) >> m.geometry.base_shift
+    cdef uint64_t step = <uint64_t>1 << (m.geometry.level_shift[level] - m.geometry.base_shift)
     cdef uint64_t *table = entry - entry_index(m, address, level)
     cdef bint whole = size == h.file.leaf
     cdef Zapped zapped

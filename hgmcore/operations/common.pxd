@@ -89,21 +89,6 @@ cdef inline HugePage huge_page(Machine *m, Mapping *v, uint64_t offset, bint all
     h.entry = &table_entries(m, table_number(upper[0]))[entry_index(m, address, h.file.level)]
     return h
 
-cdef enum:
-    SOON = 8    # huge pages: what is counted on a folio waits for its lines, which a prefetch brings in time
-
-cdef inline void expect_huge_page(Machine *m, const Mapping *v, uint64_t offset) noexcept nogil:
-    """The huge page at `offset` of a mapping is wanted soon, if there is one: head and page 1 of its folio."""
-    cdef File *f = &m.files[v.file]
-    cdef uint32_t number
-    cdef hgm_page *page
-    if offset < v.length:
-        number = f.cache[(v.file_offset + offset) >> f.page_shift]
-        if number:
-            page = folio_at(m, number - 1).page
-            hgm_prefetch(page)
-            hgm_prefetch(page + 1)
-
 cdef inline uint64_t *entry_for(Machine *m, const HugePage *h, uint64_t offset) noexcept nogil:
     """The hstate-level entry of `h` that holds `offset`."""
     return &h.entry[(offset - h.start) >> m.geometry.level_shift[h.file.level]]
@@ -121,6 +106,11 @@ cdef inline bint huge_page_none(const HugePage *h) noexcept nogil:
 cdef inline bint huge_page_whole(const HugePage *h) noexcept nogil:
     """Is it mapped by one leaf?"""
     return is_leaf(h.entry[0]) and (h.file.entries == 1 or h.entry[0] & HGM_PTE_GROUP != 0)
+
+cdef inline hgm_folio *mapped_folio(Machine *m, const HugePage *h) noexcept nogil:
+    """The folio of a huge page that is mapped by one leaf: that of the page cache, or one that left it, or a copy."""
+    cdef uint64_t pfn = h.entry[0] >> HGM_PTE_FRAME_SHIFT
+    return h.folio if h.folio is not NULL and h.folio.pfn == pfn else folio_of(m, pfn)
 
 cdef inline bint find_leaf(Machine *m, const HugePage *h, uint64_t *scanned) noexcept nogil:
     """Is any part of the huge page mapped? Adds the entries read to `*scanned`; of one entry, those below it."""
@@ -251,7 +241,7 @@ cdef inline bint install_at(Machine *m, HugePage *h, uint64_t *entry, int size, 
     """
     cdef int level = m.geometry.leaf_level[size], i
     cdef uint64_t pages = <uint64_t>1 << (m.geometry.leaf_shift[size] - m.geometry.base_shift)
-    cdef uint64_t step = pages // m.geometry.leaf_entries[size], first = (offset - h.start) >> m.geometry.base_shift
+    cdef uint64_t step = <uint64_t>1 << (m.geometry.level_shift[level] - m.geometry.base_shift), first = (offset - h.start) >> m.geometry.base_shift
     cdef bint first_leaf = False, piece = size != h.file.leaf, found
     cdef int answer
     cdef uint64_t ignored = 0

@@ -85,13 +85,12 @@ cdef inline int copy_vma(Machine *m, Mapping *v, const Vma *vma, Mapping *w) noe
     cdef int error
     while at < vma.end:
         parent = huge_page(m, v, at, False)
-        expect_huge_page(m, v, at + SOON * (page_mask(parent.file) + 1))
         if parent.entry is not NULL and not huge_page_none(&parent):
             child = huge_page(m, w, at, True)
             if child.entry is NULL:
                 return ENOMEM
             if is_leaf(parent.entry[0]):
-                child.folio = folio_of(m, parent.entry[0] >> HGM_PTE_FRAME_SHIFT)
+                child.folio = mapped_folio(m, &parent)
             error = copy_entries(m, &child, parent.entry, parent.file.level, parent.file.entries, at)
             if error:
                 return error

@@ -220,13 +220,10 @@ cdef inline uint64_t streaks(Machine *m, const hgm_operation *ops, uint64_t n, u
     """
     cdef int kind = ops[0].op
     cdef uint64_t done = base_mask(m) + 1, i = 0
-    cdef Mapping *v = &m.mappings[ops[0].target]
     cdef HugePage h
     cdef Outcome o
     memset(&h, 0, sizeof(h))
     while i < n and ops[i].op == kind and ops[i].target == ops[0].target and not m.out_of_memory:
-        if i + SOON < n and ops[i + SOON].target == ops[0].target:
-            expect_huge_page(m, v, ops[i + SOON].offset)
         o = first_of_streak(m, &ops[i], &h)
         if o.error or o.event or o.done < (done if kind == HGM_OP_TOUCH else ops[i].length):
             record(m, index + i, &o)

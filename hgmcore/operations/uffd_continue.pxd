@@ -98,7 +98,6 @@ cdef inline Outcome continue_range(Machine *m, const hgm_operation *op, HugePage
             h[0] = huge_page(m, v, op.offset + done, True)
             if h.entry is NULL:
                 return outcome(done, ENOMEM)
-            expect_huge_page(m, v, h.start + SOON * (page_mask(h.file) + 1))
         size = largest_leaf(m, h, op.offset + done, op.length - done, pieces)
         if m.exclusion != ALONE:
             locks = locks_of(m, v, vma, h.start, h.folio)

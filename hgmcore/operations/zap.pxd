@@ -74,9 +74,7 @@ cdef inline hgm_leaf leaf_like(Machine *m, const HugePage *h, int origin) noexce
     """What all leaves of a huge page that go away in one operation share; a private mapping may map a copy."""
     cdef hgm_leaf leaf
     memset(&leaf, 0, sizeof(leaf))
-    leaf.folio = h.folio
-    if huge_page_whole(h):
-        leaf.folio = folio_of(m, h.entry[0] >> HGM_PTE_FRAME_SHIFT)
+    leaf.folio = mapped_folio(m, h) if huge_page_whole(h) else h.folio
     leaf.process = h.mapping.process
     leaf.mapping = <uint32_t>(h.mapping - m.mappings)
     leaf.origin = <uint8_t>origin
@@ -146,7 +144,6 @@ cdef inline void zap_range(Machine *m, Mapping *v, uint64_t start, uint64_t end,
     cdef uint64_t stop
     while start < end:
         h[0] = huge_page(m, v, start, False)
-        expect_huge_page(m, v, start + SOON * (page_mask(h.file) + 1))
         stop = min(h.start + page_mask(h.file) + 1, end)
         zap_huge_page(m, h, start, stop, HGM_BY_ZAP,
                       free_tables or (m.options.zap_frees_tables and stop - start > page_mask(h.file)))

@@ -362,6 +362,7 @@ HGM_INLINE void hgm_cost_add(hgm_cost *total, const hgm_cost *cost)
 HGM_INLINE void hgm_prefetch(const void *address)
 {
 	__builtin_prefetch(address, 1);
+	__asm__ __volatile__("");	/* an effect: else the compiler drops a call of a function that does nothing but this */
 }
 
 /* Entries that are looked at together: enough for the compiler to take several in one register. */
