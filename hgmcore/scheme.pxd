@@ -18,7 +18,6 @@ cdef extern from "hgmcore/scheme.h" nogil:
     const int NEEDS_TABLES "HGM_NEEDS_TABLES"
     const int NEEDS_ZAPS "HGM_NEEDS_ZAPS"
     const int POISONS_WHOLE "HGM_POISONS_WHOLE"
-    const int NEEDS_TABLES "HGM_NEEDS_TABLES"
     const int COLLAPSES_NOTHING "HGM_COLLAPSES_NOTHING"
     const int FIRST_COME "HGM_FIRST_COME"
     const int FORK_CHECK_INVERTED "HGM_FORK_CHECK_INVERTED"

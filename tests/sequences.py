@@ -23,7 +23,7 @@ class Ground:
 
     geometry: str
     base: int  # bytes of a base page
-    files: dict  # name -> bytes of a huge page, huge pages; F has three, L the largest
+    files: dict  # name -> bytes of a huge page, huge pages; F is the most used
     middle: int  # bytes of the leaves that the largest huge page is cut into first
     parts: list  # numbers of such leaves
     pieces: list  # numbers of base pages
@@ -32,7 +32,7 @@ class Ground:
 
     @property
     def largest(self):
-        return self.files["L"][0]
+        return max(size for size, _ in self.files.values())
 
 
 def operation(verb, *strategies):
@@ -53,7 +53,7 @@ def operations(ground):
         + ["shared minor", "shared hgm", "shared", "shared wp", "private", "private", "private minor",
            "private"])
     mappings, processes, names = st.integers(0, 11), st.sampled_from("ABC"), st.sampled_from("vwx")
-    files, pages = st.sampled_from("FFHL"), st.sampled_from([0, 0, 1])
+    files, pages = st.sampled_from(["F", *ground.files]), st.sampled_from([0, 0, 1])
     everything, counts = st.sampled_from(["", "all"]), st.sampled_from([1, 1, 3, 2**31 - 2])
     common = [
         operation("continue", mappings, places, short), operation("continue", mappings, places, short),

@@ -109,10 +109,12 @@ cdef inline void zap_huge_page(Machine *m, HugePage *h, uint64_t start, uint64_t
     cdef Zapped zapped
     cdef uint64_t ignored = 0
     cdef bint whole, group
-    if h.entry is NULL or huge_page_none(h):
+    if h.entry is NULL or origin == HGM_BY_MIGRATION and huge_page_none(h):
         return
-    if unshare_table(m, h.mapping, h.start):
+    if unshare_table(m, h.mapping, h.start):    # also where nothing is mapped; migration comes only to what is
         h.entry = NULL
+        return
+    if huge_page_none(h):
         return
     whole = huge_page_whole(h)
     group = h.file.entries > 1 and not whole and find_leaf(m, h, &ignored)
