@@ -35,24 +35,25 @@ def option_sets(scheme):
             {"overflow_check": "half", "batch": "yes"}, {"overflow_check": "after", "model": "posted"}]
 
 
-def cases():
+def cases(first, step):
     """Each scheme with its defaults, and with two other sets of options, or with all of them."""
     for number, scheme in enumerate(SCHEMES):
         usual, *others = option_sets(scheme)
-        chosen = others if EXAMPLES else [others[0], others[1 + number % (len(others) - 1)]]
+        rest = others[:first] + others[first + 1:]
+        chosen = others if EXAMPLES else [others[first], rest[number * step % len(rest)]]
         for options in [usual, *chosen]:
             name = "-".join(f"{key}={value}" for key, value in options.items()) or "default"
             yield pytest.param(scheme, options, id=f"{scheme}-{name}")
 
 
-@pytest.mark.parametrize("scheme, options", list(cases()))
+@pytest.mark.parametrize("scheme, options", list(cases(0, 1)))
 def test_random_sequences(scheme, options):
     run_sequences(Comparison, OPERATIONS, X86_64, scheme, options)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_all_on_one_page(scheme):
-    run_sequences(Comparison, operations(CROWD), CROWD, scheme, {}, examples=12)
+@pytest.mark.parametrize("scheme, options", list(cases(5, 3)))
+def test_all_on_one_page(scheme, options):
+    run_sequences(Comparison, operations(CROWD), CROWD, scheme, options)
 
 
 @pytest.mark.parametrize("scheme", ["head_per_leaf", "nr_pages_mapped", "logical_scan", "subtree"])
