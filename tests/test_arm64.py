@@ -89,3 +89,19 @@ def test_a_run_of_base_pages_is_one_step_in_fork_and_zap(replay, size):
     cost = replay(text.replace(";", "\n"), "head_per_leaf", geometry="arm64-4k", batch="yes").cost
     assert (cost["leaf_installs"], cost["leaf_removes"]) == (6, 3)
     assert (cost["atomics"]["ref"], cost["atomics"]["map"]) == (5, 5)
+
+
+@pytest.mark.parametrize("scheme", ["logical_counter", "logical_scan", "special_bit"])
+@pytest.mark.parametrize("geometry, huge, leaf", [("arm64-4k", "2M", 64 << 10), ("arm64-16k", "32M", 2 << 20),
+                                                  ("arm64-64k", "512M", 2 << 20), ("arm64-4k", "1G", 32 << 20)])
+def test_what_collapse_makes_a_group_counts_as_one(scheme, geometry, huge, leaf):
+    """Nothing is left behind when the group goes: not of the leaves that it was."""
+    m, _, v = machine(scheme, geometry, huge)
+    below = max(size for size in m.geometry.leaf_sizes if size < leaf)
+    for offset in range(0, leaf, below):
+        v.uffd_continue(offset, below)
+    counts = [truth(m)[0]]
+    for step in v.collapse, v.dontneed:
+        step(0, leaf)
+        counts += [m.observe()["folios"][0][key] for key in ("mapcount", "refcount")]
+    assert counts == [leaf // below, 1, 2, 0, 1]
