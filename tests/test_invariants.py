@@ -204,3 +204,22 @@ def test_what_a_refused_look_up_took(replay, check, model, transient, leaked, ac
     before, after = (seen["folios"][0]["refcount"] for seen in ran.observations)
     assert ran.operations[-2][0] == ("ENOMEM" if check == "half" and "continue" in access else "EFAULT")
     assert (ran.cost["atomics"]["transient"], (after - before) % 2**32) == (transient, leaked)
+
+
+# References before a fork that copies three pieces, at most: how many it adds before it looks the last time
+# (one for each leaf, or one for all), and the largest count that it may find then.
+@pytest.mark.parametrize("check, most, error", [("after", 2**31 - 1, "EFAULT"), ("try", 2**31 - 1, "EFAULT"),
+                                                ("half", 2**30 - 1, "ENOMEM")])
+@pytest.mark.parametrize("cache_refs", ["1", "folio"])
+@pytest.mark.parametrize("scheme, held, added", [
+    *((scheme, 3, 2) for scheme in ("head_per_leaf", "nr_pages_mapped", "subtree", "double_map", "mm_id", "per_vma")),
+    *((scheme, 1, 1) for scheme in ("logical_scan", "logical_table", "logical_counter", "special_bit"))])
+def test_fork_is_refused_as_a_whole(replay, check, most, error, cache_refs, scheme, held, added):
+    for more, expected in ((0, None), (1, error)):
+        pins = most - added + more - held - (1 if cache_refs == "1" else 512)
+        text = ["file F 2M 1", "populate F 0 1", "mmap A v F 0 2M shared minor wp hgm", "continue A v 4K 12K",
+                f"pin F 0 {pins}", "observe", "fork A B", "observe"]
+        ran = replay("\n".join(text), scheme, overflow_check=check, cache_refs=cache_refs)
+        assert ran.operations[-2][0] == expected
+        before, after = (seen["folios"] for seen in ran.observations)
+        assert (before == after) == bool(more)
