@@ -105,3 +105,13 @@ def test_what_collapse_makes_a_group_counts_as_one(scheme, geometry, huge, leaf)
         step(0, leaf)
         counts += [m.observe()["folios"][0][key] for key in ("mapcount", "refcount")]
     assert counts == [leaf // below, 1, 2, 0, 1]
+
+
+@pytest.mark.parametrize(("geometry", "size"), [("arm64-4k", "64K"), ("arm64-4k", "32M"), ("arm64-16k", "1G")])
+def test_a_fault_beside_a_piece_of_a_contiguous_page_fills_one_entry(geometry, size):
+    m, f, v = machine("head_per_leaf", geometry, size)
+    entry = f.name.page_size // GEOMETRIES[geometry].leaf(f.name.page_size).entries
+    v.uffd_continue(0, entry)
+    v.unregister()
+    v.touch(2 * entry)
+    assert truth(m) == (2, 2 * entry // GEOMETRIES[geometry].base_page)

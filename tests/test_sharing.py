@@ -91,3 +91,11 @@ def test_migration_leaves_a_shared_table_that_does_not_map_the_page():
     text = START + "mmap D v F 0 2M shared\ntouch D v 0\ntouch A v 2M\ntouch B v 2M\nmigrate D v 0 2M all\n"
     _, seen = last(text)
     assert counts(seen) == [(2, 1, 1, 1), (2, 1, 1, 2)]
+
+
+@pytest.mark.parametrize("era", ["6.2", "6.15"])
+@pytest.mark.parametrize("how, moved", [("", 0), (" all", 2 << 20)])
+def test_a_page_in_a_shared_table_moves_only_with_all(era, how, moved):
+    """Though it is mapped once."""
+    result, _ = last(TOUCHED + f"migrate B v 0 2M{how}\n", era=era, operations="all")
+    assert (result["operations"]["errno"][-2], result["operations"]["done"][-2]) == (0, moved)
