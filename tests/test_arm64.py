@@ -60,10 +60,12 @@ def test_pieces_collapse_failure_and_back_to_nothing(scheme, geometry, size):
     ("x86-64", "2M", 511), ("x86-64", "1G", 1022), ("arm64-4k", "64K", 15), ("arm64-4k", "2M", 31 + 15),
     ("arm64-4k", "32M", 15 + 31 + 15), ("arm64-4k", "1G", 31 + 15 + 31 + 15), ("arm64-16k", "2M", 127),
     ("arm64-16k", "32M", 15 + 127), ("arm64-64k", "512M", 255 + 31)])
-def test_memory_failure_cuts_by_the_largest_legal_leaves(geometry, size, pieces):
+@pytest.mark.parametrize("bad", ["12K", "2M", "30M", "last"])
+def test_memory_failure_cuts_by_the_largest_legal_leaves(geometry, size, pieces, bad):
+    """Wherever the bad page is: also directly behind a large leaf."""
     m, f, v = machine("head_per_leaf", geometry, size)
     v.uffd_continue(0, size)
-    v.hwpoison(3 * GEOMETRIES[geometry].base_page)
+    v.hwpoison(f.name.page_size - 1 if bad == "last" else hgm.sizes.parse_size(bad) % f.name.page_size)
     pages = f.name.page_size // GEOMETRIES[geometry].base_page
     assert truth(m) == (pieces, pages - 1)
     assert m.observe()["folios"][0]["refcount"] == 1 + pieces + 1
