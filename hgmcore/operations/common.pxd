@@ -112,6 +112,13 @@ cdef inline hgm_folio *mapped_folio(Machine *m, const HugePage *h) noexcept nogi
     cdef uint64_t pfn = h.entry[0] >> HGM_PTE_FRAME_SHIFT
     return h.folio if h.folio is not NULL and h.folio.pfn == pfn else folio_of(m, pfn)
 
+cdef inline bint maps_another(Machine *m, const HugePage *h, const hgm_folio *folio) noexcept nogil:
+    """Of a mapping that the reverse map of `folio` names: is what it maps there not this folio, but a private copy, or
+    what a private copy was made of?"""
+    if folio.flags & HGM_FOLIO_ANON and vma_find(h.mapping, h.start).flags & HGM_OPF_SHARED:
+        return True
+    return is_leaf(h.entry[0]) and (h.entry[0] >> HGM_PTE_FRAME_SHIFT) - folio.pfn >= folio.nr_pages
+
 cdef inline bint find_leaf(Machine *m, const HugePage *h, uint64_t *scanned) noexcept nogil:
     """Is any part of the huge page mapped? Adds the entries read to `*scanned`; of one entry, those below it."""
     cdef int i
@@ -173,24 +180,27 @@ cdef inline bint tables_alloc(Machine *m, HugePage *h, uint64_t **entry, uint64_
         if level[0] == h.file.level and h.file.entries == 1:
             table_added(m, h, origin)
 
+cdef inline void look_up_and_put(Machine *m, hgm_cost *cost, hgm_folio *folio) noexcept nogil:
+    """A look-up's reference that does not stay."""
+    cost.transient += 2
+    if m.options.transient_real:
+        hgm_get_and_put(folio)
+
 cdef inline int lookup_refused(Machine *m, hgm_folio *folio, bint fault) noexcept nogil:
     """The overflow check of a look-up: 0 or an errno."""
     cdef int32_t references = folio.page._refcount
     if m.options.overflow_check == HGM_CHECK_AFTER and (references == INT32_MAX or references < 0):
         if m.options.posted:
             folio_get(m, folio, 1)    # the posting forgot to put it back
+        else:
+            look_up_and_put(m, &m.cost, folio)
         return EFAULT
-    if m.options.overflow_check == HGM_CHECK_TRY and references <= 0:
+    if m.options.overflow_check == HGM_CHECK_TRY and references <= 0:    # none was taken
         return EFAULT
     if m.options.overflow_check == HGM_CHECK_HALF and references > INT32_MAX // 2:
+        look_up_and_put(m, &m.cost, folio)
         return EFAULT if fault else ENOMEM
     return 0
-
-cdef inline void look_up_and_put(Machine *m, hgm_cost *cost, hgm_folio *folio) noexcept nogil:
-    """A look-up's reference that does not stay."""
-    cost.transient += 2
-    if m.options.transient_real:
-        hgm_get_and_put(folio)
 
 cdef inline hgm_answer folio_answer(const hgm_options *options, const hgm_folio *folio) noexcept nogil:
     """The scheme's answers; where it has no rule of its own, the general one."""

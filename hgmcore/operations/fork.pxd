@@ -3,7 +3,7 @@
 from hgmcore.operations.address_space cimport unmap
 from hgmcore.operations.anon cimport copy_memory
 from hgmcore.operations.common cimport *
-from hgmcore.operations.runs cimport fork_run
+from hgmcore.operations.runs cimport counted, fork_run
 from hgmcore.vma cimport vma_insert
 
 cdef inline int copy_refused(Machine *m, const hgm_folio *folio) noexcept nogil:
@@ -36,16 +36,10 @@ cdef inline int copy_run(Machine *m, HugePage *child, uint64_t offset, uint64_t 
     cdef uint32_t path[MAX_LEVELS]
     cdef int level = child.file.level, error = 0
     cdef uint64_t *entry
-    cdef uint64_t i, done = 0
-    if child.file.entries > 1:
-        for i in range(n):
-            error = copy_leaves(m, child, offset + (i << m.geometry.base_shift), 0, 1)
-            if error:
-                break
-        return error
-    if not child.leaf_known:    # is the first the subtree's first?
-        error = copy_leaves(m, child, offset, 0, 1)
-        done = 1
+    cdef uint64_t done = 0
+    while done < n and error == 0 and (child.file.entries > 1 or not child.leaf_known or not counted(child)):
+        error = copy_leaves(m, child, offset + (done << m.geometry.base_shift), 0, 1)
+        done += 1
     if error == 0 and done < n:
         entry = child.entry
         if not tables_alloc(m, child, &entry, child.mapping.address + offset, &level, 1, path, HGM_BY_FORK):

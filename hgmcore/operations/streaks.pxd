@@ -6,8 +6,9 @@ The first record of a streak goes the long way, with every check. What stays the
 huge page and its place in the tables, is kept from one record to the next; a record that needs more than is checked
 here ends the streak. How the loops are written: runs.pxd.
 """
+from hgmcore.operations.collapse cimport collapse
 from hgmcore.operations.common cimport *
-from hgmcore.operations.runs cimport AHEAD, base_page_leaf, keep_flags, may_count
+from hgmcore.operations.runs cimport AHEAD, base_page_leaf, counted, keep_flags
 from hgmcore.operations.touch cimport touch
 from hgmcore.operations.uffd_continue cimport continue_range
 from hgmcore.operations.zap cimport dontneed, subtree_emptied
@@ -33,7 +34,7 @@ cdef inline uint64_t install_streak "hgm_install_streak"(Machine *m, HugePage *h
     cdef uint64_t in_page = page - 1 if kind == HGM_OP_TOUCH else 0    # an access may be anywhere in its page
     cdef uint64_t outside = ~(page_mask(h.file) & ~(page - 1) | in_page), start = h.start
     cdef uint32_t target = <uint32_t>(h.mapping - m.mappings), top = table_number(h.entry[0]), number = NO_TABLE
-    cdef bint two_levels = h.file.level == 3, real = m.options.transient_real, counted = False
+    cdef bint two_levels = h.file.level == 3, real = m.options.transient_real
     cdef const uint64_t *root = table_entries(m, top)    # a load on the way to a count makes the next atomic wait
     cdef const uint64_t *pmd = root if two_levels else h.entry
     cdef unsigned char *tables = m.tables.base
@@ -51,10 +52,6 @@ cdef inline uint64_t install_streak "hgm_install_streak"(Machine *m, HugePage *h
     leaf.threads = exclusion != ALONE
     if exclusion == POSTED_LOCKS:
         locks = locks_of(m, h.mapping, vma_find(h.mapping, start), start, h.folio)
-    if NEEDS & NEEDS_BIT:
-        if exclusion != ALONE and not may_count(m, h):
-            return 0
-        counted = h.entry[0] & HGM_PTE_COUNTED != 0
     while (i < n and ops[i].op == kind and ops[i].target == target
            and (kind == HGM_OP_TOUCH or ops[i].length == page)):
         offset = ops[i].offset - start
@@ -88,15 +85,10 @@ cdef inline uint64_t install_streak "hgm_install_streak"(Machine *m, HugePage *h
             leaf.first_leaf = child_add(&descs[number], exclusion == BY_ATOMICS)
             if leaf.first_leaf and two_levels:
                 leaf.first_leaf = child_add(&descs[top], exclusion != ALONE)
-        elif NEEDS & NEEDS_BIT:
-            leaf.first_leaf = not counted
-        elif NEEDS & NEEDS_SCAN:
+        elif NEEDS & NEEDS_SCAN and not NEEDS & NEEDS_BIT:    # the bit says it: see counted
             leaf.first_leaf = not hgm_find_leaf(tables, index_bits, root, &scanned)
         entry[0] = leaf_entry(folio.pfn) + (leaf.first << HGM_PTE_FRAME_SHIFT)
         answer = hgm_leaf_install(&cost, &options, &leaf)
-        if NEEDS & NEEDS_BIT and answer & HGM_COUNTS:
-            subtree_counted(m, h)
-            counted = True
         if answer & HGM_KEEPS:
             kept += 1
         elif real:
@@ -196,16 +188,18 @@ cdef inline uint64_t dontneeds "hgm_dontneeds"(Machine *m, HugePage *h, const hg
 
 cdef inline uint64_t streak(Machine *m, HugePage *h, const hgm_operation *ops, uint64_t n, int kind) noexcept nogil:
     """The records from ops[0] on that go the short way behind one about huge page `h`. Returns how many there were."""
-    if h.entry is NULL or h.folio is NULL or not is_table(h.entry[0]) or h.file.entries > 1:
+    if (kind == HGM_OP_COLLAPSE or h.entry is NULL or h.folio is NULL or not is_table(h.entry[0]) or h.file.entries > 1):
         return 0
     if kind == HGM_OP_DONTNEED:
         return dontneeds(m, h, ops, n)
-    if h.folio.flags & HGM_FOLIO_POISONED or m.options.overflow_check != HGM_CHECK_NONE:
+    if not counted(h) or h.folio.flags & HGM_FOLIO_POISONED or m.options.overflow_check != HGM_CHECK_NONE:
         return 0
     return continues(m, h, ops, n) if kind == HGM_OP_CONTINUE else touches(m, h, ops, n)
 
 cdef inline Outcome first_of_streak(Machine *m, const hgm_operation *op, HugePage *h) noexcept nogil:
     """One record, the long way. Leaves `h` at the huge page that it was about, if others of its kind may follow."""
+    if op.op == HGM_OP_COLLAPSE:
+        return collapse(m, op, h)
     h.entry = NULL
     if op.op == HGM_OP_CONTINUE:
         return continue_range(m, op, h)
@@ -216,7 +210,7 @@ cdef inline Outcome first_of_streak(Machine *m, const hgm_operation *op, HugePag
 cdef inline uint64_t streaks(Machine *m, const hgm_operation *ops, uint64_t n, uint64_t index) noexcept nogil:
     """The records of the kind and the mapping of ops[0] that come in a row; index: the number of ops[0] in its trace.
 
-    continue, touch or dontneed, on hugetlb. Returns how many there were.
+    continue, touch, dontneed or collapse, on hugetlb. Returns how many there were.
     """
     cdef int kind = ops[0].op
     cdef uint64_t done = base_mask(m) + 1, i = 0
