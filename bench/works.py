@@ -93,7 +93,7 @@ BY_2M = np.concatenate([records("collapse", IN_ORDER[::512], 1 << 21), records("
 class Work(NamedTuple):
     """A row of the table for each scheme, and a column of the short one.
 
-    before: makes a guest ready. full: is all mapped then? loop: its number in roofline.c. peer: the method of
+    before: makes a guest ready. full: is all mapped then? loop: its number in roofline.h. peer: the method of
     peers.Arrays, if NumPy does it. kernel: what kernel.py calls it, if it does it.
     """
 

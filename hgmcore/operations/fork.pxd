@@ -3,7 +3,7 @@
 from hgmcore.operations.address_space cimport unmap
 from hgmcore.operations.anon cimport copy_memory
 from hgmcore.operations.common cimport *
-from hgmcore.operations.runs cimport counted, fork_run
+from hgmcore.operations.runs cimport fork_run
 from hgmcore.vma cimport vma_insert
 
 cdef inline int copy_refused(Machine *m, const hgm_folio *folio) noexcept nogil:
@@ -37,7 +37,7 @@ cdef inline int copy_run(Machine *m, HugePage *child, uint64_t offset, uint64_t 
     cdef int level = child.file.level, error = 0
     cdef uint64_t *entry
     cdef uint64_t done = 0
-    while done < n and error == 0 and (child.file.entries > 1 or not child.leaf_known or not counted(child)):
+    while done < n and error == 0 and (child.file.entries > 1 or not child.leaf_known):
         error = copy_leaves(m, child, offset + (done << m.geometry.base_shift), 0, 1)
         done += 1
     if error == 0 and done < n:

@@ -34,7 +34,7 @@ cdef inline void keep_flags(hgm_folio *folio, const hgm_folio *copy) noexcept no
         folio.flags |= copy.flags
 
 cdef inline bint counted(const HugePage *h) noexcept nogil:
-    """Is the subtree counted, if the scheme keeps a bit for that? Else its next leaf goes the long way, which sets it."""
+    """Is the subtree counted, if the scheme keeps a bit for that?"""
     return not NEEDS & NEEDS_BIT or h.entry[0] & HGM_PTE_COUNTED != 0
 
 cdef inline void expect(const hgm_leaf *leaf) noexcept nogil:
@@ -42,33 +42,38 @@ cdef inline void expect(const hgm_leaf *leaf) noexcept nogil:
     if NEEDS & WRITES_TAILS:
         hgm_prefetch(&leaf.folio.page[leaf.first + AHEAD])
 
-cdef inline void install_leaves "hgm_install_leaves"(Machine *m, HugePage *h, uint64_t *entries, uint64_t n,
-                                                     uint64_t first, uint32_t table, int origin,
-                                                     int exclusion) noexcept nogil:
-    """The loop of install_run; exclusion: of the machine, a constant."""
+cdef inline uint64_t install_leaves "hgm_install_leaves"(Machine *m, HugePage *h, uint64_t *entries, uint64_t n,
+                                                         uint64_t first, uint32_t table, int origin, bint uncounted,
+                                                         int exclusion) noexcept nogil:
+    """The loop of install_run. uncounted: the subtree is not counted; ends behind a leaf that the scheme counts it with.
+
+    Returns how many leaves were installed. exclusion: of the machine, a constant.
+    """
     cdef bint real = m.options.transient_real
+    cdef bint at_once = exclusion == ALONE and not uncounted    # the entries; the scheme is told of each all the same
     cdef hgm_options options = m.options
     cdef hgm_folio folio = h.folio[0]
     cdef hgm_leaf leaf = base_page_leaf(m, h, &folio, origin)
     cdef hgm_ptdesc *desc = table_desc(m, table)
     cdef hgm_cost cost = hgm_no_cost()
     cdef Locks locks
-    cdef uint64_t i, kept = 0
-    cdef int answer
+    cdef uint64_t i = 0, kept = 0
+    cdef int answer = 0
     leaf.threads = exclusion != ALONE
+    leaf.first_leaf = uncounted
     if exclusion == POSTED_LOCKS:
         locks = locks_of(m, h.mapping, vma_find(h.mapping, h.start), h.start, h.folio)
-    if exclusion == ALONE:    # the entries at once; the scheme is told of each all the same
+    if at_once:
         hgm_fill(entries, n, leaf_entry(folio.pfn + first), <uint64_t>1 << HGM_PTE_FRAME_SHIFT)
-    for i in range(n):
+    while i < n and not (uncounted and answer & HGM_COUNTS):
         leaf.first = first + i
         expect(&leaf)
         if exclusion == POSTED_LOCKS:
             huge_page_lock(&locks, exclusion)
         table_lock(desc, exclusion)
-        if exclusion != ALONE:
-            if NEEDS & NEEDS_COUNTER:
-                child_add(desc, exclusion == BY_ATOMICS)
+        if NEEDS & NEEDS_COUNTER and exclusion != ALONE:
+            child_add(desc, exclusion == BY_ATOMICS)
+        if not at_once:
             entries[i] = leaf_entry(folio.pfn + leaf.first)
         answer = hgm_leaf_install(&cost, &options, &leaf)
         if answer & HGM_KEEPS:
@@ -78,30 +83,37 @@ cdef inline void install_leaves "hgm_install_leaves"(Machine *m, HugePage *h, ui
         table_unlock(desc, exclusion)
         if exclusion == POSTED_LOCKS:
             huge_page_unlock(&locks, exclusion)
-    cost.leaf_installs = n
+        i += 1
+    cost.leaf_installs = i
     if origin == HGM_BY_CONTINUE:
-        cost.transient = 2 * (n - kept)
+        cost.transient = 2 * (i - kept)
     if exclusion >= PT_LOCKS:
-        cost.locks = n * (1 + locks_held(&locks, exclusion))
+        cost.locks = i * (1 + locks_held(&locks, exclusion))
     keep_flags(h.folio, &folio)
     hgm_cost_add(&m.cost, &cost)
+    if uncounted and answer & HGM_COUNTS:
+        subtree_counted(m, h)
+    return i
 
 cdef inline void install_run "hgm_install_run"(Machine *m, HugePage *h, uint64_t *entries, uint64_t n, uint64_t first,
                                                const uint32_t *path, int origin) noexcept nogil:
     """Install `n` leaves of one base page each in `entries`, which are none, of table path[1]; path: to `entries`.
 
-    first: the base page of the first of them. Their subtree has a leaf and is counted. A continue's look-ups are counted.
+    first: the base page of the first of them. Their subtree has a leaf already. A continue's look-ups are counted.
     """
+    cdef uint64_t i = 0
     cdef int exclusion = m.exclusion if origin == HGM_BY_CONTINUE else min(m.exclusion, PT_LOCKS)
     if NEEDS & NEEDS_COUNTER:
         if h.file.level == 3 and table_desc(m, path[1]).children == 0:
             child_add(table_desc(m, path[2]), exclusion != ALONE)
         if exclusion == ALONE:
             table_desc(m, path[1]).children += <uint32_t>n
+    if not counted(h):
+        i = install_leaves(m, h, entries, n, first, path[1], origin, True, exclusion)
     if exclusion == ALONE:
-        install_leaves(m, h, entries, n, first, path[1], origin, ALONE)
+        install_leaves(m, h, entries + i, n - i, first + i, path[1], origin, False, ALONE)
     else:
-        install_leaves(m, h, entries, n, first, path[1], origin, exclusion)
+        install_leaves(m, h, entries + i, n - i, first + i, path[1], origin, False, exclusion)
 
 cdef inline void continue_run "hgm_continue_run"(Machine *m, HugePage *h, uint64_t *entries, uint64_t n, uint64_t first,
                                                  const uint32_t *path) noexcept nogil:

@@ -22,12 +22,13 @@ cdef inline uint64_t table_bits(int base_shift, int index_bits) noexcept nogil:
     return ((<uint64_t>1 << index_bits) - 1) << base_shift
 
 cdef inline uint64_t install_streak "hgm_install_streak"(Machine *m, HugePage *h, const hgm_operation *ops, uint64_t n,
-                                                         int kind, int base_shift, int index_bits,
+                                                         int kind, int base_shift, int index_bits, bint uncounted,
                                                          int exclusion) noexcept nogil:
     """A streak of UFFDIO_CONTINUEs, or of accesses, below tables of `h` that are there already.
 
-    kind: HGM_OP_CONTINUE or HGM_OP_TOUCH. base_shift, index_bits: of the geometry. exclusion: of the machine. Returns how
-    many records there were.
+    kind: HGM_OP_CONTINUE or HGM_OP_TOUCH. base_shift, index_bits: of the geometry. exclusion: of the machine.
+    uncounted: the subtree is not counted; the streak ends behind a leaf that the scheme counts it with. Returns how many
+    records there were.
     """
     cdef uint64_t page = <uint64_t>1 << base_shift, fan_out = <uint64_t>1 << index_bits
     cdef uint64_t inside = table_bits(base_shift, index_bits)
@@ -48,12 +49,13 @@ cdef inline uint64_t install_streak "hgm_install_streak"(Machine *m, HugePage *h
     cdef hgm_leaf leaf = base_page_leaf(m, h, &folio, HGM_BY_CONTINUE if kind == HGM_OP_CONTINUE else HGM_BY_FAULT)
     cdef hgm_cost cost = hgm_no_cost()
     cdef Locks locks
-    cdef int answer
+    cdef int answer = 0
     leaf.threads = exclusion != ALONE
+    leaf.first_leaf = uncounted
     if exclusion == POSTED_LOCKS:
         locks = locks_of(m, h.mapping, vma_find(h.mapping, start), start, h.folio)
     while (i < n and ops[i].op == kind and ops[i].target == target
-           and (kind == HGM_OP_TOUCH or ops[i].length == page)):
+           and (kind == HGM_OP_TOUCH or ops[i].length == page) and not (uncounted and answer & HGM_COUNTS)):
         offset = ops[i].offset - start
         if NEEDS & WRITES_TAILS and i + AHEAD < n:
             hgm_prefetch(&folio.page[((ops[i + AHEAD].offset - start) & ~outside) >> base_shift])
@@ -85,7 +87,7 @@ cdef inline uint64_t install_streak "hgm_install_streak"(Machine *m, HugePage *h
             leaf.first_leaf = child_add(&descs[number], exclusion == BY_ATOMICS)
             if leaf.first_leaf and two_levels:
                 leaf.first_leaf = child_add(&descs[top], exclusion != ALONE)
-        elif NEEDS & NEEDS_SCAN and not NEEDS & NEEDS_BIT:    # the bit says it: see counted
+        elif NEEDS & NEEDS_SCAN and not NEEDS & NEEDS_BIT:    # the bit says it
             leaf.first_leaf = not hgm_find_leaf(tables, index_bits, root, &scanned)
         entry[0] = leaf_entry(folio.pfn) + (leaf.first << HGM_PTE_FRAME_SHIFT)
         answer = hgm_leaf_install(&cost, &options, &leaf)
@@ -104,6 +106,8 @@ cdef inline uint64_t install_streak "hgm_install_streak"(Machine *m, HugePage *h
         cost.locks = i * (1 + locks_held(&locks, exclusion))
     keep_flags(h.folio, &folio)
     hgm_cost_add(&m.cost, &cost)
+    if uncounted and answer & HGM_COUNTS:
+        subtree_counted(m, h)
     return i
 
 cdef inline uint64_t zap_streak "hgm_zap_streak"(Machine *m, HugePage *h, const hgm_operation *ops, uint64_t n,
@@ -170,15 +174,24 @@ cdef inline uint64_t zap_streak "hgm_zap_streak"(Machine *m, HugePage *h, const 
 cdef inline uint64_t continues "hgm_continues"(Machine *m, HugePage *h, const hgm_operation *ops,
                                                uint64_t n) noexcept nogil:
     if m.exclusion == ALONE and m.geometry.base_shift == 12:
-        return install_streak(m, h, ops, n, HGM_OP_CONTINUE, 12, 9, ALONE)
-    return install_streak(m, h, ops, n, HGM_OP_CONTINUE, m.geometry.base_shift, m.geometry.index_bits, m.exclusion)
+        return install_streak(m, h, ops, n, HGM_OP_CONTINUE, 12, 9, False, ALONE)
+    return install_streak(m, h, ops, n, HGM_OP_CONTINUE, m.geometry.base_shift, m.geometry.index_bits, False, m.exclusion)
 
 cdef inline uint64_t touches "hgm_touches"(Machine *m, HugePage *h, const hgm_operation *ops, uint64_t n) noexcept nogil:
     if m.exclusion != ALONE:
         return 0
     if m.geometry.base_shift == 12:
-        return install_streak(m, h, ops, n, HGM_OP_TOUCH, 12, 9, ALONE)
-    return install_streak(m, h, ops, n, HGM_OP_TOUCH, m.geometry.base_shift, m.geometry.index_bits, ALONE)
+        return install_streak(m, h, ops, n, HGM_OP_TOUCH, 12, 9, False, ALONE)
+    return install_streak(m, h, ops, n, HGM_OP_TOUCH, m.geometry.base_shift, m.geometry.index_bits, False, ALONE)
+
+cdef inline uint64_t uncounted "hgm_uncounted"(Machine *m, HugePage *h, const hgm_operation *ops, uint64_t n,
+                                               int kind) noexcept nogil:
+    """Of a subtree that is not counted, as one of `subtree` after a full zap; only one thread may come to count it."""
+    if m.exclusion != ALONE:
+        return 0
+    if kind == HGM_OP_CONTINUE and m.geometry.base_shift == 12:
+        return install_streak(m, h, ops, n, HGM_OP_CONTINUE, 12, 9, True, ALONE)
+    return install_streak(m, h, ops, n, kind, m.geometry.base_shift, m.geometry.index_bits, True, ALONE)
 
 cdef inline uint64_t dontneeds "hgm_dontneeds"(Machine *m, HugePage *h, const hgm_operation *ops,
                                                uint64_t n) noexcept nogil:
@@ -192,8 +205,10 @@ cdef inline uint64_t streak(Machine *m, HugePage *h, const hgm_operation *ops, u
         return 0
     if kind == HGM_OP_DONTNEED:
         return dontneeds(m, h, ops, n)
-    if not counted(h) or h.folio.flags & HGM_FOLIO_POISONED or m.options.overflow_check != HGM_CHECK_NONE:
+    if h.folio.flags & HGM_FOLIO_POISONED or m.options.overflow_check != HGM_CHECK_NONE:
         return 0
+    if not counted(h):
+        return uncounted(m, h, ops, n, kind)
     return continues(m, h, ops, n) if kind == HGM_OP_CONTINUE else touches(m, h, ops, n)
 
 cdef inline Outcome first_of_streak(Machine *m, const hgm_operation *op, HugePage *h) noexcept nogil:

@@ -66,7 +66,8 @@ cdef inline uint64_t continue_table(Machine *m, HugePage *h, uint64_t offset, ui
     cdef uint64_t *entry
     cdef int level = h.file.level
     if (offset - h.start > page_mask(h.file) or h.file.entries > 1 or m.options.overflow_check != HGM_CHECK_NONE
-            or (at == 0 or m.geometry.group[1] > 1) and not m.options.base_only or not counted(h)):
+            or (at == 0 or m.geometry.group[1] > 1) and not m.options.base_only
+            or m.exclusion != ALONE and not counted(h)):
         return 0
     n = min(fan_out - at, length >> m.geometry.base_shift)
     entry = descend(m, h.entry, h.mapping.address + offset, &level, 1, path)
