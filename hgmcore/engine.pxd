@@ -33,7 +33,7 @@ cdef inline bint on_hugetlb(Machine *m, const hgm_operation *op) noexcept nogil:
         return m.files[op.target].kind == HUGETLB
     if op.op == HGM_OP_MMAP:
         return m.files[op.arg].kind == HUGETLB
-    if op.op in (HGM_OP_FILE, HGM_OP_FORK, HGM_OP_EXIT, HGM_OP_FAIL, HGM_OP_OBSERVE) or m.nr_files == 0:
+    if op.op in (HGM_OP_FILE, HGM_OP_FORK, HGM_OP_EXIT, HGM_OP_FAIL, HGM_OP_OBSERVE):
         return True
     return m.files[m.mappings[op.target].file].kind == HUGETLB
 

@@ -149,6 +149,7 @@ cdef class Core:
         m.options.locks = ("none", "pt", "posted").index(options["locks"])
         m.exclusion = (ALONE, PT_LOCKS, POSTED_LOCKS)[m.options.locks]
         m.owner = m
+        m.files = <File *>grown(NULL, 0, sizeof(File))    # there is a file 0 for mappings that never were
         m.fault_mutexes = <uint32_t *>calloc(FAULT_MUTEXES, LINE)
         if m.fault_mutexes is NULL:
             raise MemoryError("no memory for a machine")

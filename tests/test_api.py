@@ -8,7 +8,9 @@ import pytest
 
 import hgmcore as hgm
 from hgmcore.machine import PAGE
-from hgmcore.trace import OPERATION
+from hgmcore.names import Mapping as MappingName
+from hgmcore.statements import CODES, NO_ARG, OPERATION
+from hgmcore.trace import Header
 
 
 @pytest.fixture
@@ -142,6 +144,18 @@ def test_records_out_of_range_do_not_reach_the_core(mapped):
                    (0, 0, 0, 0, 77, 0), (5, 0, 0, 0, 19, 0), (0, 9, 0, 0, 1, 0)):
         with pytest.raises(ValueError, match="record .* not declared"):
             m.run(np.array([record], OPERATION))
+
+
+@pytest.mark.parametrize("op", ["continue", "touch", "dontneed", "munmap", "mprotect", "mremap", "migrate", "collapse",
+                                "split", "hwpoison", "register", "unregister", "exit"])
+def test_a_mapping_that_never_was_in_a_machine_without_files(op):
+    m = hgm.Machine("logical_counter")
+    m.declare(Header(files=[], processes=["A"], mappings=[MappingName(0, "v")]))
+    record = np.zeros(1, OPERATION)
+    record["op"], record["length"], record["arg"] = CODES[op], 4096, NO_ARG if op == "mremap" else 0
+    m.run(record)
+    assert m.results()["done"].tolist() == [0]
+    assert (m.results()["errno"] > 0).all() == (op not in ("munmap", "exit"))    # to unmap nothing is no error
 
 
 def test_a_machine_takes_only_its_own_objects_and_new_words(mapped):

@@ -82,7 +82,7 @@ cdef inline Outcome continue_range(Machine *m, const hgm_operation *op, HugePage
     """Leaves `h`, whose entry is NULL, at the last huge page, if pieces of it may be mapped."""
     cdef Mapping *v = &m.mappings[op.target]
     cdef uint64_t done = 0, run
-    cdef int size, error
+    cdef int size, error = 0
     cdef bint pieces
     cdef Vma *vma
     cdef Locks locks
@@ -110,7 +110,7 @@ cdef inline Outcome continue_range(Machine *m, const hgm_operation *op, HugePage
         if m.exclusion != ALONE:
             huge_page_unlock(&locks, m.exclusion)
         if error:
-            return outcome(done, EAGAIN if done else error)
+            break
         done += <uint64_t>1 << m.geometry.leaf_shift[size]
         while size == 0 and done < op.length:
             run = continue_table(m, h, op.offset + done, op.length - done)
@@ -119,4 +119,4 @@ cdef inline Outcome continue_range(Machine *m, const hgm_operation *op, HugePage
             done += run
     if not pieces:
         h.entry = NULL
-    return outcome(done, 0)
+    return outcome(done, EAGAIN if error and done else error)
