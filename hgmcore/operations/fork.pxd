@@ -3,7 +3,7 @@
 from hgmcore.operations.address_space cimport unmap
 from hgmcore.operations.anon cimport copy_memory
 from hgmcore.operations.common cimport *
-from hgmcore.operations.runs cimport fork_run
+from hgmcore.operations.runs cimport counted, fork_run, table_gets
 from hgmcore.vma cimport vma_insert
 
 cdef inline int copy_refused(Machine *m, const hgm_folio *folio) noexcept nogil:
@@ -31,20 +31,33 @@ cdef inline int copy_leaves(Machine *m, HugePage *child, uint64_t offset, int si
     install_at(m, child, entry, size, offset, n, path, HGM_BY_FORK, hstate_none)
     return 0
 
+cdef inline void fork_batch(Machine *m, HugePage *child, uint64_t *entry, uint64_t first, uint64_t n,
+                            const uint32_t *path) noexcept nogil:
+    """As fork_run, but the scheme is told of all at once."""
+    cdef bint uncounted = not counted(child)
+    table_gets(m, child, path, n)
+    if install(m, &m.cost, child, entry, first, 1, n, HGM_BY_FORK, False, uncounted) & HGM_COUNTS and uncounted:
+        subtree_counted(m, child)
+
 cdef inline int copy_run(Machine *m, HugePage *child, uint64_t offset, uint64_t n) noexcept nogil:
-    """Install `n` adjacent base-page leaves that stand in one table, one after another."""
+    """Install `n` adjacent base-page leaves that stand in one table, one after another or (batch) at once."""
     cdef uint32_t path[MAX_LEVELS]
     cdef int level = child.file.level, error = 0
     cdef uint64_t *entry
-    cdef uint64_t done = 0
-    while done < n and error == 0 and (child.file.entries > 1 or not child.leaf_known):
-        error = copy_leaves(m, child, offset + (done << m.geometry.base_shift), 0, 1)
-        done += 1
+    cdef uint64_t done = 0, first, step = n if m.options.batch else 1
+    # the long way, if the first may be the subtree's first
+    while done < n and error == 0 and (child.file.entries > 1 or not child.leaf_known or step > 1 and m.exclusion != ALONE):
+        error = copy_leaves(m, child, offset + (done << m.geometry.base_shift), 0, step)
+        done += step
     if error == 0 and done < n:
         entry = child.entry
         if not tables_alloc(m, child, &entry, child.mapping.address + offset, &level, 1, path, HGM_BY_FORK):
             return ENOMEM
-        fork_run(m, child, entry + done, n - done, ((offset - child.start) >> m.geometry.base_shift) + done, path)
+        first = ((offset - child.start) >> m.geometry.base_shift) + done
+        if m.options.batch:
+            fork_batch(m, child, entry, first, n, path)
+        else:
+            fork_run(m, child, entry + done, n - done, first, path)
     return error
 
 cdef inline int copy_entries(Machine *m, HugePage *child, const uint64_t *entries, int level, uint64_t n,
@@ -62,10 +75,7 @@ cdef inline int copy_entries(Machine *m, HugePage *child, const uint64_t *entrie
             i += m.geometry.leaf_entries[size] - 1
         elif is_leaf(entries[i]) and level == 1 and m.options.overflow_check == HGM_CHECK_NONE:
             run = hgm_leaf_run(&entries[i], n - i)
-            if m.options.batch:
-                error = copy_leaves(m, child, offset + i * bytes, 0, run)
-            else:
-                error = copy_run(m, child, offset + i * bytes, run)
+            error = copy_run(m, child, offset + i * bytes, run)
             i += run - 1
         elif is_leaf(entries[i]):
             error = copy_leaves(m, child, offset + i * bytes, m.geometry.entry_leaf[level], 1)

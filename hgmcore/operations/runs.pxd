@@ -95,6 +95,13 @@ cdef inline uint64_t install_leaves "hgm_install_leaves"(Machine *m, HugePage *h
         subtree_counted(m, h)
     return i
 
+cdef inline void table_gets(Machine *m, const HugePage *h, const uint32_t *path, uint64_t n) noexcept nogil:
+    """Table path[1] gets `n` more leaves, if children are counted. Their subtree has a leaf already."""
+    if NEEDS & NEEDS_COUNTER:
+        if h.file.level == 3 and table_desc(m, path[1]).children == 0:
+            child_add(table_desc(m, path[2]), m.exclusion != ALONE)
+        table_desc(m, path[1]).children += <uint32_t>n
+
 cdef inline void install_run "hgm_install_run"(Machine *m, HugePage *h, uint64_t *entries, uint64_t n, uint64_t first,
                                                const uint32_t *path, int origin) noexcept nogil:
     """Install `n` leaves of one base page each in `entries`, which are none, of table path[1]; path: to `entries`.
@@ -103,11 +110,7 @@ cdef inline void install_run "hgm_install_run"(Machine *m, HugePage *h, uint64_t
     """
     cdef uint64_t i = 0
     cdef int exclusion = m.exclusion if origin == HGM_BY_CONTINUE else min(m.exclusion, PT_LOCKS)
-    if NEEDS & NEEDS_COUNTER:
-        if h.file.level == 3 and table_desc(m, path[1]).children == 0:
-            child_add(table_desc(m, path[2]), exclusion != ALONE)
-        if exclusion == ALONE:
-            table_desc(m, path[1]).children += <uint32_t>n
+    table_gets(m, h, path, n if exclusion == ALONE else 0)
     if not counted(h):
         i = install_leaves(m, h, entries, n, first, path[1], origin, True, exclusion)
     if exclusion == ALONE:
