@@ -16,7 +16,8 @@ def pytest_terminal_summary(terminalreporter, config):
     write = terminalreporter.write_line
     for section, key, table in (("rates", "rate", rates), ("two threads against one", "speedup", two_threads),
                                 ("a guest of 1 TiB against one of 1 GiB", "tib", guests),
-                                ("against the roofline", "ratio", against_the_roofline)):
+                                ("against the roofline", "ratio", against_the_roofline),
+                                ("the same, short", "column", short)):
         if rows := [info for info in infos if key in info]:
             terminalreporter.section(section)
             for line in table(rows):
@@ -63,3 +64,33 @@ def against_the_roofline(rows):
         yield (f"{row['work']:26} {row['scheme']:18} {row['ns']:6.2f} {row['roofline']:8.2f} {row['ratio']:5.2f} "
                f"{row['goal']:5.2f} {number(row.get('numpy'), '.1f', 5)} {number(row.get('kernel'), '.1f', 6)}"
                f"{star(row['ratio'] > row['goal'])}")
+
+
+def short(rows):
+    """Two tables, a line for each scheme: nanoseconds, and ratios."""
+    cells = {(row["scheme"], row["column"]): row for row in rows if row["column"]}
+    schemes, columns = (list(dict.fromkeys(key[i] for key in cells)) for i in range(2))
+
+    def line(name, values):
+        return f"{name:18}" + "".join(f"{value:>5}" if value[-1:] in "* " else f"{value:>4} " for value in values)
+
+    def lines(form):
+        for scheme in schemes:
+            yield line(scheme, [form(cells[scheme, column]) if (scheme, column) in cells else "-" for column in columns])
+
+    def each(form):
+        return [form([row for (_, at), row in cells.items() if at == column]) for column in columns]
+
+    def ns(value):
+        return "-" if value is None else f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+    yield line("ns for each leaf", columns)
+    yield from lines(lambda row: ns(row["ns"]))
+    yield line("NumPy, at best", each(lambda these: ns(min(row["numpy"] for row in these))))
+    yield line("this kernel", each(lambda these: ns(these[0]["kernel"])))
+    yield ""
+    yield line("ratio to roofline", columns)
+    yield from lines(lambda row: f"{row['ratio']:.2f}{'*' if row['ratio'] > row['goal'] else ' '}")
+    yield line("goal", each(lambda these: f"{these[0]['goal']:.2f}"))
+    yield "seq, rnd: continues of 4K in order and at random, R: with the look-ups' references; fill: one"
+    yield "continue, base_only; zap: dontneed; unmp: munmap; fork, B: batched; coll: collapse, 2: by 2M first"

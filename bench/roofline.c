@@ -1,24 +1,5 @@
-/*
- * Rooflines: what the memory system charges for the least that a work and a scheme demand.
- *
- * Each loop reads the records of operations that hgmcore reads, checks the fields that say what to do, finds each
- * entry through the tables, checks and stores it, does the stores and atomics of the scheme (and its scans), and counts
- * what was done; what failed gets a result. It leaves out everything else: finding process, mapping, VMA and page
- * cache, which are constant here, leaves of other sizes, errors but EEXIST, what is done once for a subtree (its first
- * reference and map, the hstate-level entry), and the simulator's own counts (costs, lines). Struct pages and tables
- * are memory of the same kind as hgmcore's: base pages, there and faulted in before. Everything stored is memory that
- * the caller reads back, so the compiler can drop none of it.
- */
-#include <stdint.h>
-#include <time.h>
-#include "hgmcore/hgm.h"
-
-#define ENTRIES 512ull
-#define AHEAD 16		/* records: where atomics keep misses from overlapping, a prefetch does it */
-#define FRAME(entry) ((entry) >> HGM_PTE_FRAME_SHIFT)
-#define LEAF(pfn) ((uint64_t)(pfn) << HGM_PTE_FRAME_SHIFT | HGM_PTE_PRESENT | HGM_PTE_LEAF)
-#define TABLE(number) ((uint64_t)(number) << HGM_PTE_FRAME_SHIFT | HGM_PTE_PRESENT)
-#define IS_LEAF(entry) ((entry) & HGM_PTE_LEAF)
+/* The rooflines of schemes that map a huge page of 1G in pieces. */
+#include "roofline.h"
 
 /* What a scheme does for a leaf of one base page. */
 enum {
@@ -34,53 +15,6 @@ enum {
 	SCAN = 512,		/* an install looks for another leaf */
 	SCAN_AFTER = 1024	/* a removal does */
 };
-
-/* A huge page of 1G, the page tables that map it, and spare ones. */
-typedef struct world {
-	uint64_t *tables;	/* table number n: ENTRIES entries from n * ENTRIES on */
-	hgm_ptdesc *descs;
-	hgm_page *page;
-	hgm_result *results;
-	uint64_t nr_results, ns;
-	uint64_t pud[2];	/* the entries of the huge page, in parent and child */
-	uint64_t free_table;	/* list through the first entry of each spare table */
-	uint64_t *cache;	/* hugetlb: the frame of each huge page of 2M, as the page cache has it */
-} world;
-
-static inline uint64_t *table(const world *w, uint64_t entry)
-{
-	return w->tables + FRAME(entry) * ENTRIES;
-}
-
-static inline uint64_t now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000000000ull + t.tv_nsec;
-}
-
-static inline uint64_t table_get(world *w)
-{
-	uint64_t number = w->free_table;
-
-	w->free_table = w->tables[number * ENTRIES];
-	w->tables[number * ENTRIES] = 0;
-	return TABLE(number);
-}
-
-static inline void table_put(world *w, uint64_t *entry)
-{
-	*table(w, *entry) = w->free_table;
-	w->free_table = FRAME(*entry);
-	w->descs[FRAME(*entry)].children = 0;
-	*entry = 0;
-}
-
-static inline int32_t add(int32_t *word, int32_t by)
-{
-	return __atomic_add_fetch(word, by, __ATOMIC_RELAXED);
-}
 
 /* Base page `first` is next in a walk in order: a line that an atomic will want has to be on its way before. */
 HGM_INLINE void expect(const world *w, int does, uint64_t first)
@@ -142,11 +76,6 @@ static inline int find_leaf(const world *w, uint64_t entry)
 		}
 	}
 	return 0;
-}
-
-static void refuse(world *w, uint64_t index, int error)
-{
-	w->results[w->nr_results++] = (hgm_result){ .index = index, .error = error };
 }
 
 /* `n` continues of 4K. */
@@ -353,8 +282,6 @@ uint64_t recount(world *w)
 }
 
 /* All loops of one scheme. Returns leaves done; the time is in w->ns. */
-enum { CONTINUE, CONTINUE_REAL, FILL, DONTNEED, MUNMAP, FORK, FORK_BATCHED, COLLAPSE, RANDOM, RANDOM_REAL };
-
 #define SCHEME(name, does)								\
 uint64_t name(world *w, int work, const hgm_operation *ops, uint64_t n)			\
 {											\
@@ -392,94 +319,3 @@ SCHEME(total_mapped_pages, REF | LARGE | SLOTS | TOTAL)
 SCHEME(leaf_and_vma, REF | COMPOUND | SCAN)
 SCHEME(per_vma, REF | SCAN | SCAN_AFTER)
 SCHEME(special_bit, 0)
-
-/*
- * hugetlb maps whole huge pages or nothing: its leaves are of 2M, each of a huge page of its own, with a reference on the
- * head and a map in page 1. Tables of PMDs stand one behind the other, from number 1 on; a child's are spare ones.
- */
-HGM_INLINE void count_whole(const world *w, uint64_t pfn, int32_t by)
-{
-	add(&w->page[pfn]._refcount, by);
-	add(&w->page[pfn + 1]._entire_mapcount, by);
-}
-
-HGM_INLINE void expect_whole(const world *w, uint64_t pfn)
-{
-	__builtin_prefetch(&w->page[pfn], 1);
-	__builtin_prefetch(&w->page[pfn + 1], 1);
-}
-
-static uint64_t whole_continues(world *w, const hgm_operation *ops, uint64_t n)
-{
-	uint64_t *pmd = w->tables + ENTRIES, done = 0;
-
-	for (uint64_t i = 0; i < n; i++) {
-		uint64_t at = ops[i].offset >> 21;
-
-		if (i + AHEAD < n)
-			expect_whole(w, w->cache[ops[i + AHEAD].offset >> 21]);
-		if (ops[i].op != HGM_OP_CONTINUE || ops[i].target || ops[i].length != 1 << 21 || pmd[at]) {
-			refuse(w, i, 17);
-			continue;
-		}
-		pmd[at] = LEAF(w->cache[at]);
-		count_whole(w, w->cache[at], 1);
-		done++;
-	}
-	return done;
-}
-
-static uint64_t whole_fill(world *w, uint64_t n)
-{
-	uint64_t *pmd = w->tables + ENTRIES, i;
-
-	for (i = 0; i < n && !pmd[i]; i++) {
-		expect_whole(w, w->cache[i + AHEAD < n ? i + AHEAD : i]);
-		pmd[i] = LEAF(w->cache[i]);
-		count_whole(w, w->cache[i], 1);
-	}
-	return i;
-}
-
-static uint64_t whole_zap(world *w, uint64_t n)
-{
-	uint64_t *pmd = w->tables + ENTRIES, i;
-
-	for (i = 0; i < n && IS_LEAF(pmd[i]); i++) {
-		uint64_t pfn = FRAME(pmd[i]);
-
-		expect_whole(w, FRAME(pmd[i + AHEAD < n ? i + AHEAD : i]));
-		pmd[i] = 0;
-		count_whole(w, pfn, -1);
-	}
-	return i;
-}
-
-static uint64_t whole_copy(world *w, uint64_t n)
-{
-	uint64_t *pmd = w->tables + ENTRIES, *child = 0, i;
-
-	for (i = 0; i < n && IS_LEAF(pmd[i]); i++) {
-		if (i % ENTRIES == 0)
-			child = table(w, table_get(w));
-		expect_whole(w, FRAME(pmd[i + AHEAD < n ? i + AHEAD : i]));
-		child[i % ENTRIES] = pmd[i];
-		count_whole(w, FRAME(pmd[i]), 1);
-	}
-	return i;
-}
-
-/* For FILL, DONTNEED, MUNMAP and FORK `n` is the number of huge pages. */
-uint64_t hugetlb(world *w, int work, const hgm_operation *ops, uint64_t n)
-{
-	uint64_t start = now(), done = 0;
-
-	switch (work) {
-	case CONTINUE: case CONTINUE_REAL: done = whole_continues(w, ops, n); break;
-	case FILL: done = whole_fill(w, n); break;
-	case DONTNEED: case MUNMAP: done = whole_zap(w, n); break;
-	case FORK: case FORK_BATCHED: done = whole_copy(w, n); break;
-	}
-	w->ns = now() - start;
-	return done;
-}

@@ -1,4 +1,4 @@
-"""The hand-written loops of roofline.c, compiled with the flags of the extension modules."""
+"""The hand-written loops of roofline*.c, compiled as the extension modules are, their loops aligned."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 import hgmcore
 from hgmcore.machine import PAGE, RESULT
 
-SOURCE = Path(__file__).with_name("roofline.c")
+SOURCES = sorted(Path(__file__).parent.glob("roofline*.c"))
 TABLE = 4096
 ENTRIES = 512
 PIECES = ENTRIES * ENTRIES    # of 4K in 1G
@@ -24,13 +24,14 @@ PRESENT, LEAF = 0x1, 0x80     # hgm.h
 
 
 def compile_rooflines() -> ctypes.CDLL:
-    """Compile and load roofline.c."""
-    directory = tempfile.mkdtemp(prefix="hgmcore-roofline-")
-    library = Path(directory, "roofline.so")
+    """Compile and load them."""
     compiler = shlex.split(sysconfig.get_config_var("CC"))
-    flags = shlex.split(sysconfig.get_config_var("CFLAGS")) + ["-O3", "-g0", "-falign-functions=64", "-falign-loops=32", "-fPIC", "-shared"]
-    subprocess.run([*compiler, *flags, f"-I{hgmcore.get_include()}", str(SOURCE), "-o", str(library)], check=True)
-    return ctypes.CDLL(str(library))
+    flags = [*shlex.split(sysconfig.get_config_var("CFLAGS")), "-O3", "-g0", "-falign-functions=64", "-falign-loops=32"]
+    with tempfile.TemporaryDirectory() as directory:
+        library = Path(directory, "roofline.so")
+        subprocess.run([*compiler, *flags, "-fPIC", "-shared", f"-I{hgmcore.get_include()}", *map(str, SOURCES),
+                        "-o", str(library)], check=True)
+        return ctypes.CDLL(str(library))
 
 
 def committed(size: int) -> np.ndarray:
@@ -48,7 +49,7 @@ def small_pages(size: int) -> mmap.mmap:
 
 
 class World(ctypes.Structure):
-    """struct world of roofline.c."""
+    """struct world of roofline.h."""
 
     _fields_ = [("tables", ctypes.c_void_p), ("descs", ctypes.c_void_p), ("page", ctypes.c_void_p),
                 ("results", ctypes.c_void_p), ("nr_results", ctypes.c_uint64), ("ns", ctypes.c_uint64),
@@ -73,6 +74,7 @@ class Gigabyte:
         self.world = World(*(array.ctypes.data for array in (self.tables, self.descs, self.pages, self.results)))
 
     def struct_pages(self) -> np.ndarray:
+        """Those of all base pages, as an array of PAGE."""
         return committed(PIECES * PAGE.itemsize).view(PAGE)
 
     def prepare(self, full: bool) -> None:
@@ -91,6 +93,7 @@ class Gigabyte:
         self.pages["_mm_id"][1] = 1, 2
 
     def spare_tables(self) -> None:
+        """Tables that hold nothing, in a list in the order of their numbers."""
         first = 1 + self.nr_tables
         self.tables[first:] = 0
         self.tables[first:-1, 0] = np.arange(first + 1, len(self.tables))
@@ -109,6 +112,7 @@ class Gigabyte:
         return done, self.world.ns
 
     def records(self, operations: np.ndarray) -> int:
+        """What a loop is told that there is to do."""
         return len(operations)
 
 
@@ -127,7 +131,8 @@ class WholePages(Gigabyte):
         return np.frombuffer(small_pages(WHOLE * ENTRIES * PAGE.itemsize), PAGE)
 
     def prepare(self, full: bool) -> None:
-        self.tables[1:1 + self.nr_tables].reshape(-1)[:] = self.cache << np.uint64(12) | np.uint64(PRESENT | LEAF) if full else 0
+        leaves = self.cache << np.uint64(12) | np.uint64(PRESENT | LEAF)
+        self.tables[1:1 + self.nr_tables].reshape(-1)[:] = leaves if full else 0
         self.spare_tables()
         self.pages["_refcount"][::ENTRIES] = 1 + full
         self.pages["_entire_mapcount"][1::ENTRIES] = full

@@ -31,7 +31,7 @@ def test_against_the_roofline(benchmark, library, work, scheme):
 
     row = take_turns(benchmark, ours, roofline)
     assert len(guest.machine.results()) == 0
-    benchmark.extra_info.update(row, work=work.name, scheme=scheme, goal=work.goal,
+    benchmark.extra_info.update(row, work=work.name, column=work.column, scheme=scheme, goal=work.goal,
                                 numpy=peer(scheme, work) if work.peer else None, kernel=kernel().get(work.kernel))
 
 

@@ -91,13 +91,14 @@ BY_2M = np.concatenate([records("collapse", IN_ORDER[::512], 1 << 21), records("
 
 
 class Work(NamedTuple):
-    """A row of the table for each scheme.
+    """A row of the table for each scheme, and a column of the short one.
 
-    before: makes a guest ready. full: is all mapped then? loop: its number in roofline.c. peer: the method of
+    before: makes a guest ready. full: is all mapped then? loop: its number in roofline.h. peer: the method of
     peers.Arrays, if NumPy does it. kernel: what kernel.py calls it, if it does it.
     """
 
     name: str
+    column: str | None
     goal: float
     operations: np.ndarray
     before: Callable[[Guest], None]
@@ -114,27 +115,27 @@ class Work(NamedTuple):
 COLLAPSING = tuple(name for name in Work._field_defaults["schemes"] if name != "subtree_posted")
 REAL = {"transient": "real"}
 WORKS = (
-    Work("continue, in order", 1.3, PIECE_BY_PIECE, Guest.emptied, False, 0, "install", "continue"),
-    Work("continue, at random", 1.3, AT_RANDOM, Guest.emptied, False, 8, "install", "continue"),
-    Work("continue, in order, real", 1.3, PIECE_BY_PIECE, Guest.emptied, False, 1, "install", "continue", REAL),
-    Work("continue, at random, real", 1.3, AT_RANDOM, Guest.emptied, False, 9, "install", "continue", REAL),
-    Work("one continue, base_only", 1.15, records("continue", [0], GIGABYTE), Guest.emptied, False, 2, "fill",
+    Work("continue, in order", "seq", 1.3, PIECE_BY_PIECE, Guest.emptied, False, 0, "install", "continue"),
+    Work("continue, at random", "rnd", 1.3, AT_RANDOM, Guest.emptied, False, 8, "install", "continue"),
+    Work("continue, in order, real", "seqR", 1.3, PIECE_BY_PIECE, Guest.emptied, False, 1, "install", "continue", REAL),
+    Work("continue, at random, real", "rndR", 1.3, AT_RANDOM, Guest.emptied, False, 9, "install", "continue", REAL),
+    Work("one continue, base_only", "fill", 1.15, records("continue", [0], GIGABYTE), Guest.emptied, False, 2, "fill",
          "continue", {"policy": "base_only"}),
-    Work("dontneed", 1.2, records("dontneed", [0], GIGABYTE), Guest.filled, True, 3, "zap", "dontneed"),
-    Work("munmap", 1.2, records("munmap", [0], GIGABYTE), Guest.mapped_anew, True, 4, "zap", "munmap"),
-    Work("fork", 1.2, FORK, Guest.childless, True, 5, "copy", "fork"),
-    Work("fork, batched", 1.2, FORK, Guest.childless, True, 6, "copy", "fork", {"batch": "yes"}),
-    Work("collapse", 1.2, BY_2M[-1:], Guest.filled, True, 7, "zap", schemes=COLLAPSING),
-    Work("collapse, 2M first", 1.2, BY_2M, Guest.filled, True, 7, "zap", schemes=COLLAPSING),
+    Work("dontneed", "zap", 1.2, records("dontneed", [0], GIGABYTE), Guest.filled, True, 3, "zap", "dontneed"),
+    Work("munmap", "unmp", 1.2, records("munmap", [0], GIGABYTE), Guest.mapped_anew, True, 4, "zap", "munmap"),
+    Work("fork", "fork", 1.2, FORK, Guest.childless, True, 5, "copy", "fork"),
+    Work("fork, batched", "frkB", 1.2, FORK, Guest.childless, True, 6, "copy", "fork", {"batch": "yes"}),
+    Work("collapse", "coll", 1.2, BY_2M[-1:], Guest.filled, True, 7, "zap", schemes=COLLAPSING),
+    Work("collapse, 2M first", "col2", 1.2, BY_2M, Guest.filled, True, 7, "zap", schemes=COLLAPSING),
 )
 ALL_2M = WHOLE * (2 << 20)
 HUGETLB = {"peer": None, "schemes": ("hugetlb",), "guest": WholeGuest, "world": WholePages}
 WORKS += (
-    Work("continue 2M, in order", 1.3, WHOLE_BY_WHOLE, Guest.emptied, False, 0, **HUGETLB),
-    Work("continue 2M, at random", 1.3, WHOLE_AT_RANDOM, Guest.emptied, False, 0, **HUGETLB),
-    Work("one continue of 32G", 1.15, records("continue", [0], ALL_2M), Guest.emptied, False, 2, **HUGETLB),
-    Work("dontneed 32G", 1.2, records("dontneed", [0], ALL_2M), Guest.filled, True, 3, **HUGETLB),
-    Work("munmap 32G", 1.2, records("munmap", [0], ALL_2M), Guest.mapped_anew, True, 4, **HUGETLB),
-    Work("fork of 32G", 1.2, FORK, Guest.childless, True, 5, **HUGETLB),
+    Work("continue 2M, in order", None, 1.3, WHOLE_BY_WHOLE, Guest.emptied, False, 0, **HUGETLB),
+    Work("continue 2M, at random", None, 1.3, WHOLE_AT_RANDOM, Guest.emptied, False, 0, **HUGETLB),
+    Work("one continue of 32G", None, 1.15, records("continue", [0], ALL_2M), Guest.emptied, False, 2, **HUGETLB),
+    Work("dontneed 32G", None, 1.2, records("dontneed", [0], ALL_2M), Guest.filled, True, 3, **HUGETLB),
+    Work("munmap 32G", None, 1.2, records("munmap", [0], ALL_2M), Guest.mapped_anew, True, 4, **HUGETLB),
+    Work("fork of 32G", None, 1.2, FORK, Guest.childless, True, 5, **HUGETLB),
 )
-RECOUNT = Work("recount", 1.5, records("observe", [0], 0), Guest.filled, True, -1, "recount")
+RECOUNT = Work("recount", None, 1.5, records("observe", [0], 0), Guest.filled, True, -1, "recount")

@@ -115,9 +115,11 @@ class Machine:
         self._one("fail", 0, n)
 
     def page_table(self, process: Process, number: int | None = None) -> np.ndarray:
-        """A page table's entries, as a uint64 array that is the memory itself: the root, or table `number`.
+        """A page table's entries, a uint64 array: of the process's root, or of table `number`.
 
-        An entry is 0, or bit 0 present, bit 7 leaf, and from bit 12 the frame: a table's number or a page's.
+        It is the memory itself, without a copy, to be read only: it shows what later operations do, and keeps that
+        memory. A table that is freed may serve elsewhere. An entry is 0, or bit 0 present, bit 7 leaf, and from bit 12
+        the frame: a table's number or a page's. IndexError: no such table.
         """
         return self.core.table(process=process.number) if number is None else self.core.table(number)
 
@@ -211,12 +213,17 @@ class File:
         self.machine._one("unpin", self.number, self._page(page), count)
 
     def struct_pages(self, page: int = 0) -> np.ndarray:
-        """The struct pages of the huge page now at `page` of the page cache: an array of machine.PAGE.
+        """The struct pages of the huge page (of shmem: of the folio that begins) now at `page` of the page cache.
 
-        It is the memory itself; counts stand in it without the kernel's bias of -1.
+        An array of machine.PAGE that is the memory itself, without a copy, to be read only: it shows what later
+        operations do, and keeps that memory. Counts stand in it without the kernel's bias of -1.
+        ValueError: no page is there.
         """
+        place = self._page(page)
+        if self.name.kind == "shmem":
+            place *= self.name.page_size // self.machine.geometry.base_page
         for folio in self.machine.core.folios():
-            if folio["file"] == self.number and folio["page"] == self._page(page) and folio["flags"] & FOLIO_CACHED:
+            if folio["file"] == self.number and folio["page"] == place and folio["flags"] & FOLIO_CACHED:
                 return self.machine.core.pages(int(folio["pfn"]), int(folio["nr_pages"]))
         raise ValueError(f"huge page {page} is not in the page cache")
 

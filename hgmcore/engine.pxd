@@ -9,7 +9,6 @@ from hgmcore.hgm cimport *
 from hgmcore.machine cimport Engine, HUGETLB, Machine
 from hgmcore.operations.address_space cimport exit_process, mmap_file, mprotect, mremap, munmap
 from hgmcore.operations.advise cimport register, split
-from hgmcore.operations.collapse cimport collapse
 from hgmcore.operations.common cimport Outcome, folio_answer, outcome, record
 from hgmcore.operations.file cimport pin, populate, punch, truncate, unpin
 from hgmcore.operations.fork cimport fork
@@ -50,8 +49,6 @@ cdef inline Outcome execute_memory(Machine *m, const hgm_operation *op) noexcept
 
 cdef inline Outcome execute(Machine *m, const hgm_operation *op) noexcept nogil:
     """One operation on hugetlb, but for those of streaks, or on processes."""
-    if op.op == HGM_OP_COLLAPSE:
-        return collapse(m, op)
     if op.op == HGM_OP_MMAP:
         return mmap_file(m, op)
     if op.op == HGM_OP_MUNMAP:
@@ -100,7 +97,7 @@ cdef inline uint64_t run(Machine *m, const hgm_operation *ops, uint64_t n, uint6
             continue
         if not on_hugetlb(m, op):
             o = execute_memory(m, op)
-        elif op.op in (HGM_OP_CONTINUE, HGM_OP_TOUCH, HGM_OP_DONTNEED):
+        elif op.op in (HGM_OP_CONTINUE, HGM_OP_TOUCH, HGM_OP_DONTNEED, HGM_OP_COLLAPSE):
             i += streaks(m, op, 1 if m.fail else n - i, index + i)
             m.fail = 0
             continue

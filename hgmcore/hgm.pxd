@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""hgm.h as Cython sees it."""
+"""hgm.h and entries.h as Cython sees them."""
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from "hgmcore/hgm.h" nogil:
@@ -147,6 +147,8 @@ cdef extern from "hgmcore/hgm.h" nogil:
     int32_t hgm_plain_add(hgm_folio *folio, int32_t by) noexcept
     hgm_cost hgm_no_cost() noexcept
     void hgm_cost_add(hgm_cost *total, const hgm_cost *cost) noexcept
+
+cdef extern from "hgmcore/entries.h" nogil:
     uint64_t hgm_next_entry(const uint64_t *entries, uint64_t i, uint64_t n) noexcept
     void hgm_fill(uint64_t *entries, uint64_t n, uint64_t value, uint64_t step) noexcept
     void hgm_prefetch(const void *address) noexcept

@@ -46,13 +46,13 @@ cdef size_t RESULTS = <size_t>16 << 30
 
 
 cdef class Window:
-    """A writable view of a core's memory for NumPy; keeps the core alive."""
+    """A view of a core's memory for NumPy; keeps the core alive. To be read only: a false entry would lead the core astray."""
     cdef Core core
     cdef void *start
     cdef size_t size
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
-        PyBuffer_FillInfo(buffer, self, self.start, self.size, 0, flags)
+        PyBuffer_FillInfo(buffer, self, self.start, self.size, 1, flags)
 
 
 cdef object window(Core core, void *start, size_t size, dtype):
@@ -322,13 +322,13 @@ cdef class Core:
         return files
 
     def pages(self, uint64_t pfn, uint64_t n):
-        """The struct pages of frames [pfn, pfn + n), as an array of PAGE that is the memory itself."""
+        """The struct pages of frames [pfn, pfn + n), as an array of PAGE that is the memory itself, to be read only."""
         if n > self.m.next_pfn or pfn > self.m.next_pfn - n:
             raise IndexError(f"no frames {pfn} to {pfn} + {n}")
         return window(self, self.m.vmemmap.base + pfn * sizeof(hgm_page), n * sizeof(hgm_page), PAGE)
 
     def table(self, uint32_t number=0, process=None):
-        """The entries of a page table, as a uint64 array that is the memory itself.
+        """The entries of a page table, as a uint64 array that is the memory itself, to be read only.
 
         number: as an entry's frame (entry >> 12) gives it; process: instead, the root table of a process.
         """

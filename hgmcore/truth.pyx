@@ -2,7 +2,7 @@
 """Truth: what is mapped, recounted from the page tables alone.
 
 It walks every table of every process from its root and reads entries; it knows of no scheme and of no count,
-and shares with the operations only the layout of an entry (hgm.h).
+and shares with the operations only the layout of an entry (hgm.h) and loops over entries (entries.h).
 """
 from libc.stdlib cimport free, realloc
 from libc.string cimport memset

@@ -1,5 +1,8 @@
 """The Python API: a call for an operation, arrays in one crossing, views of memory, errors with names."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
@@ -89,6 +92,33 @@ def test_struct_pages_and_page_tables_are_views(mapped):
     assert np.count_nonzero(table) == 3
     with pytest.raises(IndexError, match="no page table"):
         m.page_table(hgm.api.Process(m, 0), 12345)
+
+
+def test_a_view_keeps_its_memory_and_cannot_be_written():
+    m = hgm.Machine("head_per_leaf")
+    f = m.file("F", "2M", 1, populate=True)
+    a = m.process("A")
+    v = a.mmap(f, minor=True, hgm=True)
+    pages, root, core = f.struct_pages(0), m.page_table(a), weakref.ref(m.core)
+    v.uffd_continue(0, "12K")
+    del m, f, a, v
+    gc.collect()
+    assert (int(pages[0]["_refcount"]), np.count_nonzero(root)) == (4, 1)
+    for view in (pages, root):
+        with pytest.raises(ValueError, match="read-only"):
+            view[0] = view[1]
+    del pages, root, view
+    gc.collect()
+    assert core() is None
+
+
+def test_struct_pages_of_shmem_are_found_by_huge_page():
+    m = hgm.Machine("mm_id")
+    f = m.file("F", "2M", 2, kind="shmem")
+    with pytest.raises(ValueError, match="not in the page cache"):
+        f.struct_pages(1)
+    f.populate(1, 1)
+    assert len(f.struct_pages(1)) == 512
 
 
 @pytest.mark.parametrize(("given", "reason"), [

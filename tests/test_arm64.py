@@ -60,10 +60,12 @@ def test_pieces_collapse_failure_and_back_to_nothing(scheme, geometry, size):
     ("x86-64", "2M", 511), ("x86-64", "1G", 1022), ("arm64-4k", "64K", 15), ("arm64-4k", "2M", 31 + 15),
     ("arm64-4k", "32M", 15 + 31 + 15), ("arm64-4k", "1G", 31 + 15 + 31 + 15), ("arm64-16k", "2M", 127),
     ("arm64-16k", "32M", 15 + 127), ("arm64-64k", "512M", 255 + 31)])
-def test_memory_failure_cuts_by_the_largest_legal_leaves(geometry, size, pieces):
+@pytest.mark.parametrize("bad", ["12K", "2M", "30M", "last"])
+def test_memory_failure_cuts_by_the_largest_legal_leaves(geometry, size, pieces, bad):
+    """Wherever the bad page is: also directly behind a large leaf."""
     m, f, v = machine("head_per_leaf", geometry, size)
     v.uffd_continue(0, size)
-    v.hwpoison(3 * GEOMETRIES[geometry].base_page)
+    v.hwpoison(f.name.page_size - 1 if bad == "last" else hgm.sizes.parse_size(bad) % f.name.page_size)
     pages = f.name.page_size // GEOMETRIES[geometry].base_page
     assert truth(m) == (pieces, pages - 1)
     assert m.observe()["folios"][0]["refcount"] == 1 + pieces + 1
@@ -89,3 +91,29 @@ def test_a_run_of_base_pages_is_one_step_in_fork_and_zap(replay, size):
     cost = replay(text.replace(";", "\n"), "head_per_leaf", geometry="arm64-4k", batch="yes").cost
     assert (cost["leaf_installs"], cost["leaf_removes"]) == (6, 3)
     assert (cost["atomics"]["ref"], cost["atomics"]["map"]) == (5, 5)
+
+
+@pytest.mark.parametrize("scheme", ["logical_counter", "logical_scan", "special_bit"])
+@pytest.mark.parametrize("geometry, huge, leaf", [("arm64-4k", "2M", 64 << 10), ("arm64-16k", "32M", 2 << 20),
+                                                  ("arm64-64k", "512M", 2 << 20), ("arm64-4k", "1G", 32 << 20)])
+def test_what_collapse_makes_a_group_counts_as_one(scheme, geometry, huge, leaf):
+    """Nothing is left behind when the group goes: not of the leaves that it was."""
+    m, _, v = machine(scheme, geometry, huge)
+    below = max(size for size in m.geometry.leaf_sizes if size < leaf)
+    for offset in range(0, leaf, below):
+        v.uffd_continue(offset, below)
+    counts = [truth(m)[0]]
+    for step in v.collapse, v.dontneed:
+        step(0, leaf)
+        counts += [m.observe()["folios"][0][key] for key in ("mapcount", "refcount")]
+    assert counts == [leaf // below, 1, 2, 0, 1]
+
+
+@pytest.mark.parametrize(("geometry", "size"), [("arm64-4k", "64K"), ("arm64-4k", "32M"), ("arm64-16k", "1G")])
+def test_a_fault_beside_a_piece_of_a_contiguous_page_fills_one_entry(geometry, size):
+    m, f, v = machine("head_per_leaf", geometry, size)
+    entry = f.name.page_size // GEOMETRIES[geometry].leaf(f.name.page_size).entries
+    v.uffd_continue(0, entry)
+    v.unregister()
+    v.touch(2 * entry)
+    assert truth(m) == (2, 2 * entry // GEOMETRIES[geometry].base_page)

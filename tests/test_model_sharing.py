@@ -36,7 +36,7 @@ class Sharing(Comparison):
             page, count = who, words[0]
             self.step(f"pin F {page} {count}" if verb == "pin" else f"punch F {page * 2 * M} {count * 2 * M}")
         elif verb == "exit":
-            if len(self.text) > 15:
+            if len(self.text) > 15 and who in self.model.owners:
                 self.step(f"exit {who}")
         elif verb == "mmap":
             self.step(f"mmap {who} v F 0 {G} {words[0]}")

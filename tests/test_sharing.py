@@ -76,3 +76,26 @@ def test_a_sharer_of_an_empty_table_leaves_it_to_the_others(end):
                    "mmap D w F 0 2M shared\ntouch D w 0\ntouch A v 0\ntouch A v 2M\n")
     assert counts(seen) == [(3, 2, 2, 2), (2, 1, 1, 1)]
     assert {row["process"]: row["rss"] >> 20 for row in seen["mappings"]} | {"B": 0} == {"A": 4, "B": 0, "C": 0, "D": 2}
+
+
+@pytest.mark.parametrize("how, sharers", [("dontneed B v 4M 2M", 1), ("punch F 4M 2M", 1), ("migrate B v 4M 2M all", 2),
+                                          ("hwpoison B v 4M", 2)])
+def test_a_zap_of_nothing_drops_a_shared_table_too(how, sharers):
+    """The zaps look for a shared table first; migration and memory failure come by what is mapped."""
+    text = START + "touch A v 0\ntouch B v 0\npopulate F 2 1\n"
+    assert counts(last(text + how + "\n")[1])[0] == (2, 1, 1, sharers)
+
+
+def test_migration_leaves_a_shared_table_that_does_not_map_the_page():
+    """A maps it by a table of its own."""
+    text = START + "mmap D v F 0 2M shared\ntouch D v 0\ntouch A v 2M\ntouch B v 2M\nmigrate D v 0 2M all\n"
+    _, seen = last(text)
+    assert counts(seen) == [(2, 1, 1, 1), (2, 1, 1, 2)]
+
+
+@pytest.mark.parametrize("era", ["6.2", "6.15"])
+@pytest.mark.parametrize("how, moved", [("", 0), (" all", 2 << 20)])
+def test_a_page_in_a_shared_table_moves_only_with_all(era, how, moved):
+    """Though it is mapped once."""
+    result, _ = last(TOUCHED + f"migrate B v 0 2M{how}\n", era=era, operations="all")
+    assert (result["operations"]["errno"][-2], result["operations"]["done"][-2]) == (0, moved)

@@ -97,6 +97,22 @@ E1_MOVABLE = [example
               for era, table in (("6.2", E1_MOVABLE_62), ("6.3", E1_MOVABLE_62), ("6.15", E1_MOVABLE_615))
               for example in schemes_table(f"E1-movable-{era}", E1_SETUP, E1_STEPS, table, era=era)]
 
+# Two slots for three processes: one that is free again is taken; who has none leaves a false "shared" behind.
+CROWDED = "file F 2M 1; populate F 0 1;" + ";".join(f"mmap {p} v F 0 2M shared minor hgm" for p in "ABC")
+OWNERS = steps_table("owners", SLOTS, CROWDED, """
+step                | slots   | shared_bit | maybe_shared
+continue A v 0 4K   | 1:1 0:0 | 0          | no
+continue B v 0 4K   | 1:1 2:1 | 1          | yes
+dontneed A v 0 4K   | 0:0 2:1 | 0          | no
+continue C v 0 4K   | 3:1 2:1 | 1          | yes
+continue A v 0 8K   | 3:1 2:1 | 1          | yes
+dontneed C v 0 4K   | 0:0 2:1 | 1          | yes
+dontneed B v 0 4K   | 0:0 0:0 | 1          | yes
+dontneed A v 4K 4K  | 0:0 0:0 | 1          | no
+continue A v 4K 4K  | 1:1 0:0 | 1          | yes
+dontneed A v 0 2M   | 0:0 0:0 | 0          | no
+""")
+
 E4 = schemes_table("E4", FORKED, [EACH_PIECE, "fork A C"], f"""
 {PER_LEAF}                              | ref          | 513    | 1025
 {LOGICAL} logical_table                 | ref          | 2      | 3
@@ -217,7 +233,7 @@ step                                      | result  | ref | mapcount
 touch A v 0; split A v 0 2M               | EINVAL  | 2   | 1
 """)
 
-EXAMPLES = [*E0, *E1, *E1_MOVABLE, *E4, *V2_FORK, *E10, *E11, *E12, *E14]
+EXAMPLES = [*E0, *E1, *E1_MOVABLE, *OWNERS, *E4, *V2_FORK, *E10, *E11, *E12, *E14]
 
 
 @pytest.mark.parametrize("cache_refs", ["1", "folio"])

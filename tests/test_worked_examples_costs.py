@@ -79,3 +79,35 @@ def test_collapse_of_a_gigabyte(run, scheme, direct, via_2m):
         after = costs(FULL_GIGABYTE + ";" + action)
         change = tuple(b - a for a, b in zip(before, after))
         assert change == (*atomics, steps + 1, steps + N * N)
+
+
+# Rules section 8, 9 and 14: entries read by a scan, in ascending order, depth first, up to and including the one that
+# ends it.  512 PMDs, and in a table of PTEs 512; in 1G, piece 5 of 2M number 3 and piece 2 of 2M number 1.
+ONE, OTHER = f"continue A v {3 * 2048 + 5 * 4}K 4K", f"continue A v {2048 + 2 * 4}K 4K"
+SCANS = [
+    ("logical_scan per_vma leaf_and_vma", [
+        (PIECES, "continue A v 2044K 4K", 0),                             # no table before: nothing to look for
+        (PIECES + "; continue A v 2044K 4K", "continue A v 0 4K", 512),
+        (PIECES + "; continue A v 8K 4K", "continue A v 2044K 4K", 3),
+        (PIECES + "; continue A v 2044K 4K", "dontneed A v 2044K 4K", 512),
+        (PIECES + "; continue A v 0 12K", "dontneed A v 0 8K", 3),        # once for both pieces
+        (GIGABYTE + f"; {ONE}", ONE.replace("continue", "dontneed"), 512 + 512),
+        (GIGABYTE + f"; {ONE}; {OTHER}", ONE.replace("continue", "dontneed"), 2 + 3),
+        (GIGABYTE + f"; {ONE}", "collapse A v 6M 2M", 0)]),
+    ("special_bit", [
+        (PIECES + "; continue A v 2044K 4K", "continue A v 0 4K", 0),
+        (PIECES + "; continue A v 2044K 4K", "dontneed A v 2044K 4K", 512)]),
+    ("logical_scan special_bit leaf_and_vma", [(PIECES + "; continue A v 0 8K", "dontneed A v 0 2M", 0)]),
+    ("per_vma", [(PIECES + "; continue A v 0 8K", "dontneed A v 0 2M", 512),
+                 (PIECES + "; touch B v 0", "dontneed B v 0 2M", 0)]),
+    ("logical_counter logical_table subtree head_per_leaf", [
+        (PIECES + "; continue A v 2044K 4K", "continue A v 0 4K; dontneed A v 0 4K; dontneed A v 2044K 4K", 0)]),
+]
+
+
+@pytest.mark.parametrize("scheme, setup, action, scanned", [
+    (scheme, *case) for schemes, cases in SCANS for scheme in schemes.split() for case in cases])
+def test_entries_scanned(replay, scheme, setup, action, scanned):
+    before, after = (replay(text.replace(";", "\n"), scheme).cost["entries_scanned"]
+                     for text in (setup, setup + ";" + action))
+    assert after - before == scanned

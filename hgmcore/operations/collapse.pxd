@@ -24,7 +24,7 @@ cdef inline void replace_by_leaf(Machine *m, HugePage *h, uint64_t *entry, int s
     cdef hgm_leaf leaf = leaf_like(m, h, HGM_BY_COLLAPSE)
     cdef hgm_subtree s = subtree_of(m, h, HGM_BY_COLLAPSE)
     cdef uint64_t bytes = <uint64_t>1 << m.geometry.leaf_shift[size], address = h.mapping.address + offset
-    cdef uint64_t step = (bytes // n) >> m.geometry.base_shift
+    cdef uint64_t step = <uint64_t>1 << (m.geometry.level_shift[level] - m.geometry.base_shift)
     cdef uint64_t *table = entry - entry_index(m, address, level)
     cdef bint whole = size == h.file.leaf
     cdef Zapped zapped
@@ -48,33 +48,35 @@ cdef inline void replace_by_leaf(Machine *m, HugePage *h, uint64_t *entry, int s
     m.cost.leaf_installs += 1
     hgm_leaf_install(&m.cost, &m.options, &leaf)
 
-cdef inline Outcome collapse_vma(Machine *m, Mapping *v, uint64_t start, uint64_t end) noexcept nogil:
-    """Targets from `start` on: the largest leaf that is aligned and ends by `end`."""
-    cdef HugePage h
+cdef inline Outcome collapse_vma(Machine *m, Mapping *v, uint64_t start, uint64_t end, HugePage *h) noexcept nogil:
+    """Targets from `start` on: the largest leaf that is aligned and ends by `end`. h: see collapse."""
     cdef uint32_t path[MAX_LEVELS]
     cdef uint64_t *entry
     cdef uint64_t at = start
     cdef int level, target, size, n
     while at < end:
-        h = huge_page(m, v, at, False)
+        if h.entry is NULL or at - h.start > page_mask(h.file):
+            h[0] = huge_page(m, v, at, False)
         if h.folio is not NULL and h.folio.flags & HGM_FOLIO_POISONED:
             at = min(h.start + page_mask(h.file) + 1, end)
             continue
-        size = largest_leaf(m, &h, at, end - at, True)
+        size = largest_leaf(m, h, at, end - at, True)
         if h.entry is not NULL:
             level = h.file.level
             target = m.geometry.leaf_level[size]
             n = m.geometry.leaf_entries[size]
-            entry = descend(m, entry_for(m, &h, at), v.address + at, &level, target, path)
+            entry = descend(m, entry_for(m, h, at), v.address + at, &level, target, path)
             if is_leaf(entry[0]) and (level > target or n == 1 and entry[0] & HGM_PTE_GROUP):
                 return outcome(at - start, EEXIST)
             if (level == target and size > 0 and h.folio is not NULL and not (n == 1 and is_leaf(entry[0]))
                     and not entry[0] & HGM_PTE_GROUP and entries_hold_leaf(m, entry, n)):
-                replace_by_leaf(m, &h, entry, size, at, path)
+                replace_by_leaf(m, h, entry, size, at, path)
         at += <uint64_t>1 << m.geometry.leaf_shift[size]
     return outcome(at - start, 0)
 
-cdef inline Outcome collapse(Machine *m, const hgm_operation *op) noexcept nogil:
+cdef inline Outcome collapse(Machine *m, const hgm_operation *op, HugePage *h) noexcept nogil:
+    """MADV_COLLAPSE. h: a huge page of the mapping that the record before was about, or its entry is NULL; so is the last
+    one left for the next."""
     cdef Mapping *v = &m.mappings[op.target]
     cdef uint64_t base = base_mask(m), start = op.offset, end, at, stop
     cdef uint32_t i, first
@@ -101,7 +103,7 @@ cdef inline Outcome collapse(Machine *m, const hgm_operation *op) noexcept nogil
         stop = min(end, v.vmas[i].end)
         o = outcome(stop - at, 0)
         if v.vmas[i].flags & HGM_OPF_HGM and not NEEDS & COLLAPSES_NOTHING:
-            o = collapse_vma(m, v, at, stop)
+            o = collapse_vma(m, v, at, stop, h)
         at += o.done
         i += 1
     return outcome(at - start, o.error)

@@ -89,21 +89,6 @@ cdef inline HugePage huge_page(Machine *m, Mapping *v, uint64_t offset, bint all
     h.entry = &table_entries(m, table_number(upper[0]))[entry_index(m, address, h.file.level)]
     return h
 
-cdef enum:
-    SOON = 8    # huge pages: what is counted on a folio waits for its lines, which a prefetch brings in time
-
-cdef inline void expect_huge_page(Machine *m, const Mapping *v, uint64_t offset) noexcept nogil:
-    """The huge page at `offset` of a mapping is wanted soon, if there is one: head and page 1 of its folio."""
-    cdef File *f = &m.files[v.file]
-    cdef uint32_t number
-    cdef hgm_page *page
-    if offset < v.length:
-        number = f.cache[(v.file_offset + offset) >> f.page_shift]
-        if number:
-            page = folio_at(m, number - 1).page
-            hgm_prefetch(page)
-            hgm_prefetch(page + 1)
-
 cdef inline uint64_t *entry_for(Machine *m, const HugePage *h, uint64_t offset) noexcept nogil:
     """The hstate-level entry of `h` that holds `offset`."""
     return &h.entry[(offset - h.start) >> m.geometry.level_shift[h.file.level]]
@@ -121,6 +106,18 @@ cdef inline bint huge_page_none(const HugePage *h) noexcept nogil:
 cdef inline bint huge_page_whole(const HugePage *h) noexcept nogil:
     """Is it mapped by one leaf?"""
     return is_leaf(h.entry[0]) and (h.file.entries == 1 or h.entry[0] & HGM_PTE_GROUP != 0)
+
+cdef inline hgm_folio *mapped_folio(Machine *m, const HugePage *h) noexcept nogil:
+    """The folio of a huge page that is mapped by one leaf: that of the page cache, or one that left it, or a copy."""
+    cdef uint64_t pfn = h.entry[0] >> HGM_PTE_FRAME_SHIFT
+    return h.folio if h.folio is not NULL and h.folio.pfn == pfn else folio_of(m, pfn)
+
+cdef inline bint maps_another(Machine *m, const HugePage *h, const hgm_folio *folio) noexcept nogil:
+    """Of a mapping that the reverse map of `folio` names: is what it maps there not this folio, but a private copy, or
+    what a private copy was made of?"""
+    if folio.flags & HGM_FOLIO_ANON and vma_find(h.mapping, h.start).flags & HGM_OPF_SHARED:
+        return True
+    return is_leaf(h.entry[0]) and (h.entry[0] >> HGM_PTE_FRAME_SHIFT) - folio.pfn >= folio.nr_pages
 
 cdef inline bint find_leaf(Machine *m, const HugePage *h, uint64_t *scanned) noexcept nogil:
     """Is any part of the huge page mapped? Adds the entries read to `*scanned`; of one entry, those below it."""
@@ -183,24 +180,27 @@ cdef inline bint tables_alloc(Machine *m, HugePage *h, uint64_t **entry, uint64_
         if level[0] == h.file.level and h.file.entries == 1:
             table_added(m, h, origin)
 
+cdef inline void look_up_and_put(Machine *m, hgm_cost *cost, hgm_folio *folio) noexcept nogil:
+    """A look-up's reference that does not stay."""
+    cost.transient += 2
+    if m.options.transient_real:
+        hgm_get_and_put(folio)
+
 cdef inline int lookup_refused(Machine *m, hgm_folio *folio, bint fault) noexcept nogil:
     """The overflow check of a look-up: 0 or an errno."""
     cdef int32_t references = folio.page._refcount
     if m.options.overflow_check == HGM_CHECK_AFTER and (references == INT32_MAX or references < 0):
         if m.options.posted:
             folio_get(m, folio, 1)    # the posting forgot to put it back
+        else:
+            look_up_and_put(m, &m.cost, folio)
         return EFAULT
-    if m.options.overflow_check == HGM_CHECK_TRY and references <= 0:
+    if m.options.overflow_check == HGM_CHECK_TRY and references <= 0:    # none was taken
         return EFAULT
     if m.options.overflow_check == HGM_CHECK_HALF and references > INT32_MAX // 2:
+        look_up_and_put(m, &m.cost, folio)
         return EFAULT if fault else ENOMEM
     return 0
-
-cdef inline void look_up_and_put(Machine *m, hgm_cost *cost, hgm_folio *folio) noexcept nogil:
-    """A look-up's reference that does not stay."""
-    cost.transient += 2
-    if m.options.transient_real:
-        hgm_get_and_put(folio)
 
 cdef inline hgm_answer folio_answer(const hgm_options *options, const hgm_folio *folio) noexcept nogil:
     """The scheme's answers; where it has no rule of its own, the general one."""
@@ -251,7 +251,7 @@ cdef inline bint install_at(Machine *m, HugePage *h, uint64_t *entry, int size, 
     """
     cdef int level = m.geometry.leaf_level[size], i
     cdef uint64_t pages = <uint64_t>1 << (m.geometry.leaf_shift[size] - m.geometry.base_shift)
-    cdef uint64_t step = pages // m.geometry.leaf_entries[size], first = (offset - h.start) >> m.geometry.base_shift
+    cdef uint64_t step = <uint64_t>1 << (m.geometry.level_shift[level] - m.geometry.base_shift), first = (offset - h.start) >> m.geometry.base_shift
     cdef bint first_leaf = False, piece = size != h.file.leaf, found
     cdef int answer
     cdef uint64_t ignored = 0

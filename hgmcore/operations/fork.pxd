@@ -36,16 +36,10 @@ cdef inline int copy_run(Machine *m, HugePage *child, uint64_t offset, uint64_t 
     cdef uint32_t path[MAX_LEVELS]
     cdef int level = child.file.level, error = 0
     cdef uint64_t *entry
-    cdef uint64_t i, done = 0
-    if child.file.entries > 1:
-        for i in range(n):
-            error = copy_leaves(m, child, offset + (i << m.geometry.base_shift), 0, 1)
-            if error:
-                break
-        return error
-    if not child.leaf_known:    # is the first the subtree's first?
-        error = copy_leaves(m, child, offset, 0, 1)
-        done = 1
+    cdef uint64_t done = 0
+    while done < n and error == 0 and (child.file.entries > 1 or not child.leaf_known):
+        error = copy_leaves(m, child, offset + (done << m.geometry.base_shift), 0, 1)
+        done += 1
     if error == 0 and done < n:
         entry = child.entry
         if not tables_alloc(m, child, &entry, child.mapping.address + offset, &level, 1, path, HGM_BY_FORK):
@@ -85,13 +79,12 @@ cdef inline int copy_vma(Machine *m, Mapping *v, const Vma *vma, Mapping *w) noe
     cdef int error
     while at < vma.end:
         parent = huge_page(m, v, at, False)
-        expect_huge_page(m, v, at + SOON * (page_mask(parent.file) + 1))
         if parent.entry is not NULL and not huge_page_none(&parent):
             child = huge_page(m, w, at, True)
             if child.entry is NULL:
                 return ENOMEM
             if is_leaf(parent.entry[0]):
-                child.folio = folio_of(m, parent.entry[0] >> HGM_PTE_FRAME_SHIFT)
+                child.folio = mapped_folio(m, &parent)
             error = copy_entries(m, &child, parent.entry, parent.file.level, parent.file.entries, at)
             if error:
                 return error

@@ -86,7 +86,7 @@ cdef inline int poison_mapping(Machine *m, HugePage *h, uint64_t bad) noexcept n
     cdef uint32_t path[MAX_LEVELS]
     cdef uint64_t *entry
     cdef int level = h.file.level, error
-    if h.entry is NULL:
+    if h.entry is NULL or huge_page_none(h):
         return EAGAIN
     entry = descend(m, entry_for(m, h, bad), h.mapping.address + bad, &level, 1, path)
     error = 0 if is_leaf(entry[0]) else EAGAIN
@@ -146,8 +146,7 @@ cdef inline Outcome hwpoison(Machine *m, const hgm_operation *op) noexcept nogil
     v = rmap_next(m, folio.file, folio.index, &at, &offset)
     while v is not NULL:
         h = huge_page(m, v, offset, False)
-        if (v != caller and h.entry is not NULL
-                and not (is_leaf(h.entry[0]) and (h.entry[0] >> HGM_PTE_FRAME_SHIFT) - folio.pfn >= folio.nr_pages)):
+        if v != caller and h.entry is not NULL and not maps_another(m, &h, folio):
             h.folio = folio
             error = poison_mapping(m, &h, offset + bad)
             if error == ENOMEM:

@@ -51,10 +51,8 @@ cdef inline void for_each_mapping(Machine *m, hgm_folio *old, hgm_folio *new) no
     cdef HugePage h
     while v is not NULL:
         h = huge_page(m, v, offset, False)
-        if h.entry is not NULL:
-            if is_leaf(h.entry[0]) and (h.entry[0] >> HGM_PTE_FRAME_SHIFT) - old.pfn >= old.nr_pages:
-                pass    # a private mapping's own copy
-            elif new is NULL:
+        if h.entry is not NULL and not maps_another(m, &h, old):
+            if new is NULL:
                 h.folio = old
                 zap_huge_page(m, &h, offset, offset + page_mask(h.file) + 1, HGM_BY_MIGRATION, False)
             else:

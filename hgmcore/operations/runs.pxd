@@ -33,9 +33,9 @@ cdef inline void keep_flags(hgm_folio *folio, const hgm_folio *copy) noexcept no
     if copy.flags & ~folio.flags:
         folio.flags |= copy.flags
 
-cdef inline bint may_count(Machine *m, const HugePage *h) noexcept nogil:
-    """Is the subtree counted, or this the only thread that may count it? Under NEEDS_BIT."""
-    return m.exclusion == ALONE or h.entry[0] & HGM_PTE_COUNTED != 0
+cdef inline bint counted(const HugePage *h) noexcept nogil:
+    """Is the subtree counted, if the scheme keeps a bit for that?"""
+    return not NEEDS & NEEDS_BIT or h.entry[0] & HGM_PTE_COUNTED != 0
 
 cdef inline void expect(const hgm_leaf *leaf) noexcept nogil:
     """The leaves come in order: the struct pages that a scheme counts on are wanted soon."""
@@ -45,11 +45,12 @@ cdef inline void expect(const hgm_leaf *leaf) noexcept nogil:
 cdef inline uint64_t install_leaves "hgm_install_leaves"(Machine *m, HugePage *h, uint64_t *entries, uint64_t n,
                                                          uint64_t first, uint32_t table, int origin, bint uncounted,
                                                          int exclusion) noexcept nogil:
-    """The loop of install_run. `uncounted`: each is a subtree's first leaf, up to one that the scheme counts it with.
+    """The loop of install_run. uncounted: the subtree is not counted; ends behind a leaf that the scheme counts it with.
 
     Returns how many leaves were installed. exclusion: of the machine, a constant.
     """
     cdef bint real = m.options.transient_real
+    cdef bint at_once = exclusion == ALONE and not uncounted    # the entries; the scheme is told of each all the same
     cdef hgm_options options = m.options
     cdef hgm_folio folio = h.folio[0]
     cdef hgm_leaf leaf = base_page_leaf(m, h, &folio, origin)
@@ -57,7 +58,6 @@ cdef inline uint64_t install_leaves "hgm_install_leaves"(Machine *m, HugePage *h
     cdef hgm_cost cost = hgm_no_cost()
     cdef Locks locks
     cdef uint64_t i = 0, kept = 0
-    cdef bint at_once = exclusion == ALONE and not uncounted    # the entries; the scheme is told of each all the same
     cdef int answer = 0
     leaf.threads = exclusion != ALONE
     leaf.first_leaf = uncounted
@@ -108,7 +108,7 @@ cdef inline void install_run "hgm_install_run"(Machine *m, HugePage *h, uint64_t
             child_add(table_desc(m, path[2]), exclusion != ALONE)
         if exclusion == ALONE:
             table_desc(m, path[1]).children += <uint32_t>n
-    if NEEDS & NEEDS_BIT and not h.entry[0] & HGM_PTE_COUNTED:
+    if not counted(h):
         i = install_leaves(m, h, entries, n, first, path[1], origin, True, exclusion)
     if exclusion == ALONE:
         install_leaves(m, h, entries + i, n - i, first + i, path[1], origin, False, ALONE)

@@ -6,8 +6,9 @@ The first record of a streak goes the long way, with every check. What stays the
 huge page and its place in the tables, is kept from one record to the next; a record that needs more than is checked
 here ends the streak. How the loops are written: runs.pxd.
 """
+from hgmcore.operations.collapse cimport collapse
 from hgmcore.operations.common cimport *
-from hgmcore.operations.runs cimport AHEAD, base_page_leaf, keep_flags, may_count
+from hgmcore.operations.runs cimport AHEAD, base_page_leaf, counted, keep_flags
 from hgmcore.operations.touch cimport touch
 from hgmcore.operations.uffd_continue cimport continue_range
 from hgmcore.operations.zap cimport dontneed, subtree_emptied
@@ -21,19 +22,20 @@ cdef inline uint64_t table_bits(int base_shift, int index_bits) noexcept nogil:
     return ((<uint64_t>1 << index_bits) - 1) << base_shift
 
 cdef inline uint64_t install_streak "hgm_install_streak"(Machine *m, HugePage *h, const hgm_operation *ops, uint64_t n,
-                                                         int kind, int base_shift, int index_bits,
+                                                         int kind, int base_shift, int index_bits, bint uncounted,
                                                          int exclusion) noexcept nogil:
     """A streak of UFFDIO_CONTINUEs, or of accesses, below tables of `h` that are there already.
 
-    kind: HGM_OP_CONTINUE or HGM_OP_TOUCH. base_shift, index_bits: of the geometry. exclusion: of the machine. Returns how
-    many records there were.
+    kind: HGM_OP_CONTINUE or HGM_OP_TOUCH. base_shift, index_bits: of the geometry. exclusion: of the machine.
+    uncounted: the subtree is not counted; the streak ends behind a leaf that the scheme counts it with. Returns how many
+    records there were.
     """
     cdef uint64_t page = <uint64_t>1 << base_shift, fan_out = <uint64_t>1 << index_bits
     cdef uint64_t inside = table_bits(base_shift, index_bits)
     cdef uint64_t in_page = page - 1 if kind == HGM_OP_TOUCH else 0    # an access may be anywhere in its page
     cdef uint64_t outside = ~(page_mask(h.file) & ~(page - 1) | in_page), start = h.start
     cdef uint32_t target = <uint32_t>(h.mapping - m.mappings), top = table_number(h.entry[0]), number = NO_TABLE
-    cdef bint two_levels = h.file.level == 3, real = m.options.transient_real, counted = False
+    cdef bint two_levels = h.file.level == 3, real = m.options.transient_real
     cdef const uint64_t *root = table_entries(m, top)    # a load on the way to a count makes the next atomic wait
     cdef const uint64_t *pmd = root if two_levels else h.entry
     cdef unsigned char *tables = m.tables.base
@@ -47,16 +49,13 @@ cdef inline uint64_t install_streak "hgm_install_streak"(Machine *m, HugePage *h
     cdef hgm_leaf leaf = base_page_leaf(m, h, &folio, HGM_BY_CONTINUE if kind == HGM_OP_CONTINUE else HGM_BY_FAULT)
     cdef hgm_cost cost = hgm_no_cost()
     cdef Locks locks
-    cdef int answer
+    cdef int answer = 0
     leaf.threads = exclusion != ALONE
+    leaf.first_leaf = uncounted
     if exclusion == POSTED_LOCKS:
         locks = locks_of(m, h.mapping, vma_find(h.mapping, start), start, h.folio)
-    if NEEDS & NEEDS_BIT:
-        if exclusion != ALONE and not may_count(m, h):
-            return 0
-        counted = h.entry[0] & HGM_PTE_COUNTED != 0
     while (i < n and ops[i].op == kind and ops[i].target == target
-           and (kind == HGM_OP_TOUCH or ops[i].length == page)):
+           and (kind == HGM_OP_TOUCH or ops[i].length == page) and not (uncounted and answer & HGM_COUNTS)):
         offset = ops[i].offset - start
         if NEEDS & WRITES_TAILS and i + AHEAD < n:
             hgm_prefetch(&folio.page[((ops[i + AHEAD].offset - start) & ~outside) >> base_shift])
@@ -88,15 +87,10 @@ cdef inline uint64_t install_streak "hgm_install_streak"(Machine *m, HugePage *h
             leaf.first_leaf = child_add(&descs[number], exclusion == BY_ATOMICS)
             if leaf.first_leaf and two_levels:
                 leaf.first_leaf = child_add(&descs[top], exclusion != ALONE)
-        elif NEEDS & NEEDS_BIT:
-            leaf.first_leaf = not counted
-        elif NEEDS & NEEDS_SCAN:
+        elif NEEDS & NEEDS_SCAN and not NEEDS & NEEDS_BIT:    # the bit says it
             leaf.first_leaf = not hgm_find_leaf(tables, index_bits, root, &scanned)
         entry[0] = leaf_entry(folio.pfn) + (leaf.first << HGM_PTE_FRAME_SHIFT)
         answer = hgm_leaf_install(&cost, &options, &leaf)
-        if NEEDS & NEEDS_BIT and answer & HGM_COUNTS:
-            subtree_counted(m, h)
-            counted = True
         if answer & HGM_KEEPS:
             kept += 1
         elif real:
@@ -112,6 +106,8 @@ cdef inline uint64_t install_streak "hgm_install_streak"(Machine *m, HugePage *h
         cost.locks = i * (1 + locks_held(&locks, exclusion))
     keep_flags(h.folio, &folio)
     hgm_cost_add(&m.cost, &cost)
+    if uncounted and answer & HGM_COUNTS:
+        subtree_counted(m, h)
     return i
 
 cdef inline uint64_t zap_streak "hgm_zap_streak"(Machine *m, HugePage *h, const hgm_operation *ops, uint64_t n,
@@ -178,15 +174,24 @@ cdef inline uint64_t zap_streak "hgm_zap_streak"(Machine *m, HugePage *h, const 
 cdef inline uint64_t continues "hgm_continues"(Machine *m, HugePage *h, const hgm_operation *ops,
                                                uint64_t n) noexcept nogil:
     if m.exclusion == ALONE and m.geometry.base_shift == 12:
-        return install_streak(m, h, ops, n, HGM_OP_CONTINUE, 12, 9, ALONE)
-    return install_streak(m, h, ops, n, HGM_OP_CONTINUE, m.geometry.base_shift, m.geometry.index_bits, m.exclusion)
+        return install_streak(m, h, ops, n, HGM_OP_CONTINUE, 12, 9, False, ALONE)
+    return install_streak(m, h, ops, n, HGM_OP_CONTINUE, m.geometry.base_shift, m.geometry.index_bits, False, m.exclusion)
 
 cdef inline uint64_t touches "hgm_touches"(Machine *m, HugePage *h, const hgm_operation *ops, uint64_t n) noexcept nogil:
     if m.exclusion != ALONE:
         return 0
     if m.geometry.base_shift == 12:
-        return install_streak(m, h, ops, n, HGM_OP_TOUCH, 12, 9, ALONE)
-    return install_streak(m, h, ops, n, HGM_OP_TOUCH, m.geometry.base_shift, m.geometry.index_bits, ALONE)
+        return install_streak(m, h, ops, n, HGM_OP_TOUCH, 12, 9, False, ALONE)
+    return install_streak(m, h, ops, n, HGM_OP_TOUCH, m.geometry.base_shift, m.geometry.index_bits, False, ALONE)
+
+cdef inline uint64_t uncounted "hgm_uncounted"(Machine *m, HugePage *h, const hgm_operation *ops, uint64_t n,
+                                               int kind) noexcept nogil:
+    """Of a subtree that is not counted, as one of `subtree` after a full zap; only one thread may come to count it."""
+    if m.exclusion != ALONE:
+        return 0
+    if kind == HGM_OP_CONTINUE and m.geometry.base_shift == 12:
+        return install_streak(m, h, ops, n, HGM_OP_CONTINUE, 12, 9, True, ALONE)
+    return install_streak(m, h, ops, n, kind, m.geometry.base_shift, m.geometry.index_bits, True, ALONE)
 
 cdef inline uint64_t dontneeds "hgm_dontneeds"(Machine *m, HugePage *h, const hgm_operation *ops,
                                                uint64_t n) noexcept nogil:
@@ -196,16 +201,20 @@ cdef inline uint64_t dontneeds "hgm_dontneeds"(Machine *m, HugePage *h, const hg
 
 cdef inline uint64_t streak(Machine *m, HugePage *h, const hgm_operation *ops, uint64_t n, int kind) noexcept nogil:
     """The records from ops[0] on that go the short way behind one about huge page `h`. Returns how many there were."""
-    if h.entry is NULL or h.folio is NULL or not is_table(h.entry[0]) or h.file.entries > 1:
+    if (kind == HGM_OP_COLLAPSE or h.entry is NULL or h.folio is NULL or not is_table(h.entry[0]) or h.file.entries > 1):
         return 0
     if kind == HGM_OP_DONTNEED:
         return dontneeds(m, h, ops, n)
     if h.folio.flags & HGM_FOLIO_POISONED or m.options.overflow_check != HGM_CHECK_NONE:
         return 0
+    if not counted(h):
+        return uncounted(m, h, ops, n, kind)
     return continues(m, h, ops, n) if kind == HGM_OP_CONTINUE else touches(m, h, ops, n)
 
 cdef inline Outcome first_of_streak(Machine *m, const hgm_operation *op, HugePage *h) noexcept nogil:
     """One record, the long way. Leaves `h` at the huge page that it was about, if others of its kind may follow."""
+    if op.op == HGM_OP_COLLAPSE:
+        return collapse(m, op, h)
     h.entry = NULL
     if op.op == HGM_OP_CONTINUE:
         return continue_range(m, op, h)
@@ -216,17 +225,14 @@ cdef inline Outcome first_of_streak(Machine *m, const hgm_operation *op, HugePag
 cdef inline uint64_t streaks(Machine *m, const hgm_operation *ops, uint64_t n, uint64_t index) noexcept nogil:
     """The records of the kind and the mapping of ops[0] that come in a row; index: the number of ops[0] in its trace.
 
-    continue, touch or dontneed, on hugetlb. Returns how many there were.
+    continue, touch, dontneed or collapse, on hugetlb. Returns how many there were.
     """
     cdef int kind = ops[0].op
     cdef uint64_t done = base_mask(m) + 1, i = 0
-    cdef Mapping *v = &m.mappings[ops[0].target]
     cdef HugePage h
     cdef Outcome o
     memset(&h, 0, sizeof(h))
     while i < n and ops[i].op == kind and ops[i].target == ops[0].target and not m.out_of_memory:
-        if i + SOON < n and ops[i + SOON].target == ops[0].target:
-            expect_huge_page(m, v, ops[i + SOON].offset)
         o = first_of_streak(m, &ops[i], &h)
         if o.error or o.event or o.done < (done if kind == HGM_OP_TOUCH else ops[i].length):
             record(m, index + i, &o)

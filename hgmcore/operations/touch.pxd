@@ -59,13 +59,15 @@ cdef inline Outcome fault_private(Machine *m, HugePage *h, const hgm_operation *
             event = outcome(0, 0)
             event.event = HGM_EVENT_MINOR
             return event
+        if h.folio.flags & HGM_FOLIO_POISONED:
+            look_up_and_put(m, &m.cost, h.folio)
+            return outcome(0, EHWPOISON)
+        if op.flags & HGM_OPF_WRITE:    # only its contents are used
+            look_up_and_put(m, &m.cost, h.folio)
     if not is_leaf(h.entry[0]) and behind_end(h):
         return outcome(0, EFAULT)
     if op.flags & HGM_OPF_WRITE:
         return write_private(m, h)
-    if h.folio is not NULL and h.folio.flags & HGM_FOLIO_POISONED:
-        look_up_and_put(m, &m.cost, h.folio)
-        return outcome(0, EHWPOISON)
     if h.folio is not NULL:
         return map_private(m, h, h.folio, True)
     page = folio_alloc(m, h.mapping.file, file_index(h))

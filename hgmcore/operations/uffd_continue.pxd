@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """UFFDIO_CONTINUE: map what the page cache holds, in the largest leaves that fit."""
 from hgmcore.operations.common cimport *
-from hgmcore.operations.runs cimport continue_run, may_count
+from hgmcore.operations.runs cimport continue_run, counted
 
 cdef inline int largest_leaf(Machine *m, const HugePage *h, uint64_t offset, uint64_t length, bint pieces) noexcept nogil:
     """The number of the largest leaf that is aligned at `offset` and fits in `length`."""
@@ -55,21 +55,24 @@ cdef inline int continue_leaf(Machine *m, HugePage *h, uint64_t offset, int size
     return 0
 
 cdef inline uint64_t continue_table(Machine *m, HugePage *h, uint64_t offset, uint64_t length) noexcept nogil:
-    """Base pages from `offset` on, behind one that this operation installed, up to the end of its table at most.
+    """Base pages from `offset` on, behind one that this operation installed, up to the end of their table at most.
 
-    Returns the bytes of those that take no other way: none where larger leaves may fit in between, or a look-up be
-    refused.
+    Returns the bytes of those that take no other way: none where larger leaves may fit in between, where there is no table, or
+    where a look-up may be refused.
     """
     cdef uint32_t path[MAX_LEVELS]
     cdef uint64_t fan_out = <uint64_t>1 << m.geometry.index_bits, free
     cdef uint64_t at = entry_index(m, h.mapping.address + offset, 1), n
     cdef uint64_t *entry
     cdef int level = h.file.level
-    if (at == 0 or h.file.entries > 1 or m.options.overflow_check != HGM_CHECK_NONE
-            or m.geometry.group[1] > 1 and not m.options.base_only or NEEDS & NEEDS_BIT and not may_count(m, h)):
+    if (offset - h.start > page_mask(h.file) or h.file.entries > 1 or m.options.overflow_check != HGM_CHECK_NONE
+            or (at == 0 or m.geometry.group[1] > 1) and not m.options.base_only
+            or m.exclusion != ALONE and not counted(h)):
         return 0
     n = min(fan_out - at, length >> m.geometry.base_shift)
     entry = descend(m, h.entry, h.mapping.address + offset, &level, 1, path)
+    if level > 1:
+        return 0
     free = hgm_next_entry(entry, 0, n)
     if free:
         continue_run(m, h, entry, free, (offset - h.start) >> m.geometry.base_shift, path)
@@ -78,7 +81,7 @@ cdef inline uint64_t continue_table(Machine *m, HugePage *h, uint64_t offset, ui
 cdef inline Outcome continue_range(Machine *m, const hgm_operation *op, HugePage *h) noexcept nogil:
     """Leaves `h`, whose entry is NULL, at the last huge page, if pieces of it may be mapped."""
     cdef Mapping *v = &m.mappings[op.target]
-    cdef uint64_t done = 0
+    cdef uint64_t done = 0, run
     cdef int size, error = 0
     cdef bint pieces
     cdef Vma *vma
@@ -98,7 +101,6 @@ cdef inline Outcome continue_range(Machine *m, const hgm_operation *op, HugePage
             h[0] = huge_page(m, v, op.offset + done, True)
             if h.entry is NULL:
                 return outcome(done, ENOMEM)
-            expect_huge_page(m, v, h.start + SOON * (page_mask(h.file) + 1))
         size = largest_leaf(m, h, op.offset + done, op.length - done, pieces)
         if m.exclusion != ALONE:
             locks = locks_of(m, v, vma, h.start, h.folio)
@@ -110,8 +112,11 @@ cdef inline Outcome continue_range(Machine *m, const hgm_operation *op, HugePage
         if error:
             break
         done += <uint64_t>1 << m.geometry.leaf_shift[size]
-        if size == 0:
-            done += continue_table(m, h, op.offset + done, op.length - done)
+        while size == 0 and done < op.length:
+            run = continue_table(m, h, op.offset + done, op.length - done)
+            if run == 0:
+                break
+            done += run
     if not pieces:
         h.entry = NULL
     return outcome(done, EAGAIN if error and done else error)

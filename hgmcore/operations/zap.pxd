@@ -25,11 +25,13 @@ cdef inline Zapped zap_entries(Machine *m, uint64_t *entries, int level, uint64_
     cdef int shift = m.geometry.level_shift[level], i
     cdef uint64_t step, n
     cdef uint64_t *entry
+    cdef uint64_t *table
     cdef hgm_leaf leaf
     cdef Zapped zapped, below
-    cdef bint batch = m.options.batch and level == 1 and like.origin in (HGM_BY_ZAP, HGM_BY_TRUNCATE)
+    cdef bint batch = m.options.batch and like.origin in (HGM_BY_ZAP, HGM_BY_TRUNCATE)
+    cdef bint runs = m.geometry.group[1] == 1 and like.origin != HGM_BY_MIGRATION and not batch
     zapped.leaves = zapped.children = 0
-    if level == 1 and m.geometry.group[1] == 1 and like.origin != HGM_BY_MIGRATION and not batch:
+    if level == 1 and runs:
         zapped.leaves = zap_ptes(m, &entries[entry_index(m, start, 1)], (end - start) >> shift, like, page)
         zapped.children = zapped.leaves
         return zapped
@@ -37,7 +39,12 @@ cdef inline Zapped zap_entries(Machine *m, uint64_t *entries, int level, uint64_
         entry = &entries[entry_index(m, start, level)]
         step = min(((start >> shift) + 1) << shift, end) - start
         if is_table(entry[0]):
-            below = zap_entries(m, table_entries(m, table_number(entry[0])), level - 1, start, start + step, like, page)
+            table = table_entries(m, table_number(entry[0]))
+            if level == 2 and runs:
+                below.leaves = zap_ptes(m, &table[entry_index(m, start, 1)], step >> m.geometry.base_shift, like, page)
+                below.children = below.leaves
+            else:
+                below = zap_entries(m, table, level - 1, start, start + step, like, page)
             zapped.leaves += below.leaves
             if NEEDS & NEEDS_COUNTER and below.children:
                 table_desc(m, table_number(entry[0])).children -= <uint32_t>below.children
@@ -46,7 +53,7 @@ cdef inline Zapped zap_entries(Machine *m, uint64_t *entries, int level, uint64_
             n = 1
             if entry[0] & HGM_PTE_GROUP:
                 step = <uint64_t>m.geometry.group[level] << shift
-            elif batch:
+            elif batch and level == 1:
                 n = hgm_leaf_run(entry, (end - start) >> shift)
                 step = n << shift
             for i in range(<int>(step >> shift)):
@@ -74,9 +81,7 @@ cdef inline hgm_leaf leaf_like(Machine *m, const HugePage *h, int origin) noexce
     """What all leaves of a huge page that go away in one operation share; a private mapping may map a copy."""
     cdef hgm_leaf leaf
     memset(&leaf, 0, sizeof(leaf))
-    leaf.folio = h.folio
-    if huge_page_whole(h):
-        leaf.folio = folio_of(m, h.entry[0] >> HGM_PTE_FRAME_SHIFT)
+    leaf.folio = mapped_folio(m, h) if huge_page_whole(h) else h.folio
     leaf.process = h.mapping.process
     leaf.mapping = <uint32_t>(h.mapping - m.mappings)
     leaf.origin = <uint8_t>origin
@@ -109,10 +114,12 @@ cdef inline void zap_huge_page(Machine *m, HugePage *h, uint64_t start, uint64_t
     cdef Zapped zapped
     cdef uint64_t ignored = 0
     cdef bint whole, group
-    if h.entry is NULL or huge_page_none(h):
+    if h.entry is NULL or origin == HGM_BY_MIGRATION and huge_page_none(h):
         return
-    if unshare_table(m, h.mapping, h.start):
+    if unshare_table(m, h.mapping, h.start):    # also where nothing is mapped; migration comes only to what is
         h.entry = NULL
+        return
+    if huge_page_none(h):
         return
     whole = huge_page_whole(h)
     group = h.file.entries > 1 and not whole and find_leaf(m, h, &ignored)
@@ -146,7 +153,6 @@ cdef inline void zap_range(Machine *m, Mapping *v, uint64_t start, uint64_t end,
     cdef uint64_t stop
     while start < end:
         h[0] = huge_page(m, v, start, False)
-        expect_huge_page(m, v, start + SOON * (page_mask(h.file) + 1))
         stop = min(h.start + page_mask(h.file) + 1, end)
         zap_huge_page(m, h, start, stop, HGM_BY_ZAP,
                       free_tables or (m.options.zap_frees_tables and stop - start > page_mask(h.file)))

@@ -10,7 +10,8 @@ for each of the k its _mapcount, and _nr_pages_mapped where that leaves or reach
 Costs: up to 1 + 2k atomics on k lines; collapse of 1G takes back 262144 counts. Writes every struct page: the
 vmemmap optimisation (HVO) is given up.
 Known to be wrong: references count leaves, so they differ from the sum of the map counts where a 2M leaf stands in
-a 1G page; a whole leaf looks only at base page 0 to know whether it is shared.
+a 1G page; a whole leaf looks only at base page 0 to know whether it is shared, and so does mbind, which does not
+move a page that is mapped elsewhere only.
 Right: the map count of every base page.
 Adapted: a 2M leaf in a 1G page, which the kernel never had, counts as its 512 base pages.
 """

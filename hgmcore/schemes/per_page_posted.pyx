@@ -8,8 +8,9 @@ Rule: whole leaf: ref and entire. A piece of k base pages: ref once, and the _ma
 Costs: 1 + k atomics on k lines; collapse of 1G takes back 262144 counts, about a second. Writes every struct page:
 the vmemmap optimisation (HVO) is given up.
 Known to be wrong: folio_mapcount() and folio_mapped() skip the base pages where _nr_pages_mapped is 0, so a page
-that is mapped only in pieces is "not mapped". fork's overflow check takes success for failure (with
-overflow_check=after). Memory failure unmaps the whole huge page.
+that is mapped only in pieces is "not mapped". With overflow_check=after fork's check takes success for failure, and
+with model=posted a look-up that is refused keeps its reference for ever. mbind asks base page 0 alone: a page that is
+mapped elsewhere only has no sharer and is not moved. Memory failure unmaps the whole huge page.
 Right: the map count of every base page.
 """
 cdef extern from *:

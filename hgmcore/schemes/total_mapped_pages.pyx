@@ -13,6 +13,7 @@ Known to be wrong: page_mapcount() of all that is not mapped evenly; a third pro
 behind; references and entries overflow after 8192 mappings of a 1G page by 4K.
 Right: the folio's map count, which agrees with the references for leaves of every size; who shares it, with two
 processes; pages 0 and 1 are enough (HVO).
+Adapted: to hugetlb, for which the RFC lets the total be the map count.
 """
 cdef extern from *:
     """

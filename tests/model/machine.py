@@ -105,7 +105,7 @@ class Model(Files):
         if folio is None:
             return None, "EFAULT"
         if self.overflows(folio):
-            self.leak_reference(folio)
+            self.put_refused(folio)
             return None, "ENOMEM" if self.options["overflow_check"] == "half" else "EFAULT"
         return folio, None
 
@@ -135,13 +135,17 @@ class Model(Files):
         number, file = mapping.offset + index, mapping.file
         folio = file.cache.get(number)
         if folio and self.overflows(folio):
-            self.leak_reference(folio)
+            self.put_refused(folio)
             raise Refused("EFAULT")
         if folio and vma.minor:
             self.put_back()
             return "minor"
         if number >= file.size:
             raise Refused("EFAULT")
+        if mapping.private and write and folio:
+            self.put_back()
+            if folio.bad:
+                raise Refused("EHWPOISON")
         if mapping.private and (write or folio is None):
             self.map_own_page(mapping, index, self.new_folio(file, number))
         else:

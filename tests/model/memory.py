@@ -100,10 +100,12 @@ class Memory:
             return now == INT_MAX or now < 0
         return check == "try" and now <= 0 or check == "half" and now > INT_MAX // 2
 
-    def leak_reference(self, folio):
-        """v2's check forgets the reference that it found too much."""
+    def put_refused(self, folio):
+        """The reference of a look-up that is refused: `try` takes none; v2's check forgets to put it back."""
         if self.options["overflow_check"] == "after" and self.options["model"] == "posted":
             folio.change_refcount(+1, self.cost_counts)
+        elif self.options["overflow_check"] != "try":
+            self.put_back()
 
     # -- page tables
 

@@ -342,11 +342,7 @@ HGM_INLINE int32_t hgm_plain_add(hgm_folio *folio, int32_t by)
 	return __atomic_add_fetch(&folio->page->_refcount, by, __ATOMIC_RELAXED);
 }
 
-/*
- * Loops over leaves
- * =================
- * A cost that a loop adds up in registers, and what it reads: both are here, where the compiler always inlines them.
- */
+/* Costs that a loop adds up in registers. */
 HGM_INLINE hgm_cost hgm_no_cost(void)
 {
 	hgm_cost cost = {0};
@@ -365,131 +361,6 @@ HGM_INLINE void hgm_cost_add(hgm_cost *total, const hgm_cost *cost)
 	total->underflows += cost->underflows;
 	total->overflows += cost->overflows;
 	total->locks += cost->locks;
-}
-
-/* Memory that is written soon. */
-HGM_INLINE void hgm_prefetch(const void *address)
-{
-	__builtin_prefetch(address, 1);
-}
-
-/* Entries that are looked at together: enough for the compiler to take several in one register. */
-#define HGM_BLOCK 64
-
-/* What is set in any of `n` entries, a multiple of 8. Like the loop below in steps that fill several vector registers. */
-HGM_INLINE uint64_t hgm_any(const uint64_t *entries, int n)
-{
-	uint64_t any[8] = {0};
-	int i, k;
-
-	for (i = 0; i < n; i += 8)
-		for (k = 0; k < 8; k++)
-			any[k] |= entries[i + k];
-	return any[0] | any[1] | any[2] | any[3] | any[4] | any[5] | any[6] | any[7];
-}
-
-/* Store `value`, `value` + `step`, `value` + 2 * `step`, .. in `n` entries. */
-HGM_INLINE void hgm_fill(uint64_t *entries, uint64_t n, uint64_t value, uint64_t step)
-{
-	int k;
-
-	for (; n >= 8; n -= 8, entries += 8, value += 8 * step)
-		for (k = 0; k < 8; k++)
-			entries[k] = value + k * step;
-	for (; n; n--, value += step)
-		*entries++ = value;
-}
-
-/*
- * The first of `n` entries, from number `i` on, that has one of `bits` set; `n`: there is none such. Not inlined: a loop
- * around it has better uses for the registers.
- */
-static __attribute__((noinline)) uint64_t hgm_find(const uint64_t *entries, uint64_t i, uint64_t n, uint64_t bits)
-{
-	if (i + 8 <= n && !(hgm_any(entries + i, 8) & bits)) {
-		for (i += 8; i + HGM_BLOCK <= n && !(hgm_any(entries + i, HGM_BLOCK) & bits); i += HGM_BLOCK)
-			;
-		for (; i + 8 <= n && !(hgm_any(entries + i, 8) & bits); i += 8)
-			;
-	}
-	while (i < n && !(entries[i] & bits))
-		i++;
-	return i;
-}
-
-/* The first of `n` entries, from number `i` on, that is not none; `n`: there is none such. */
-HGM_INLINE uint64_t hgm_next_entry(const uint64_t *entries, uint64_t i, uint64_t n)
-{
-	return i < n && !entries[i] ? hgm_find(entries, i, n, ~0ull) : i;
-}
-
-/* The first of `n` entries that is a leaf; `n`: there is none. */
-HGM_INLINE uint64_t hgm_first_leaf(const uint64_t *entries, uint64_t n)
-{
-	return entries[0] & HGM_PTE_LEAF ? 0 : hgm_find(entries, 0, n, HGM_PTE_LEAF);
-}
-
-/* How many of `n` entries, from the first on, are leaves of one entry each. */
-HGM_INLINE uint64_t hgm_leaf_run(const uint64_t *entries, uint64_t n)
-{
-	uint64_t i, j, k, other[8];
-
-	for (i = 0; i + HGM_BLOCK <= n; i += HGM_BLOCK) {
-		for (k = 0; k < 8; k++)
-			other[k] = 0;
-		for (j = i; j < i + HGM_BLOCK; j += 8)
-			for (k = 0; k < 8; k++)
-				other[k] |= entries[j + k] ^ HGM_PTE_LEAF;
-		if (hgm_any(other, 8) & (HGM_PTE_LEAF | HGM_PTE_GROUP))
-			break;
-	}
-	while (i < n && (entries[i] & (HGM_PTE_LEAF | HGM_PTE_GROUP)) == HGM_PTE_LEAF)
-		i++;
-	return i;
-}
-
-/* How many of `n` entries, at least one, are the first and those that map the frames behind its own one by one. */
-HGM_INLINE uint64_t hgm_frame_run(const uint64_t *entries, uint64_t n)
-{
-	uint64_t i, k, next = entries[0], other;
-
-	for (i = 0; i + HGM_BLOCK <= n; i += HGM_BLOCK) {
-		for (k = 0, other = 0; k < HGM_BLOCK; k++)
-			other |= entries[i + k] ^ (next + (k << HGM_PTE_FRAME_SHIFT));
-		if (other)
-			break;
-		next += (uint64_t)HGM_BLOCK << HGM_PTE_FRAME_SHIFT;
-	}
-	for (; i < n && entries[i] == next; i++)
-		next += 1ull << HGM_PTE_FRAME_SHIFT;
-	return i;
-}
-
-/*
- * Is there a leaf in or below the table that `entries` are, of level 2 or 1? `tables`: where table pages of
- * 1 << index_bits entries begin. Reads entries in ascending order, depth first, up to and including the one that
- * answers, and adds their number to `*scanned`.
- */
-HGM_INLINE int hgm_find_leaf(const unsigned char *tables, int index_bits, const uint64_t *entries, uint64_t *scanned)
-{
-	uint64_t n = 1ull << index_bits, i, j, read = 0;
-	const uint64_t *below;
-
-	for (i = 0; (i = hgm_next_entry(entries, i, n)) < n; i++) {
-		if (entries[i] & HGM_PTE_LEAF)
-			break;
-		if (!(entries[i] & HGM_PTE_PRESENT))
-			continue;
-		below = (const uint64_t *)(tables + (entries[i] >> HGM_PTE_FRAME_SHIFT << (index_bits + 3)));
-		j = hgm_first_leaf(below, n);
-		if (j < n) {
-			read += j + 1;
-			break;
-		}
-		read += n;
-	}
-	*scanned += read + (i < n ? i + 1 : n);
-	return i < n;
 }
 
 #ifdef __cplusplus
