@@ -3,16 +3,17 @@
 A streak ends at the end of the huge page, at an entry that is not as expected, and where records change; it goes on in
 another table of the same huge page. A record alone in its array never is in a streak.
 """
+from random import Random
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import hgmcore as hgm
 from comparing import assert_same, assert_same_observation, plain, replay_in_core, replay_in_model
 from hgmcore import Trace, truth
 from hgmcore.geometry import GEOMETRIES
 from model import SCHEMES
+from sequences import EXAMPLES
 
 START = """
 file F 2M 3
@@ -55,6 +56,9 @@ CASES = {
                                              pieces("touch", "x", [1024, 1535, 1536, 1537, 3, 1030, 4])],
     "touches of a page that failed": [TABLES, pieces("touch", "u", [2, 3]), "hwpoison A u 8K",
                                       pieces("touch", "u", [1, 2, 3, 4, 5, 512, 514])],
+    "a page that failed where it was not mapped": [
+        TABLES, pieces("continue", "v", [0, 1, 2]), "hwpoison A v 12K", pieces("touch", "u", [2, 3, 3, 4]),
+        pieces("continue", "v", [2, 3, 4, 5, 512, 513]), pieces("dontneed", "v", [1, 3, 0])],
     "discards of nothing, one, the last, and what is mapped twice": [
         pieces("continue", "v", [0, 1, 2, 511, 512, 1023]), pieces("dontneed", "v", [5, 4, 2, 3, 2, 511, 510, 0, 1]),
         pieces("dontneed", "v", [512, 1023, 1024, 1023, 0]), pieces("continue", "v", [1, 0, 512])],
@@ -72,8 +76,16 @@ CASES = {
                                        pieces("dontneed", "v", [3, 2, 1, 0]), pieces("continue", "v", [2])],
     "one after another": [TABLES, *[pieces(verb, "x", [2, 3, 4]) for verb in ("touch", "dontneed", "dontneed", "touch")],
                           pieces("dontneed", "x", [4, 1]), "fail 1", pieces("touch", "x", [4, 1])],
+    "continues and touches that an overflow check refuses": [
+        TABLES, "pin F 0 1073741818", pieces("continue", "v", range(4)), pieces("touch", "u", [2, 3, 4]),
+        pieces("dontneed", "v", [0, 1, 2]), pieces("touch", "u", [2, 3, 4, 5])],
+    "continues into emptied tables, behind one that they refuse": [
+        pieces("continue", "v", [0, 1]), pieces("dontneed", "v", [0, 1]), "continue A v 0 2M", pieces("continue", "v", [2, 3, 4]),
+        pieces("continue", "w", [0, 600]), pieces("dontneed", "w", [0, 600]), "continue A w 2M 2M",
+        pieces("continue", "w", [601, 2, 600, 3]), pieces("dontneed", "w", [2, 601, 600, 3])],
     "continues of a table that memory failure left behind": [
-        "register A r minor", "continue A r 0 2M", "hwpoison A r 4K", "punch F 0 2M", "populate F 0 1",
+        "register A r minor", "continue A r 0 2M", "hwpoison A r 4K", "dontneed A r 0 2M",
+        pieces("dontneed", "r", [2, 3]), "continue A r 0 2M", pieces("continue", "r", [2, 3]), "punch F 0 2M", "populate F 0 1",
         "continue A r 0 2M", pieces("continue", "r", [2, 3, 4]), "unregister A r", pieces("touch", "r", [0, 1, 2])],
 }
 
@@ -82,7 +94,7 @@ CASES = {
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_streaks_count_as_the_model_says(scheme, case):
     text = "\n".join([START, *CASES[case], "observe"])
-    for options in {}, {"transient": "real", "zap_frees_tables": "no", "lookup_first": "no"}:
+    for options in {}, {"transient": "real", "zap_frees_tables": "no", "lookup_first": "no"}, {"overflow_check": "half"}:
         expected, got = replay_in_model(text, scheme, **options), replay_in_core(text, scheme, **options)
         assert got.operations == expected.operations, options
         assert_same_observation(expected.observations[0], got.observations[0])
@@ -91,51 +103,63 @@ def test_streaks_count_as_the_model_says(scheme, case):
 
 
 # Random bursts of records in a few tables; now and then one that is odd, or another operation.
-OPTIONS = [{}, {}, {"transient": "real"}, {"policy": "base_only"}, {"locks": "pt"}, {"locks": "posted"},
+OPTIONS = [{}, {}, {"transient": "real"}, {"policy": "base_only"}, {"locks": "pt"}, {"locks": "posted"}, {"model": "posted"},
            {"lookup_first": "yes", "zap_frees_tables": "yes"}, {"lookup_first": "no", "zap_frees_tables": "no"},
-           {"batch": "yes", "cache_refs": "folio"}, {"rmap_aware": "yes"}, {"model": "posted"}, {"overflow_check": "half"}]
+           {"batch": "yes", "cache_refs": "folio"}, {"rmap_aware": "yes"}, {"overflow_check": "half"}]
 MAPPINGS = {"v": ("F", "shared minor hgm wp"), "u": ("F", "shared hgm"), "s": ("F", "shared minor"), "p": ("F", "private"),
             "w": ("L", "shared minor hgm"), "x": ("L", "shared hgm")}
-OTHERS = ("populate F 0 3", "punch F 0 {F}", "hwpoison A {name} {place}", "collapse A {name} 0 {F}", "fail 1",
-          "register A {name} minor", "unregister A {name}", "unregister A {name}", "munmap A {name} 0 {huge}",
-          "continue A {name} {place} {F}", "continue A {name} 0 {F}", "dontneed A {name} 0 {huge}",
-          "mprotect A {name} 0 {huge} r", "mprotect A {name} 0 {huge} rw", "split A {name} 0 {huge}",
-          "fork A B", "touch A {name} {place} write")
-
-index = st.one_of(st.sampled_from([0, 1, 2, -1, -2]), st.integers(0, 40))    # in its table
-place = st.tuples(st.sampled_from([0, 0, 0, 1, 2, 3]), index)
-places = st.one_of(
-    st.lists(place, min_size=1, max_size=6),
-    st.builds(lambda first, n, step: [(first[0], first[1] + i * step) for i in range(n)],
-              place, st.integers(2, 60), st.sampled_from([1, 1, 2, -1])))
-odd = st.sampled_from(["{at} {page}"] * 8 + ["{at} 0", "{at} {pages}", "{behind} {page}", "{at} {half}", "{last} {page}"])
-verb = st.sampled_from(["continue"] * 3 + ["touch"] * 4 + ["dontneed"] * 3)
-burst = st.tuples(verb, st.sampled_from("vvvuuuwwxxsp"), places, st.integers(0, 80), odd)
-other = st.tuples(st.sampled_from(OTHERS), st.sampled_from("vuwxsp"), st.lists(place, min_size=1, max_size=1))
-step = st.one_of(burst, burst, burst, other)
+# Which mappings a burst is about: mostly those where it does something.
+ABOUT = {"continue": "vvvvwwwwwsu", "touch": "uuuuxxxxxsvp", "dontneed": "vuwxvuwxsp"}
+ODD = {"continue": ("{at} 0", "{at} {pages}", "{behind} {page}", "{at} {half}", "{last} {page}", "{at} {page} urgent"),
+       "touch": ("{behind}", "{behind} write", "{last}", "{at} write"),
+       "dontneed": ("{at} 0", "{at} {pages}", "{behind} {page}", "{at} {half}", "{last} {page}")}
+OTHERS = [*["register A {quiet} minor; continue A {quiet} {at} {page}; unregister A {quiet}"] * 4,
+          "dontneed A {name} 0 {huge}", "continue A {name} {at} {F}", "continue A {name} 0 {F}", "continue A {name} 0 {group}",
+          "collapse A {name} 0 {F}", "fail 1", "punch F 0 {F}; populate F 0 3", "punch F 0 {F}", "split A {name} 0 {huge}",
+          "hwpoison A {name} {at}; {touches}; {continues}; punch F 0 {F}; populate F 0 3",
+          "mprotect A {name} 0 {huge} r; {touches}; mprotect A {name} 0 {huge} rw",
+          "munmap A {name} 0 {whole}; mmap A {name} {file} 0 {whole} {flags}"]
 
 
-def statements(steps, geometry):
-    """The text of a trace: files F, of huge pages of one table, and L, of the largest; and the steps on them."""
+def statements(seed, geometry, bursts=40):
+    """The text of a trace: files F, of huge pages of one table, and L, of the largest, and bursts of records on them."""
+    random, verbs = Random(seed), ["continue"] * 3 + ["touch"] * 3 + ["dontneed"] * 2
     base, table = geometry.base_page, geometry.base_page << geometry.index_bits
-    huge = {"F": table, "L": geometry.hugetlb_sizes[-1]}
-    lines = [f"file F {table} 3", f"file L {huge['L']} 1", "populate F 0 2", "populate L 0 1"]
-    lines += [f"mmap A {name} {file} 0 {huge[file] * (3 if file == 'F' else 1)} {flags}"
-              for name, (file, flags) in MAPPINGS.items()]
-    for verb, name, where, *strange in steps:
-        offsets = [(table // base * number + index) * base for number, index in where]
-        if not strange:
-            lines.append(verb.format(name=name, place=max(offsets[0], 0), F=table, huge=huge[MAPPINGS[name][0]]))
-            continue
-        for number, at in enumerate(offsets):
-            text = strange[1] if number == strange[0] else "{at} {page}"
-            if verb == "touch":
-                text = text.split()[0] if number % 3 else "{behind}"
-            lines.append(f"{verb} A {name} " + text.format(
-                at=max(at, 0), page=base, pages=2 * base, half=base // 2 + 1, behind=max(at, 0) + 1,
-                last=2**63 - base))
-    forks = [number for number, line in enumerate(lines) if line == "fork A B"]
-    return "\n".join(line for number, line in enumerate(lines) if number not in forks[1:])
+    sizes = {"page": base, "pages": 2 * base, "half": base // 2 + 1, "F": table, "L": geometry.hugetlb_sizes[-1],
+             "group": geometry.hugetlb_sizes[0], "last": 2**63 - base}
+
+    def place():
+        index = random.choice([0, 1, 2, 15, 16, random.randrange(40), -1, -2])
+        return abs(random.choice([0, 0, 0, 1, 1, 2, 3]) * table + index * base)
+
+    def burst(verb):
+        name, first = random.choice(ABOUT[verb]), place()
+        if random.random() < 0.5:
+            where = [abs(first + i * random.choice([1, 1, 2, -1]) * base) for i in range(random.randrange(2, 40))]
+        else:
+            where = random.choices([place() for _ in range(6)], k=random.randrange(2, 12))
+        odd = random.choice([None, None, random.randrange(len(where))])
+        for i, at in enumerate(where):
+            what = random.choice(ODD[verb]) if i == odd else "{at}" if verb == "touch" else "{at} {page}"
+            yield f"{verb} A {name} " + what.format(at=at, behind=at + random.randrange(1, base), **sizes)
+
+    lines = [f"file F {table} 3", f"file L {sizes['L']} 1", "populate F 0 2", "populate L 0 1"]
+    whole = {"F": 3 * table, "L": sizes["L"]}
+    lines += [f"mmap A {name} {file} 0 {whole[file]} {flags}" for name, (file, flags) in MAPPINGS.items()]
+    for _ in range(bursts):
+        lines += burst(random.choice(verbs))
+        if random.random() < 0.6:
+            name = random.choice("vuwxvuwxs")
+            file, flags = MAPPINGS[name]
+            for line in random.choice(OTHERS).split("; "):
+                if line[0] == "{" and line != "{touches}":
+                    lines += burst("continue")
+                elif line[0] == "{":
+                    lines += burst("touch")
+                else:
+                    lines.append(line.format(name=name, quiet=random.choice("ux"), at=place(), file=file, flags=flags,
+                                             huge=sizes[file], whole=whole[file], **sizes))
+    return "\n".join(lines)
 
 
 def ran(trace, scheme, at_once, **options):
@@ -150,11 +174,12 @@ def ran(trace, scheme, at_once, **options):
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-@settings(max_examples=60, deadline=None)
-@given(st.lists(step, min_size=2, max_size=14), st.sampled_from(OPTIONS), st.sampled_from(sorted(GEOMETRIES)))
-def test_records_at_once_come_to_what_each_alone_does(scheme, steps, options, geometry):
-    trace = Trace.parse(f"hgmcore-trace 1\ngeometry {geometry}\n" + statements(steps, GEOMETRIES[geometry]) + "\n")
-    trace.operations["offset"][trace.operations["offset"] >= 2**63 - 2**20] += np.uint64(2**63)    # text ends there
-    expected, got = ran(trace, scheme, False, **options), ran(trace, scheme, True, **options)
-    for part, one, other in zip(("results", "cost", "observation", "leaves"), expected, got):
-        assert other == one, part
+def test_records_at_once_come_to_what_each_alone_does(scheme):
+    for seed in range(int(EXAMPLES or 10)):
+        random = Random(f"{scheme} {seed}")
+        options, geometry = random.choice(OPTIONS), random.choice(sorted(GEOMETRIES))
+        trace = Trace.parse(f"hgmcore-trace 1\ngeometry {geometry}\n" + statements(random.random(), GEOMETRIES[geometry]) + "\n")
+        trace.operations["offset"][trace.operations["offset"] >= 2**63 - 2**20] += np.uint64(2**63)    # text ends there
+        expected, got = ran(trace, scheme, False, **options), ran(trace, scheme, True, **options)
+        for part, one, other in zip(("results", "cost", "observation", "leaves"), expected, got):
+            assert other == one, (part, seed, options, geometry)

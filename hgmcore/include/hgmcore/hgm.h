@@ -278,35 +278,44 @@ HGM_INLINE int32_t hgm_map_add_locked(hgm_cost *cost, hgm_page *page, int32_t *w
 }
 
 /*
- * Add `by` to the word. Is it 0 now, or negative? As a kernel does that needs no more (atomic_sub_and_test): on x86 the flags of
- * an add tell, which takes less time than to fetch the value.
+ * Add `by` to the word. Is it 0 now? Did it leave its range: upwards in this very step, or is it below 0 where `by` is? As a
+ * kernel does that needs no more (atomic_sub_and_test): on x86 the flags of an add tell, which takes less time than to fetch
+ * the value, and whatever other threads add. `by` is a constant where it matters.
  */
-HGM_INLINE void hgm_add_and_test(int32_t *word, int32_t by, int *zero, int *negative)
+HGM_INLINE void hgm_add_and_test(int32_t *word, int32_t by, int *zero, int *outside)
 {
 #if defined(__x86_64__) && defined(__GCC_ASM_FLAG_OUTPUTS__)
-	__asm__ __volatile__("lock addl %3, %0" : "+m" (*word), "=@ccz" (*zero), "=@ccs" (*negative) : "er" (by));
+	if (by > 0)
+		__asm__ __volatile__("lock addl %3, %0" : "+m" (*word), "=@ccz" (*zero), "=@cco" (*outside) : "er" (by));
+	else
+		__asm__ __volatile__("lock addl %3, %0" : "+m" (*word), "=@ccz" (*zero), "=@ccs" (*outside) : "er" (by));
 #else
 	int32_t now = __atomic_add_fetch(word, by, __ATOMIC_RELAXED);
 
 	*zero = now == 0;
-	*negative = now < 0;
+	*outside = now < 0 && (by <= 0 || (int32_t)((uint32_t)now - (uint32_t)by) >= 0);
 #endif
 }
 
 /* Change the folio's reference count by `by`; at 0 the folio is freed. */
 HGM_INLINE void hgm_ref_add(hgm_cost *cost, hgm_folio *folio, int32_t by)
 {
-	int zero, negative;
+	int zero, outside;
 
 	cost->ref++;
 	hgm_touch(folio->page);
-	hgm_add_and_test(&folio->page->_refcount, by, &zero, &negative);
+	hgm_add_and_test(&folio->page->_refcount, by, &zero, &outside);
 	if (__builtin_expect(zero, 0)) {
 		__asm__ __volatile__("");	/* a branch, that is: nothing is computed for what is rare */
 		folio->flags |= HGM_FOLIO_FREED;
 	}
-	if (__builtin_expect(negative, 0))	/* of threads that meet out of range, one may see the other's count */
-		hgm_in_range(cost, folio->page->_refcount, by);
+	if (__builtin_expect(outside, 0)) {
+		__asm__ __volatile__("");
+		if (by > 0)
+			cost->overflows++;
+		else
+			hgm_in_range(cost, folio->page->_refcount, by);
+	}
 }
 
 /* Take and put back a reference, as a look-up does. */
