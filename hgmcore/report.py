@@ -155,9 +155,10 @@ def memory_notes(result):
         sizes = [f"{format_size(need)} in {size} pages" for size, need in needs[True].items()]
         parts.append(", ".join(sizes) + " with HVO")
     if False in needs:  # a struct page for each base page, whatever the size of huge pages
-        who = each([name for name, one in modelled.items() if not one["hvo"]])
+        who = [name for name, one in modelled.items() if not one["hvo"]]
         need = format_size(next(iter(needs[False].values())))
-        parts.append(f"{need} without, as {who} need it: they count on every struct page")
+        why = "needs it: it counts" if len(who) == 1 else "need it: they count"
+        parts.append(f"{need} without, as {each(who)} {why} on every struct page")
     return [f"struct pages of a {format_size(result['machine_size'])} machine (modelled): {'; '.join(parts)}"]
 
 
