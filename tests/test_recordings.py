@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from hgmcore import compare, recordings
+from hgmcore.compare import apart
 from hgmcore.statements import CODES, NAMES
 
 LIMIT = 5 << 20  # bytes of all of them
@@ -75,6 +76,6 @@ def test_every_recording_runs(name):
 
 def test_shares_of_many_processes_add_up_without_an_error():
     """Fractions of a page for each of up to 96 processes, summed in another order than the truth's."""
-    result = compare.compare(recordings.load("postgres_hugepages_pgbench"), "hugetlb,mm_id", repeat=0)
+    result = compare(recordings.load("postgres_hugepages_pgbench"), "hugetlb,mm_id", repeat=0)
     assert [scheme["error"]["pss_error_bytes"] for scheme in result["schemes"].values()] == [0, 0]
-    assert compare.apart(2048.0, 1365.0 + 1 / 3) > 682
+    assert apart(2048.0, 1365.0 + 1 / 3) > 682
