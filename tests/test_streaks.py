@@ -80,12 +80,14 @@ CASES = {
         TABLES, "pin F 0 1073741818", pieces("continue", "v", range(4)), pieces("touch", "u", [2, 3, 4]),
         pieces("dontneed", "v", [0, 1, 2]), pieces("touch", "u", [2, 3, 4, 5])],
     "continues into emptied tables, behind one that they refuse": [
-        pieces("continue", "v", [0, 1]), pieces("dontneed", "v", [0, 1]), "continue A v 0 2M", pieces("continue", "v", [2, 3, 4]),
+        pieces("continue", "v", [0, 1]), pieces("dontneed", "v", [0, 1]), "continue A v 0 2M",
+        pieces("continue", "v", [2, 3, 4]),
         pieces("continue", "w", [0, 600]), pieces("dontneed", "w", [0, 600]), "continue A w 2M 2M",
         pieces("continue", "w", [601, 2, 600, 3]), pieces("dontneed", "w", [2, 601, 600, 3])],
     "continues of a table that memory failure left behind": [
         "register A r minor", "continue A r 0 2M", "hwpoison A r 4K", "dontneed A r 0 2M",
-        pieces("dontneed", "r", [2, 3]), "continue A r 0 2M", pieces("continue", "r", [2, 3]), "punch F 0 2M", "populate F 0 1",
+        pieces("dontneed", "r", [2, 3]), "continue A r 0 2M", pieces("continue", "r", [2, 3]), "punch F 0 2M",
+        "populate F 0 1",
         "continue A r 0 2M", pieces("continue", "r", [2, 3, 4]), "unregister A r", pieces("touch", "r", [0, 1, 2])],
 }
 
@@ -105,9 +107,10 @@ def test_streaks_count_as_the_model_says(scheme, case):
 # Random bursts of records in a few tables; now and then one that is odd, or another operation.
 OPTIONS = [{}, {}, {"transient": "real"}, {"policy": "base_only"}, {"locks": "pt"}, {"locks": "posted"},
            {"model": "posted"}, {"lookup_first": "yes", "zap_frees_tables": "yes"},
-           {"lookup_first": "no", "zap_frees_tables": "no"}, {"batch": "yes", "cache_refs": "folio"}, {"rmap_aware": "yes"}, {"overflow_check": "half"}]
-MAPPINGS = {"v": ("F", "shared minor hgm wp"), "u": ("F", "shared hgm"), "s": ("F", "shared minor"), "p": ("F", "private"),
-            "w": ("L", "shared minor hgm"), "x": ("L", "shared hgm")}
+           {"lookup_first": "no", "zap_frees_tables": "no"}, {"batch": "yes", "cache_refs": "folio"},
+           {"rmap_aware": "yes"}, {"overflow_check": "half"}]
+MAPPINGS = {"v": ("F", "shared minor hgm wp"), "u": ("F", "shared hgm"), "s": ("F", "shared minor"),
+            "p": ("F", "private"), "w": ("L", "shared minor hgm"), "x": ("L", "shared hgm")}
 # Which mappings a burst is about: mostly those where it does something.
 ABOUT = {"continue": "vvvvwwwwwsu", "touch": "uuuuxxxxxsvp", "dontneed": "vuwxvuwxsp"}
 ODD = {"continue": ("{at} 0", "{at} {pages}", "{behind} {page}", "{at} {half}", "{last} {page}", "{at} {page} urgent"),
