@@ -80,12 +80,14 @@ CASES = {
         TABLES, "pin F 0 1073741818", pieces("continue", "v", range(4)), pieces("touch", "u", [2, 3, 4]),
         pieces("dontneed", "v", [0, 1, 2]), pieces("touch", "u", [2, 3, 4, 5])],
     "continues into emptied tables, behind one that they refuse": [
-        pieces("continue", "v", [0, 1]), pieces("dontneed", "v", [0, 1]), "continue A v 0 2M", pieces("continue", "v", [2, 3, 4]),
+        pieces("continue", "v", [0, 1]), pieces("dontneed", "v", [0, 1]), "continue A v 0 2M",
+        pieces("continue", "v", [2, 3, 4]),
         pieces("continue", "w", [0, 600]), pieces("dontneed", "w", [0, 600]), "continue A w 2M 2M",
         pieces("continue", "w", [601, 2, 600, 3]), pieces("dontneed", "w", [2, 601, 600, 3])],
     "continues of a table that memory failure left behind": [
         "register A r minor", "continue A r 0 2M", "hwpoison A r 4K", "dontneed A r 0 2M",
-        pieces("dontneed", "r", [2, 3]), "continue A r 0 2M", pieces("continue", "r", [2, 3]), "punch F 0 2M", "populate F 0 1",
+        pieces("dontneed", "r", [2, 3]), "continue A r 0 2M", pieces("continue", "r", [2, 3]), "punch F 0 2M",
+        "populate F 0 1",
         "continue A r 0 2M", pieces("continue", "r", [2, 3, 4]), "unregister A r", pieces("touch", "r", [0, 1, 2])],
 }
 
@@ -103,19 +105,22 @@ def test_streaks_count_as_the_model_says(scheme, case):
 
 
 # Random bursts of records in a few tables; now and then one that is odd, or another operation.
-OPTIONS = [{}, {}, {"transient": "real"}, {"policy": "base_only"}, {"locks": "pt"}, {"locks": "posted"}, {"model": "posted"},
-           {"lookup_first": "yes", "zap_frees_tables": "yes"}, {"lookup_first": "no", "zap_frees_tables": "no"},
-           {"batch": "yes", "cache_refs": "folio"}, {"rmap_aware": "yes"}, {"overflow_check": "half"}]
-MAPPINGS = {"v": ("F", "shared minor hgm wp"), "u": ("F", "shared hgm"), "s": ("F", "shared minor"), "p": ("F", "private"),
-            "w": ("L", "shared minor hgm"), "x": ("L", "shared hgm")}
+OPTIONS = [{}, {}, {"transient": "real"}, {"policy": "base_only"}, {"locks": "pt"}, {"locks": "posted"},
+           {"model": "posted"}, {"lookup_first": "yes", "zap_frees_tables": "yes"},
+           {"lookup_first": "no", "zap_frees_tables": "no"}, {"batch": "yes", "cache_refs": "folio"},
+           {"rmap_aware": "yes"}, {"overflow_check": "half"}]
+MAPPINGS = {"v": ("F", "shared minor hgm wp"), "u": ("F", "shared hgm"), "s": ("F", "shared minor"),
+            "p": ("F", "private"), "w": ("L", "shared minor hgm"), "x": ("L", "shared hgm")}
 # Which mappings a burst is about: mostly those where it does something.
 ABOUT = {"continue": "vvvvwwwwwsu", "touch": "uuuuxxxxxsvp", "dontneed": "vuwxvuwxsp"}
 ODD = {"continue": ("{at} 0", "{at} {pages}", "{behind} {page}", "{at} {half}", "{last} {page}", "{at} {page} urgent"),
        "touch": ("{behind}", "{behind} write", "{last}", "{at} write"),
        "dontneed": ("{at} 0", "{at} {pages}", "{behind} {page}", "{at} {half}", "{last} {page}")}
 OTHERS = [*["register A {quiet} minor; continue A {quiet} {at} {page}; unregister A {quiet}"] * 4,
-          "dontneed A {name} 0 {huge}", "continue A {name} {at} {F}", "continue A {name} 0 {F}", "continue A {name} 0 {group}",
-          "collapse A {name} 0 {F}", "fail 1", "punch F 0 {F}; populate F 0 3", "punch F 0 {F}", "split A {name} 0 {huge}",
+          "dontneed A {name} 0 {huge}", "continue A {name} {at} {F}", "continue A {name} 0 {F}",
+          "continue A {name} 0 {group}", "collapse A {name} 0 {F}; collapse A {name} {F} {F}; collapse A {name} 0 {huge}",
+          "collapse A {name} 0 {group}; collapse A {name} {F} {group}", "fail 1", "split A {name} 0 {huge}",
+          "punch F 0 {F}; populate F 0 3", "punch F 0 {F}",
           "hwpoison A {name} {at}; {touches}; {continues}; punch F 0 {F}; populate F 0 3",
           "mprotect A {name} 0 {huge} r; {touches}; mprotect A {name} 0 {huge} rw",
           "munmap A {name} 0 {whole}; mmap A {name} {file} 0 {whole} {flags}"]
@@ -178,7 +183,8 @@ def test_records_at_once_come_to_what_each_alone_does(scheme):
     for seed in range(int(EXAMPLES or 10)):
         random = Random(f"{scheme} {seed}")
         options, geometry = random.choice(OPTIONS), random.choice(sorted(GEOMETRIES))
-        trace = Trace.parse(f"hgmcore-trace 1\ngeometry {geometry}\n" + statements(random.random(), GEOMETRIES[geometry]) + "\n")
+        text = statements(random.random(), GEOMETRIES[geometry])
+        trace = Trace.parse(f"hgmcore-trace 1\ngeometry {geometry}\n{text}\n")
         trace.operations["offset"][trace.operations["offset"] >= 2**63 - 2**20] += np.uint64(2**63)    # text ends there
         expected, got = ran(trace, scheme, False, **options), ran(trace, scheme, True, **options)
         for part, one, other in zip(("results", "cost", "observation", "leaves"), expected, got):

@@ -125,6 +125,25 @@ def test_threads_that_fill_the_same_huge_pages(scheme, locks):
     assert result["operations_at_once"] > 6 * 1024
 
 
+@pytest.mark.parametrize("locks", LOCKS)
+def test_threads_that_meet_in_an_empty_table(eager, locks):
+    """One comes to each table with the end of an operation that began in the table before."""
+    borders = range(512, 1 << 18, 512)
+    lines = [f"@1 {verb} A v {page * 4}K 4K" for page in borders for verb in ("continue", "dontneed")]
+    lines.append("observe")
+    for page in borders:
+        lines.append(f"@1 continue A v {page * 4 - 4}K 8K")
+        lines += [f"@2 continue A v {(page + i) * 4}K 4K" for i in (1, 2, 3)]
+    lines += [f"@1 dontneed A v {page * 4 - 4}K 20K" for page in borders]
+    trace = Trace.parse("hgmcore-trace 1\nfile L 1G 1\npopulate L 0 1\nmmap A v L 0 1G shared minor hgm\n"
+                        + "\n".join(lines) + "\nobserve\n")
+    same(trace, "logical_counter", 2, locks=locks, policy="base_only")
+    for _ in range(100):
+        result = replay(trace, "logical_counter", threads=2, locks=locks, policy="base_only")
+        assert result["operations_at_once"] > 2000
+        assert result["observations"][-1]["folios"][0]["mapcount"] == 0
+
+
 @pytest.mark.parametrize("scheme", ["double_map", "nr_pages_mapped", "large_mapcount", "logical_counter"])
 def test_processes_that_map_one_file(scheme):
     assert same(filling(3, 8, 2), scheme, 4)["operations_at_once"] > 12 * 1024

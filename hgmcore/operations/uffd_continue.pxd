@@ -67,7 +67,7 @@ cdef inline uint64_t continue_table(Machine *m, HugePage *h, uint64_t offset, ui
     cdef int level = h.file.level
     if (offset - h.start > page_mask(h.file) or h.file.entries > 1 or m.options.overflow_check != HGM_CHECK_NONE
             or (at == 0 or m.geometry.group[1] > 1) and not m.options.base_only
-            or m.exclusion != ALONE and not counted(h)):
+            or m.exclusion != ALONE and (at == 0 or not counted(h))):    # another may count the first leaf too
         return 0
     n = min(fan_out - at, length >> m.geometry.base_shift)
     entry = descend(m, h.entry, h.mapping.address + offset, &level, 1, path)
