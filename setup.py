@@ -23,7 +23,8 @@ def extension(module):
         include_dirs=["hgmcore/include"],
         depends=[str(path.relative_to(ROOT)) for path in (ROOT / "hgmcore/include/hgmcore").glob("*.h")],
         # alignment: a loop of a few instructions takes twice as long where it lies across a border
-        extra_compile_args=["-O3", "-g0", "-Wno-unused-function", "-Wno-attributes", "-falign-loops=32", "--param=inline-unit-growth=200"],
+        extra_compile_args=["-O3", "-g0", "-Wno-unused-function", "-Wno-attributes", "-falign-loops=32",
+                            "--param=inline-unit-growth=200"],
     )
 
 
