@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from .machine import RESULT
 from .stretches import alone, layout, stretches
 from .view import View, join
 

@@ -13,7 +13,7 @@ from hgmcore.sizes import parse_size
 from model import SCHEMES
 
 K, M, G = 2**10, 2**20, 2**30
-START = f"""
+START = """
 file F 2M 3
 file L 1G 1
 populate F 0 2

@@ -89,7 +89,7 @@ def read(stream, name, *, process="process", kinds="hugetlb,shmem,anon", hugetlb
         if kind not in KINDS:
             raise ValueError(f"kinds: {quoted(kind)} is not one of {', '.join(KINDS)}")
     state = _State(report, Sink(geometry), process, chosen, parse_named("hugetlb", hugetlb))
-    areas, number = [], 0
+    areas = []
     for block in blocks(stream, report):
         for index in range(len(block)):
             _line(block.line(index), block.number + index, areas, report)

@@ -9,8 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hgmcore.live import kernel
-
 
 class Process:
     """A worker: `ask` has it do one operation; `end` waits until its memory is gone."""

@@ -6,7 +6,7 @@ from .files import Files
 from .memory import NoMemory
 from .observe import observe
 from .schemes import Place
-from .tables import POISON, Leaf, Table, leaves_in
+from .tables import POISON, Leaf, leaves_in
 
 Result = namedtuple("Result", "error done event", defaults=(0, None))
 
