@@ -94,7 +94,8 @@ class Work(NamedTuple):
     """A row of the table for each scheme, and a column of the short one.
 
     before: makes a guest ready. full: is all mapped then? loop: its number in roofline.h. peer: the method of
-    peers.Arrays, if NumPy does it. kernel: what kernel.py calls it, if it does it.
+    peers.Arrays, if NumPy does it. kernel: what kernel.py calls it, if it does it. guest, world: what hgmcore and the
+    roofline do it on.
     """
 
     name: str

@@ -31,22 +31,16 @@ cdef inline int copy_leaves(Machine *m, HugePage *child, uint64_t offset, int si
     install_at(m, child, entry, size, offset, n, path, HGM_BY_FORK, hstate_none)
     return 0
 
-cdef inline void fork_batch(Machine *m, HugePage *child, uint64_t *entry, uint64_t first, uint64_t n,
-                            const uint32_t *path) noexcept nogil:
-    """As fork_run, but the scheme is told of all at once."""
-    cdef bint uncounted = not counted(child)
-    table_gets(m, child, path, n)
-    if install(m, &m.cost, child, entry, first, 1, n, HGM_BY_FORK, False, uncounted) & HGM_COUNTS and uncounted:
-        subtree_counted(m, child)
-
 cdef inline int copy_run(Machine *m, HugePage *child, uint64_t offset, uint64_t n) noexcept nogil:
     """Install `n` adjacent base-page leaves that stand in one table, one after another or (batch) at once."""
     cdef uint32_t path[MAX_LEVELS]
     cdef int level = child.file.level, error = 0
+    cdef bint batch = m.options.batch
     cdef uint64_t *entry
-    cdef uint64_t done = 0, first, step = n if m.options.batch else 1
-    # the long way, if the first may be the subtree's first
-    while done < n and error == 0 and (child.file.entries > 1 or not child.leaf_known or step > 1 and m.exclusion != ALONE):
+    cdef uint64_t done = 0, first, step = n if batch else 1
+    # the long way, where one may be the subtree's first, or is to be told of more than here
+    while done < n and error == 0 and (child.file.entries > 1 or not child.leaf_known
+                                       or batch and (m.exclusion != ALONE or not counted(child))):
         error = copy_leaves(m, child, offset + (done << m.geometry.base_shift), 0, step)
         done += step
     if error == 0 and done < n:
@@ -54,8 +48,9 @@ cdef inline int copy_run(Machine *m, HugePage *child, uint64_t offset, uint64_t 
         if not tables_alloc(m, child, &entry, child.mapping.address + offset, &level, 1, path, HGM_BY_FORK):
             return ENOMEM
         first = ((offset - child.start) >> m.geometry.base_shift) + done
-        if m.options.batch:
-            fork_batch(m, child, entry, first, n, path)
+        if batch:
+            table_gets(m, child, path, n)
+            install(m, &m.cost, child, entry, first, 1, n, HGM_BY_FORK, False, False)
         else:
             fork_run(m, child, entry + done, n - done, first, path)
     return error
