@@ -321,3 +321,26 @@ def test_stretches_are_the_longest_without_conflicts(operations, shared, ordered
             for huge in used(one, known)[3]:
                 workers.setdefault(huge, set()).add(one[4])
         assert together[i] == any(len(some) > 1 for some in workers.values())
+
+
+@pytest.mark.parametrize("locks", LOCKS)
+def test_ranges_and_single_pages_that_fill_the_same_tables(eager, locks):
+    """All but the last piece of each table goes again: a child that was not counted would take the map with it."""
+    pages = 512
+    start = Trace.parse(f"hgmcore-trace 1\nfile F 2M {pages}\npopulate F 0 {pages}\n"
+                        f"mmap A v F 0 {2 * pages}M shared minor hgm\n")
+    at = np.arange(pages * 512).reshape(pages, 512)
+    ranges, single = at[:, :256:4].ravel(), np.delete(at, np.r_[0:256:4, 1:256:4], axis=1).ravel()
+    offset = np.concatenate([ranges, single, at[:, :-1].ravel()]) * 4 * K
+    operations = np.zeros(len(offset) + 1, OPERATION)
+    operations["offset"][:-1], operations["length"][:-1] = offset, 4 * K
+    operations["length"][:len(ranges)] = 8 * K
+    operations["op"] = CODES["dontneed"]
+    operations["op"][:len(ranges) + len(single)] = CODES["continue"]
+    operations["op"][-1] = CODES["observe"]
+    thread = np.ones(len(operations), np.uint32)
+    thread[len(ranges):len(ranges) + len(single)] = 2
+    trace = Trace(start.header, np.concatenate([start.operations, operations]),
+                  np.concatenate([np.zeros(len(start), np.uint32), thread]))
+    result = same(trace, "logical_counter", 2, locks=locks)
+    assert {folio["mapcount"] for folio in result["observations"][-1]["folios"]} == {1}

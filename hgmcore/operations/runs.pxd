@@ -96,11 +96,12 @@ cdef inline uint64_t install_leaves "hgm_install_leaves"(Machine *m, HugePage *h
     return i
 
 cdef inline void table_gets(Machine *m, const HugePage *h, const uint32_t *path, uint64_t n) noexcept nogil:
-    """Table path[1] gets `n` more leaves, if children are counted. Their subtree has a leaf already."""
+    """Table path[1] gets `n` more leaves, or some that count themselves (0). Their subtree has a leaf already."""
     if NEEDS & NEEDS_COUNTER:
         if h.file.level == 3 and table_desc(m, path[1]).children == 0:
             child_add(table_desc(m, path[2]), m.exclusion != ALONE)
-        table_desc(m, path[1]).children += <uint32_t>n
+        if n:    # no store else: another thread may count here now
+            table_desc(m, path[1]).children += <uint32_t>n
 
 cdef inline void install_run "hgm_install_run"(Machine *m, HugePage *h, uint64_t *entries, uint64_t n, uint64_t first,
                                                const uint32_t *path, int origin) noexcept nogil:
