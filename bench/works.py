@@ -64,6 +64,13 @@ class Guest:
         self.mapping.dontneed()
         self.fill()
 
+    def filled_in_order(self) -> None:
+        """As `filled`. The tables lie in the order of their pages, as the roofline's do: a run of BY_2M, which frees one
+        after another, lets those that are made next lie the other way round, and so does one that is not timed."""
+        self.filled()
+        self.machine.run(BY_2M)
+        self.filled()
+
     def mapped_anew(self) -> None:
         """The last run unmapped it."""
         if self.machine.core.vmas(0):
@@ -127,7 +134,7 @@ WORKS = (
     Work("fork", "fork", 1.2, FORK, Guest.childless, True, 5, "copy", "fork"),
     Work("fork, batched", "frkB", 1.2, FORK, Guest.childless, True, 6, "copy", "fork", {"batch": "yes"}),
     Work("collapse", "coll", 1.2, BY_2M[-1:], Guest.filled, True, 7, "zap", schemes=COLLAPSING),
-    Work("collapse, 2M first", "col2", 1.2, BY_2M, Guest.filled, True, 7, "zap", schemes=COLLAPSING),
+    Work("collapse, 2M first", "col2", 1.2, BY_2M, Guest.filled_in_order, True, 7, "zap", schemes=COLLAPSING),
 )
 ALL_2M = WHOLE * (2 << 20)
 HUGETLB = {"peer": None, "schemes": ("hugetlb",), "guest": WholeGuest, "world": WholePages}

@@ -1,4 +1,4 @@
-"""Streaks: records in a row of one base page each go a short way, which does what each record alone does the long way.
+"""Streaks: records in a row of one base page, or one table, each go a short way, which does what each alone does.
 
 A streak ends at the end of the huge page, at an entry that is not as expected, and where records change; it goes on in
 another table of the same huge page. A record alone in its array never is in a streak.
@@ -32,6 +32,10 @@ mmap A x L 0 1G shared hgm
 def pieces(verb, mapping, pages, more=""):
     length = "" if verb == "touch" else " 4K"
     return "\n".join(f"{verb} A {mapping} {page * 4}K{length}{more}" for page in pages)
+
+
+def collapses(mapping, tables):
+    return "\n".join(f"collapse A {mapping} {table * 2}M 2M" for table in tables)
 
 
 # Touches make no table: a continue through v or w does, or a discard of what a continue mapped.
@@ -74,6 +78,26 @@ CASES = {
                                           "dontneed A r 0 2M"],
     "discards of a page that failed": [pieces("continue", "v", [0, 1, 2, 3]), "hwpoison A v 8K",
                                        pieces("dontneed", "v", [3, 2, 1, 0]), pieces("continue", "v", [2])],
+    "collapses of full tables, of holes, of none, of leaves": [
+        *(pieces("continue", "w", range(table * 512, table * 512 + 512)) for table in (0, 1, 5)), pieces("continue", "w", [
+            2 * 512, 2 * 512 + 7, 3 * 512 + 1, 4 * 512, 6 * 512 + 511, 7 * 512]), pieces("dontneed", "w", [4 * 512, 513]),
+        collapses("w", [0, 1, 2, 3, 4, 9, 5, 5, 6, 7, 511, 7]), pieces("continue", "w", [4 * 512, 8 * 512, 513]),
+        "dontneed A w 2M 2M", pieces("continue", "w", [512]), collapses("w", [8, 1, 4]), "collapse A w 0 1G",
+        collapses("w", [0, 1])],
+    "collapses of every table, twice, and zaps between": [
+        pieces("continue", "w", range(0, 512 * 40, 512)), collapses("w", range(40)), "dontneed A w 0 80M",
+        pieces("continue", "w", range(0, 512 * 40, 256)), collapses("w", range(39, -1, -1)), "observe"],
+    "collapses that other records cut": [
+        pieces("continue", "w", range(0, 512 * 20, 512)), collapses("w", [0, 1]), "collapse A w 4M 0", "collapse A w 4M 4K",
+        "collapse A w 4M 2097151", collapses("w", [3]), "collapse A w 8M 4M", collapses("w", [6]), "collapse A w 14684160 2M",
+        "collapse A x 14M 2M", collapses("w", [8]), "collapse A v 0 2M", collapses("w", [9, 512, 10]),
+        "collapse A w 9223372036854771712 2M", collapses("w", [11, 12]), "collapse A w 0 1G"],
+    "collapses through several mappings and of what may be no pieces": [
+        TABLES, pieces("continue", "w", [0, 512, 1024]), collapses("x", [0, 1, 2, 3]), collapses("w", [0, 1, 2]),
+        pieces("continue", "v", [0, 512]), collapses("v", [0, 1, 0]), collapses("r", [0, 1]), collapses("p", [0, 1])],
+    "collapses around a page that failed": [
+        pieces("continue", "w", [0, 512, 1024, 1536]), collapses("w", [0, 1]), "hwpoison A w 4M", collapses("w", [2, 3, 0]),
+        pieces("dontneed", "w", [1024])],
     "one after another": [TABLES, *[pieces(verb, "x", [2, 3, 4]) for verb in ("touch", "dontneed", "dontneed", "touch")],
                           pieces("dontneed", "x", [4, 1]), "fail 1", pieces("touch", "x", [4, 1])],
     "continues and touches that an overflow check refuses": [
@@ -111,15 +135,18 @@ OPTIONS = [{}, {}, {"transient": "real"}, {"policy": "base_only"}, {"locks": "pt
            {"rmap_aware": "yes"}, {"overflow_check": "half"}]
 MAPPINGS = {"v": ("F", "shared minor hgm wp"), "u": ("F", "shared hgm"), "s": ("F", "shared minor"),
             "p": ("F", "private"), "w": ("L", "shared minor hgm"), "x": ("L", "shared hgm")}
-# Which mappings a burst is about: mostly those where it does something.
-ABOUT = {"continue": "vvvvwwwwwsu", "touch": "uuuuxxxxxsvp", "dontneed": "vuwxvuwxsp"}
+# Which mappings a burst is about, mostly those where it does something; and what it is about there.
+ABOUT = {"continue": "vvvvwwwwwsu", "touch": "uuuuxxxxxsvp", "dontneed": "vuwxvuwxsp", "collapse": "wwwwwxxvp"}
+WHAT = {"continue": "{at} {page}", "touch": "{at}", "dontneed": "{at} {page}", "collapse": "{at} {F}"}
 ODD = {"continue": ("{at} 0", "{at} {pages}", "{behind} {page}", "{at} {half}", "{last} {page}", "{at} {page} urgent"),
        "touch": ("{behind}", "{behind} write", "{last}", "{at} write"),
-       "dontneed": ("{at} 0", "{at} {pages}", "{behind} {page}", "{at} {half}", "{last} {page}")}
+       "dontneed": ("{at} 0", "{at} {pages}", "{behind} {page}", "{at} {half}", "{last} {page}"),
+       "collapse": ("{at} 0", "{at} {page}", "{at} {half}", "{behind} {F}", "{last} {F}", "{at} {L}")}
 OTHERS = [*["register A {quiet} minor; continue A {quiet} {at} {page}; unregister A {quiet}"] * 4,
           "dontneed A {name} 0 {huge}", "continue A {name} {at} {F}", "continue A {name} 0 {F}",
           "continue A {name} 0 {group}", "collapse A {name} 0 {F}; collapse A {name} {F} {F}; collapse A {name} 0 {huge}",
           "collapse A {name} 0 {group}; collapse A {name} {F} {group}", "fail 1", "split A {name} 0 {huge}",
+          "continue A w {F} {group}; continue A w 0 {page}; collapse A w 0 {F}; collapse A w {F} {F}",
           "punch F 0 {F}; populate F 0 3", "punch F 0 {F}",
           "hwpoison A {name} {at}; {touches}; {continues}; punch F 0 {F}; populate F 0 3",
           "mprotect A {name} 0 {huge} r; {touches}; mprotect A {name} 0 {huge} rw",
@@ -128,7 +155,7 @@ OTHERS = [*["register A {quiet} minor; continue A {quiet} {at} {page}; unregiste
 
 def statements(seed, geometry, bursts=40):
     """The text of a trace: files F, of huge pages of one table, and L, of the largest, and bursts of records on them."""
-    random, verbs = Random(seed), ["continue"] * 3 + ["touch"] * 3 + ["dontneed"] * 2
+    random, verbs = Random(seed), ["continue"] * 3 + ["touch"] * 3 + ["dontneed"] * 2 + ["collapse"]
     base, table = geometry.base_page, geometry.base_page << geometry.index_bits
     sizes = {"page": base, "pages": 2 * base, "half": base // 2 + 1, "F": table, "L": geometry.hugetlb_sizes[-1],
              "group": geometry.hugetlb_sizes[0], "last": 2**63 - base}
@@ -145,7 +172,8 @@ def statements(seed, geometry, bursts=40):
             where = random.choices([place() for _ in range(6)], k=random.randrange(2, 12))
         odd = random.choice([None, None, random.randrange(len(where))])
         for i, at in enumerate(where):
-            what = random.choice(ODD[verb]) if i == odd else "{at}" if verb == "touch" else "{at} {page}"
+            what = random.choice(ODD[verb]) if i == odd else WHAT[verb]
+            at = at // table * table if verb == "collapse" else at
             yield f"{verb} A {name} " + what.format(at=at, behind=at + random.randrange(1, base), **sizes)
 
     lines = [f"file F {table} 3", f"file L {sizes['L']} 1", "populate F 0 2", "populate L 0 1"]

@@ -127,6 +127,21 @@ cdef inline void fork_run "hgm_fork_run"(Machine *m, HugePage *h, uint64_t *entr
                                          const uint32_t *path) noexcept nogil:
     install_run(m, h, entries, n, first, path, HGM_BY_FORK)
 
+cdef inline uint64_t zap_leaves "hgm_zap_leaves"(hgm_cost *cost, const hgm_options *options, hgm_leaf *leaf,
+                                                 uint64_t *entries, uint64_t n, uint64_t page) noexcept nogil:
+    """The loop of zap_ptes; all three pointers are to locals. Returns how many leaves there were."""
+    cdef uint64_t i, entry, removed = 0
+    for i in range(n):
+        entry = entries[i]
+        entries[i] = 0
+        removed += entry // HGM_PTE_LEAF & 1    # without a branch: the compiler takes several at a time
+        if is_leaf(entry):    # else a base page that failed, or none
+            leaf.first = page + i
+            expect(leaf)
+            hgm_leaf_remove(cost, options, leaf)
+    cost.leaf_removes += removed
+    return removed
+
 cdef inline uint64_t zap_ptes "hgm_zap_ptes"(Machine *m, uint64_t *entries, uint64_t n, const hgm_leaf *like,
                                              uint64_t page) noexcept nogil:
     """Remove the base-page leaves among `n` entries; `page` is the base page of the first. None is in a group."""
@@ -134,7 +149,7 @@ cdef inline uint64_t zap_ptes "hgm_zap_ptes"(Machine *m, uint64_t *entries, uint
     cdef hgm_folio folio
     cdef hgm_leaf leaf = like[0]
     cdef hgm_cost cost = hgm_no_cost()
-    cdef uint64_t i, entry, removed = 0
+    cdef uint64_t removed
     if like.folio is NULL:    # nothing is mapped then, but what failed
         memset(entries, 0, n * sizeof(uint64_t))
         return 0
@@ -143,15 +158,7 @@ cdef inline uint64_t zap_ptes "hgm_zap_ptes"(Machine *m, uint64_t *entries, uint
     leaf.nr_pages = 1
     leaf.count = 1
     leaf.whole = 0
-    for i in range(n):
-        entry = entries[i]
-        entries[i] = 0
-        removed += entry // HGM_PTE_LEAF & 1    # without a branch: the compiler takes several at a time
-        if is_leaf(entry):    # else a base page that failed, or none
-            leaf.first = page + i
-            expect(&leaf)
-            hgm_leaf_remove(&cost, &options, &leaf)
-    cost.leaf_removes = removed
+    removed = zap_leaves(&cost, &options, &leaf, entries, n, page)
     keep_flags(like.folio, &folio)
     hgm_cost_add(&m.cost, &cost)
     return removed

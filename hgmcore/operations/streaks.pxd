@@ -1,14 +1,15 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""Streaks: records in a row that each do one thing to one base page of the same huge page.
+"""Streaks: records in a row that each do one thing to one base page, or one table of them, of the same huge page.
 
-They are what recordings consist of: the continues of a postcopy, the accesses of a program, the discards of a balloon.
+They are what recordings consist of: the continues of a postcopy, the accesses of a program, the discards of a balloon,
+the collapses behind them.
 The first record of a streak goes the long way, with every check. What stays the same behind it, the mapping, its VMA, the
 huge page and its place in the tables, is kept from one record to the next; a record that needs more than is checked
 here ends the streak. How the loops are written: runs.pxd.
 """
 from hgmcore.operations.collapse cimport collapse
 from hgmcore.operations.common cimport *
-from hgmcore.operations.runs cimport AHEAD, base_page_leaf, counted, keep_flags
+from hgmcore.operations.runs cimport AHEAD, base_page_leaf, counted, keep_flags, zap_leaves
 from hgmcore.operations.touch cimport touch
 from hgmcore.operations.uffd_continue cimport continue_range
 from hgmcore.operations.zap cimport dontneed, subtree_emptied
@@ -169,6 +170,43 @@ cdef inline uint64_t zap_streak "hgm_zap_streak"(Machine *m, HugePage *h, const 
     hgm_cost_add(&m.cost, &cost)
     return i
 
+cdef inline uint64_t collapse_streak "hgm_collapse_streak"(Machine *m, HugePage *h, const hgm_operation *ops, uint64_t n,
+                                                           int base_shift, int index_bits) noexcept nogil:
+    """A streak of MADV_COLLAPSEs of one table of base pages each, the first of which is mapped. As install_streak."""
+    cdef int shift = base_shift + index_bits
+    cdef uint64_t bytes = <uint64_t>1 << shift, pages = <uint64_t>1 << index_bits, i = 0, offset, start = h.start, page
+    cdef uint64_t outside = ~(page_mask(h.file) & ~(bytes - 1))
+    cdef uint32_t target = <uint32_t>(h.mapping - m.mappings)
+    cdef uint64_t *pmd = table_entries(m, table_number(h.entry[0]))
+    cdef unsigned char *tables = m.tables.base
+    cdef uint64_t *entry
+    cdef uint64_t *entries
+    cdef hgm_options options = m.options
+    cdef hgm_folio folio = h.folio[0]
+    cdef hgm_leaf leaf = base_page_leaf(m, h, &folio, HGM_BY_COLLAPSE)
+    cdef hgm_cost cost = hgm_no_cost()
+    while i < n and ops[i].op == HGM_OP_COLLAPSE and ops[i].target == target and ops[i].length == bytes:
+        offset = ops[i].offset - start
+        entry = &pmd[offset >> shift]
+        if offset & outside or not is_table(entry[0]):
+            break
+        entries = pte_table(tables, entry[0], index_bits)
+        if not is_leaf(entries[0]):
+            break
+        page = offset >> base_shift
+        leaf.nr_pages = 1
+        zap_leaves(&cost, &options, &leaf, entries, pages, page)
+        subtree_table_free(m, entry)    # one child of its table, as the leaf that comes
+        entry[0] = leaf_entry(folio.pfn + page)
+        leaf.nr_pages = pages
+        leaf.first = page
+        hgm_leaf_install(&cost, &options, &leaf)
+        i += 1
+    cost.leaf_installs = i
+    keep_flags(h.folio, &folio)
+    hgm_cost_add(&m.cost, &cost)
+    return i
+
 # For what runs most, constants: one thread, tables of 512 entries, pages of 4K.
 
 cdef inline uint64_t continues "hgm_continues"(Machine *m, HugePage *h, const hgm_operation *ops,
@@ -199,13 +237,23 @@ cdef inline uint64_t dontneeds "hgm_dontneeds"(Machine *m, HugePage *h, const hg
         return zap_streak(m, h, ops, n, 12, 9)
     return zap_streak(m, h, ops, n, m.geometry.base_shift, m.geometry.index_bits)
 
+cdef inline uint64_t collapses "hgm_collapses"(Machine *m, HugePage *h, const hgm_operation *ops,
+                                               uint64_t n) noexcept nogil:
+    if m.geometry.base_shift == 12:
+        return collapse_streak(m, h, ops, n, 12, 9)
+    return collapse_streak(m, h, ops, n, m.geometry.base_shift, m.geometry.index_bits)
+
 cdef inline uint64_t streak(Machine *m, HugePage *h, const hgm_operation *ops, uint64_t n, int kind) noexcept nogil:
     """The records from ops[0] on that go the short way behind one about huge page `h`. Returns how many there were."""
-    if (kind == HGM_OP_COLLAPSE or h.entry is NULL or h.folio is NULL or not is_table(h.entry[0]) or h.file.entries > 1):
+    if h.entry is NULL or h.folio is NULL or not is_table(h.entry[0]) or h.file.entries > 1:
         return 0
     if kind == HGM_OP_DONTNEED:
         return dontneeds(m, h, ops, n)
-    if h.folio.flags & HGM_FOLIO_POISONED or m.options.overflow_check != HGM_CHECK_NONE:
+    if h.folio.flags & HGM_FOLIO_POISONED:
+        return 0
+    if kind == HGM_OP_COLLAPSE:
+        return collapses(m, h, ops, n) if h.file.level == 3 and m.geometry.group[1] == 1 else 0
+    if m.options.overflow_check != HGM_CHECK_NONE:
         return 0
     if not counted(h):
         return uncounted(m, h, ops, n, kind)
