@@ -281,8 +281,10 @@ uint64_t recount(world *w)
 	return leaves;
 }
 
-/* All loops of one scheme. Returns leaves done; the time is in w->ns. */
+/* All loops of one scheme, and what it does for a leaf. Returns leaves done; the time is in w->ns. */
 #define SCHEME(name, does)								\
+const int name##_does = does;								\
+											\
 uint64_t name(world *w, int work, const hgm_operation *ops, uint64_t n)			\
 {											\
 	uint64_t start = now(), done = 0;						\

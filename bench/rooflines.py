@@ -21,6 +21,7 @@ ENTRIES = 512
 PIECES = ENTRIES * ENTRIES    # of 4K in 1G
 WHOLE = 16384    # huge pages of 2M
 PRESENT, LEAF = 0x1, 0x80     # hgm.h
+EACH_PAGE, CHILDREN = 4, 256    # roofline.c
 
 
 def compile_rooflines() -> ctypes.CDLL:
@@ -66,7 +67,7 @@ class Gigabyte:
         self.function = getattr(library, scheme)
         self.function.restype = ctypes.c_uint64
         self.library = library
-        self.counts_children = scheme == "logical_counter"
+        self.scheme = scheme
         self.tables = committed((2 * self.nr_tables + 1) * TABLE).view(np.uint64).reshape(-1, ENTRIES)
         self.descs = committed(len(self.tables) * 64).view(np.uint32).reshape(-1, 16)
         self.pages = self.struct_pages()
@@ -77,6 +78,10 @@ class Gigabyte:
         """Those of all base pages, as an array of PAGE."""
         return committed(PIECES * PAGE.itemsize).view(PAGE)
 
+    def does(self, what: int) -> bool:
+        """Is that part of what the scheme does for a leaf?"""
+        return ctypes.c_int.in_dll(self.library, f"{self.scheme}_does").value & what != 0
+
     def prepare(self, full: bool) -> None:
         """Every base page mapped by a 4K leaf, or none; counts are those of that."""
         pmd, pte = self.tables[1], self.tables[2:2 + ENTRIES]
@@ -84,10 +89,11 @@ class Gigabyte:
         pte.reshape(-1)[:] = np.arange(PIECES) << 12 | PRESENT | LEAF if full else 0
         self.spare_tables()
         self.world.pud[0], self.world.pud[1] = 1 << 12 | PRESENT, 0
-        if self.counts_children:    # else nobody has been there before, in hgmcore as here
+        if self.does(CHILDREN):    # else nobody has been there before, in hgmcore as here
             self.descs[:, 0] = 0
             self.descs[1:2 + ENTRIES, 0] = ENTRIES * full
-        self.pages["_mapcount"] = full
+        if self.does(EACH_PAGE):    # nor here: the caches hold what they held
+            self.pages["_mapcount"] = full
         for field in ("_large_mapcount", "_nr_pages_mapped", "_entire_mapcount", "_mm_id_mapcount", "_refcount"):
             self.pages[field][:2] = PIECES * full
         self.pages["_mm_id"][1] = 1, 2

@@ -35,12 +35,17 @@ HGM_INLINE uint64_t hgm_any(const uint64_t *entries, int n)
 /* Store `value`, `value` + `step`, `value` + 2 * `step`, .. in `n` entries. */
 HGM_INLINE void hgm_fill(uint64_t *entries, uint64_t n, uint64_t value, uint64_t step)
 {
+	uint64_t next[8];
 	int k;
 
-	for (; n >= 8; n -= 8, entries += 8, value += 8 * step)
-		for (k = 0; k < 8; k++)
-			entries[k] = value + k * step;
-	for (; n; n--, value += step)
+	for (k = 0; k < 8; k++)
+		next[k] = value + k * step;
+	for (; n >= 8; n -= 8, entries += 8)
+		for (k = 0; k < 8; k++) {
+			entries[k] = next[k];
+			next[k] += 8 * step;
+		}
+	for (value = next[0]; n; n--, value += step)
 		*entries++ = value;
 }
 
