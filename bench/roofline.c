@@ -116,6 +116,37 @@ HGM_INLINE uint64_t continues(world *w, const hgm_operation *ops, uint64_t n, in
 	return done;
 }
 
+/* Passes over the entries of a table in eight lanes, which fill several vector registers. */
+#define LANES for (int k = 0; k < 8; k++)
+
+static inline uint64_t any_of(const uint64_t *pte)
+{
+	uint64_t any[8] = {0};
+
+	for (uint64_t j = 0; j < ENTRIES; j += 8)
+		LANES any[k] |= pte[j + k];
+	return any[0] | any[1] | any[2] | any[3] | any[4] | any[5] | any[6] | any[7];
+}
+
+static inline uint64_t all_of(const uint64_t *pte)
+{
+	uint64_t all[8];
+
+	LANES all[k] = pte[k];
+	for (uint64_t j = 8; j < ENTRIES; j += 8)
+		LANES all[k] &= pte[j + k];
+	return all[0] & all[1] & all[2] & all[3] & all[4] & all[5] & all[6] & all[7];
+}
+
+/* The counts of all leaves of a table, one by one. An atomic waits for stores: those of the entries come first. */
+HGM_INLINE void count_each(world *w, int does, uint64_t first, uint32_t process)
+{
+	for (uint64_t i = first; i < first + ENTRIES; i++) {
+		expect(w, does, i);
+		count(w, does, i, 1, 1, 1, process);
+	}
+}
+
 /* One continue over all of it, in leaves of 4K. */
 HGM_INLINE uint64_t fill(world *w, int does)
 {
@@ -126,17 +157,11 @@ HGM_INLINE uint64_t fill(world *w, int does)
 		add(&w->page[0]._refcount, 1);
 	for (uint64_t i = 0; i < ENTRIES; i++) {
 		uint64_t *pte = table(w, pmd[i]);
-		uint64_t any = 0;
 
-		for (uint64_t j = 0; j < ENTRIES; j++)
-			any |= pte[j];
-		if (any)
+		if (any_of(pte))
 			break;
-		for (uint64_t j = 0; j < ENTRIES; j++) {
-			expect(w, does, i * ENTRIES + j);
-			pte[j] = LEAF(i * ENTRIES + j);
-			count(w, does, i * ENTRIES + j, 1, 1, 1, 1);
-		}
+		hgm_fill(pte, ENTRIES, LEAF(i * ENTRIES), 1 << HGM_PTE_FRAME_SHIFT);
+		count_each(w, does, i * ENTRIES, 1);
 		if (does & CHILDREN) {
 			w->descs[FRAME(pmd[i])].children += ENTRIES;
 			w->descs[FRAME(w->pud[0])].children++;
@@ -192,22 +217,16 @@ HGM_INLINE uint64_t copy(world *w, int does, int batch)
 	child_pmd = table(w, w->pud[1]);
 	for (uint64_t i = 0; i < ENTRIES; i++) {
 		uint64_t *pte = table(w, pmd[i]), *child;
-		uint64_t all = HGM_PTE_LEAF;
 
-		for (uint64_t j = 0; j < ENTRIES; j++)
-			all &= pte[j];
-		if (!all)
+		if (!(all_of(pte) & HGM_PTE_LEAF))
 			break;
 		child_pmd[i] = table_get(w);
 		child = table(w, child_pmd[i]);
-		for (uint64_t j = 0; j < ENTRIES; j++) {
-			expect(w, does, i * ENTRIES + j);
-			child[j] = pte[j];
-			if (!batch)
-				count(w, does, i * ENTRIES + j, 1, 1, 1, 2);
-		}
+		memcpy(child, pte, ENTRIES * sizeof(*pte));
 		if (batch)
 			count(w, does, i * ENTRIES, ENTRIES, 1, 1, 2);
+		else
+			count_each(w, does, i * ENTRIES, 2);
 		if (does & CHILDREN) {
 			w->descs[FRAME(child_pmd[i])].children += ENTRIES;
 			w->descs[FRAME(w->pud[1])].children++;

@@ -13,7 +13,9 @@
 #define ROOFLINE_H
 
 #include <stdint.h>
+#include <string.h>
 #include <time.h>
+#include "hgmcore/entries.h"
 #include "hgmcore/hgm.h"
 
 #define ENTRIES 512ull

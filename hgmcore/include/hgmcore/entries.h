@@ -4,6 +4,9 @@
 #ifndef HGMCORE_ENTRIES_H
 #define HGMCORE_ENTRIES_H
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 #include "hgmcore/hgm.h"
 
 #ifdef __cplusplus
@@ -32,19 +35,18 @@ HGM_INLINE uint64_t hgm_any(const uint64_t *entries, int n)
 	return any[0] | any[1] | any[2] | any[3] | any[4] | any[5] | any[6] | any[7];
 }
 
+/* Two entries that are stored at once, wherever they stand. */
+typedef uint64_t hgm_two __attribute__((vector_size(16), aligned(8), may_alias));
+
 /* Store `value`, `value` + `step`, `value` + 2 * `step`, .. in `n` entries. */
 HGM_INLINE void hgm_fill(uint64_t *entries, uint64_t n, uint64_t value, uint64_t step)
 {
-	uint64_t next[8];
+	hgm_two next = {value, value + step};
 	int k;
 
-	for (k = 0; k < 8; k++)
-		next[k] = value + k * step;
 	for (; n >= 8; n -= 8, entries += 8)
-		for (k = 0; k < 8; k++) {
-			entries[k] = next[k];
-			next[k] += 8 * step;
-		}
+		for (k = 0; k < 8; k += 2, next += 2 * step)
+			*(hgm_two *)(entries + k) = next;
 	for (value = next[0]; n; n--, value += step)
 		*entries++ = value;
 }
@@ -55,9 +57,14 @@ HGM_INLINE void hgm_fill(uint64_t *entries, uint64_t n, uint64_t value, uint64_t
  */
 static __attribute__((noinline)) uint64_t hgm_find(const uint64_t *entries, uint64_t i, uint64_t n, uint64_t bits)
 {
+	uint64_t start = i;
+
 	if (i + 8 <= n && !(hgm_any(entries + i, 8) & bits)) {
 		for (i += 8; i + HGM_BLOCK <= n && !(hgm_any(entries + i, HGM_BLOCK) & bits); i += HGM_BLOCK)
 			;
+		/* what is left is less than a block: one that ends with it */
+		if (i + HGM_BLOCK > n && start + HGM_BLOCK <= n && !(hgm_any(entries + n - HGM_BLOCK, HGM_BLOCK) & bits))
+			return n;
 		for (; i + 8 <= n && !(hgm_any(entries + i, 8) & bits); i += 8)
 			;
 	}
@@ -72,10 +79,34 @@ HGM_INLINE uint64_t hgm_next_entry(const uint64_t *entries, uint64_t i, uint64_t
 	return i < n && !entries[i] ? hgm_find(entries, i, n, ~0ull) : i;
 }
 
-/* The first of `n` entries that is a leaf; `n`: there is none. */
+/* Which of eight entries are leaves: a bit for each. */
+HGM_INLINE unsigned hgm_leaves(const uint64_t *entries)
+{
+	unsigned leaves = 0;
+	int k;
+
+#ifdef __SSE2__
+	for (k = 0; k < 4; k++) {	/* the bit of a leaf where a sign is */
+		__m128i two = _mm_slli_epi64(_mm_loadu_si128((const __m128i *)entries + k), 56);
+
+		leaves |= (unsigned)_mm_movemask_pd(_mm_castsi128_pd(two)) << 2 * k;
+	}
+#else
+	for (k = 0; k < 8; k++)
+		leaves |= (unsigned)(entries[k] >> 7 & 1) << k;
+#endif
+	return leaves;
+}
+
+/* The first of `n` entries, eight at least, that is a leaf; `n`: there is none. Most often it is one of the first. */
 HGM_INLINE uint64_t hgm_first_leaf(const uint64_t *entries, uint64_t n)
 {
-	return entries[0] & HGM_PTE_LEAF ? 0 : hgm_find(entries, 0, n, HGM_PTE_LEAF);
+	unsigned leaves;
+
+	if (entries[0] & HGM_PTE_LEAF)
+		return 0;
+	leaves = hgm_leaves(entries);
+	return leaves ? (uint64_t)__builtin_ctz(leaves) : hgm_find(entries, 8, n, HGM_PTE_LEAF);
 }
 
 /* How many of `n` entries, from the first on, are leaves of one entry each. */
