@@ -16,7 +16,7 @@ The hstate-level entry is the one that spans a huge page; its subtree are the ta
 between the root and the hstate level, belong to the process and are not counted as cost.
 """
 from hgmcore.hgm cimport *
-from hgmcore.lock cimport growing_lock, growing_unlock, hgm_fill_entry, hgm_increment
+from hgmcore.lock cimport growing_lock, growing_unlock, hgm_fill_entry, hgm_increment, hgm_set_entry
 from hgmcore.machine cimport ALONE, Geometry, Machine, MAX_LEVELS, NO_TABLE, Process
 from hgmcore.memory cimport region_grow, region_populate
 
@@ -115,7 +115,7 @@ cdef inline bint subtree_table_alloc(Machine *m, uint64_t *entry) noexcept nogil
     number = table_alloc(m)
     if number == NO_TABLE:
         return False
-    hgm_fill_entry(entry, <uint64_t>number << HGM_PTE_FRAME_SHIFT | HGM_PTE_PRESENT)
+    hgm_set_entry(entry, <uint64_t>number << HGM_PTE_FRAME_SHIFT | HGM_PTE_PRESENT)
     m.table_allocs += 1
     m.nr_tables += 1
     m.nr_tables_peak = max(m.nr_tables_peak, m.nr_tables)

@@ -1,9 +1,10 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """fork: a child with the parent's mappings; page tables are copied only where the child could not fault them in."""
+from libc.string cimport memcpy
 from hgmcore.operations.address_space cimport unmap
 from hgmcore.operations.anon cimport copy_memory
 from hgmcore.operations.common cimport *
-from hgmcore.operations.runs cimport counted, fork_run, table_gets
+from hgmcore.operations.runs cimport base_page_leaf, counted, fork_run, keep_flags, table_gets
 from hgmcore.vma cimport vma_insert
 
 cdef inline int copy_refused(Machine *m, const hgm_folio *folio) noexcept nogil:
@@ -31,13 +32,26 @@ cdef inline int copy_leaves(Machine *m, HugePage *child, uint64_t offset, int si
     install_at(m, child, entry, size, offset, n, path, HGM_BY_FORK, hstate_none)
     return 0
 
-cdef inline int copy_run(Machine *m, HugePage *child, uint64_t offset, uint64_t n) noexcept nogil:
-    """Install `n` adjacent base-page leaves that stand in one table, one after another or (batch) at once."""
+cdef inline void copy_at_once(Machine *m, HugePage *child, uint64_t first, uint64_t n) noexcept nogil:
+    """Tell the scheme of `n` adjacent base-page leaves at once; the subtree has one already."""
+    cdef hgm_folio folio = child.folio[0]
+    cdef hgm_leaf leaf = base_page_leaf(m, child, &folio, HGM_BY_FORK)
+    cdef hgm_options options = m.options
+    cdef hgm_cost cost = hgm_no_cost()
+    leaf.first = first
+    leaf.count = <uint32_t>n
+    hgm_leaf_install(&cost, &options, &leaf)
+    cost.leaf_installs = n
+    keep_flags(child.folio, &folio)
+    hgm_cost_add(&m.cost, &cost)
+
+cdef inline int copy_run(Machine *m, HugePage *child, const uint64_t *entries, uint64_t offset, uint64_t n) noexcept nogil:
+    """Install `n` adjacent base-page leaves as in `entries` of one table, one after another or (batch) at once."""
     cdef uint32_t path[MAX_LEVELS]
     cdef int level = child.file.level, error = 0
     cdef bint batch = m.options.batch
     cdef uint64_t *entry
-    cdef uint64_t done = 0, first, step = n if batch else 1
+    cdef uint64_t done = 0, first = (offset - child.start) >> m.geometry.base_shift, step = n if batch else 1
     # the long way, where one may be the subtree's first, or is to be told of more than here
     while done < n and error == 0 and (child.file.entries > 1 or not child.leaf_known
                                        or batch and (m.exclusion != ALONE or not counted(child))):
@@ -47,12 +61,12 @@ cdef inline int copy_run(Machine *m, HugePage *child, uint64_t offset, uint64_t 
         entry = child.entry
         if not tables_alloc(m, child, &entry, child.mapping.address + offset, &level, 1, path, HGM_BY_FORK):
             return ENOMEM
-        first = ((offset - child.start) >> m.geometry.base_shift) + done
+        memcpy(entry + done, entries + done, (n - done) * sizeof(uint64_t))    # the same frames
         if batch:
             table_gets(m, child, path, n)
-            install(m, &m.cost, child, entry, first, 1, n, HGM_BY_FORK, False, False)
+            copy_at_once(m, child, first, n)
         else:
-            fork_run(m, child, entry + done, n - done, first, path)
+            fork_run(m, child, entry + done, n - done, first + done, path)
     return error
 
 cdef inline int copy_entries(Machine *m, HugePage *child, const uint64_t *entries, int level, uint64_t n,
@@ -70,7 +84,7 @@ cdef inline int copy_entries(Machine *m, HugePage *child, const uint64_t *entrie
             i += m.geometry.leaf_entries[size] - 1
         elif is_leaf(entries[i]) and level == 1 and m.options.overflow_check == HGM_CHECK_NONE:
             run = hgm_leaf_run(&entries[i], n - i)
-            error = copy_run(m, child, offset + i * bytes, run)
+            error = copy_run(m, child, &entries[i], offset + i * bytes, run)
             i += run - 1
         elif is_leaf(entries[i]):
             error = copy_leaves(m, child, offset + i * bytes, m.geometry.entry_leaf[level], 1)

@@ -63,7 +63,7 @@ cdef inline uint64_t install_leaves "hgm_install_leaves"(Machine *m, HugePage *h
     leaf.first_leaf = uncounted
     if exclusion == POSTED_LOCKS:
         locks = locks_of(m, h.mapping, vma_find(h.mapping, h.start), h.start, h.folio)
-    if at_once:
+    if at_once and origin != HGM_BY_FORK:    # fork copied them
         hgm_fill(entries, n, leaf_entry(folio.pfn + first), <uint64_t>1 << HGM_PTE_FRAME_SHIFT)
     while i < n and not (uncounted and answer & HGM_COUNTS):
         leaf.first = first + i

@@ -20,6 +20,9 @@ HGM_INLINE void hgm_prefetch(const void *address)
 	__asm__ __volatile__("");	/* an effect: else the compiler drops a call of a function that does nothing but this */
 }
 
+/* Two entries that are loaded or stored at once, wherever they stand. */
+typedef uint64_t hgm_two __attribute__((vector_size(16), aligned(8), may_alias));
+
 /* Entries that are looked at together: enough for the compiler to take several in one register. */
 #define HGM_BLOCK 64
 
@@ -34,9 +37,6 @@ HGM_INLINE uint64_t hgm_any(const uint64_t *entries, int n)
 			any[k] |= entries[i + k];
 	return any[0] | any[1] | any[2] | any[3] | any[4] | any[5] | any[6] | any[7];
 }
-
-/* Two entries that are stored at once, wherever they stand. */
-typedef uint64_t hgm_two __attribute__((vector_size(16), aligned(8), may_alias));
 
 /* Store `value`, `value` + `step`, `value` + 2 * `step`, .. in `n` entries. */
 HGM_INLINE void hgm_fill(uint64_t *entries, uint64_t n, uint64_t value, uint64_t step)

@@ -102,6 +102,12 @@ HGM_INLINE uint32_t hgm_increment(uint32_t *word)
 	return __atomic_add_fetch(word, 1, __ATOMIC_RELAXED);
 }
 
+/* Fill a page-table entry that no other thread may fill now, but read, after all that it leads to. */
+HGM_INLINE void hgm_set_entry(uint64_t *entry, uint64_t value)
+{
+	__atomic_store_n(entry, value, __ATOMIC_RELEASE);
+}
+
 /* Fill a page-table entry that is none, after all that it leads to. 0: another thread did. */
 HGM_INLINE int hgm_fill_entry(uint64_t *entry, uint64_t value)
 {
