@@ -212,7 +212,7 @@ def test_a_snapshot_that_is_cut_anywhere(log):
             assert str(error).startswith("snap: n")
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.booleans(), st.lists(st.integers(1, 5), min_size=1, max_size=6)), min_size=1, max_size=4))
 def test_any_counts_come_about(areas):
     log, expected, at = "", Counter(), HUGE
