@@ -14,8 +14,8 @@ import hgmcore
 from comparing import replay_in_core, replay_in_model
 
 # The same examples each time, however long one takes on a busy machine.
-settings.register_profile("hgmcore", deadline=None, derandomize="HGMCORE_EXAMPLES" not in os.environ, database=None,
-                          suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("hgmcore", deadline=None, derandomize=not os.environ.get("HGMCORE_EXAMPLES"),
+                          database=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("hgmcore")
 logging.getLogger("matplotlib").setLevel(logging.ERROR)    # else it may say that it looks for fonts
 
@@ -23,6 +23,8 @@ logging.getLogger("matplotlib").setLevel(logging.ERROR)    # else it may say tha
 PATHS = [str(Path(hgmcore.__file__).parent.parent), str(Path(__file__).parent)]
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*PATHS, os.environ.get("PYTHONPATH")]))
 os.environ["PYTHONSAFEPATH"] = "1"
+for name in ("PYTHONDEVMODE", "PYTHONWARNINGS", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):    # of what they write, and where to
+    os.environ.pop(name, None)
 
 
 @pytest.fixture(params=[replay_in_model, replay_in_core], ids=["model", "core"])
