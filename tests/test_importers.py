@@ -91,7 +91,7 @@ def test_a_terminal_shows_progress(tmp_path):
         except OSError:  # the terminal's other end was closed
             pass
         os.close(master)
-        assert process.wait(60) == 0
+        assert process.wait(600) == 0
     assert b"reading" in shown and b"100%" in shown and b"operations" in shown
 
 
