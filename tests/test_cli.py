@@ -320,9 +320,10 @@ def test_a_signal_leaves_no_half_of_a_file():
     assert os.listdir() == ["t.hgm"]
 
 
-def test_full_device():
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_full_device(unbuffered):
     with open("/dev/full", "wb") as full:
-        done = command("info", "t.hgm", stdout=full)
+        done = command("info", "t.hgm", stdout=full, env={**os.environ, "PYTHONUNBUFFERED": unbuffered})
     assert done.returncode == 2
     assert done.stderr == b"hgmcore: error: standard output: No space left on device\n"
 
