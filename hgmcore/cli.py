@@ -49,8 +49,7 @@ def run(arguments=None):
         sys.stdout.flush()
         return status if isinstance(status, int) else OK
     except (BrokenPipeError, SystemExit):  # click exits where a pipe breaks in a command, and only there
-        # Whoever read our output has gone; Python must not try to write the rest at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
+        _drop_output()
         return PIPE_CLOSED
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
@@ -63,9 +62,18 @@ def run(arguments=None):
     except MemoryError as error:
         return _complain(f"out of memory{': ' + str(error) if str(error) else ''}")
     except OSError as error:
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _drop_output()
         return _complain(f"{error.filename or 'standard output'}: {error.strerror or error}")
     except (ValueError, TraceError) as error:
         return _complain(str(error))
+
+
+def _drop_output():
+    """Nobody takes our output, or there is no room for it; Python must not try to write the rest at exit either."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
 
 
 def _complain(message):

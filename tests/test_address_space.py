@@ -78,7 +78,7 @@ def replayed(trace):
     return processes
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(step, max_size=25))
 def test_every_page_is_where_it_was_mapped(steps):
     calls = Calls(Report("test", "log"), folio="4K")

@@ -72,7 +72,7 @@ PAGE = st.one_of(st.integers(0, 20), st.integers(510, 530), st.integers(0x7F0000
                  st.just((1 << 47) // 4096 - 1))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(PAGE, st.booleans(), st.integers(3, 9)), min_size=1, max_size=60),
        st.sampled_from([0, 0.25, 1, 3.5, 100]), st.booleans(), st.integers(1, 70))
 def test_any_touches_against_the_plain_reader(touches, background, later, batch):

@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import pty
+import re
 import subprocess
 import sys
 import tempfile
@@ -74,7 +75,7 @@ def test_no_space_for_temporary_files(monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(tempfile, "TemporaryFile", Full)
-    with pytest.raises(TraceError, match=f"no space left in {tempfile.gettempdir()} for temporary files"):
+    with pytest.raises(TraceError, match=re.escape(f"no space left in {tempfile.gettempdir()} for temporary files")):
         importers.read("lackey", DATA / "true.lackey")
 
 
@@ -91,7 +92,7 @@ def test_a_terminal_shows_progress(tmp_path):
         except OSError:  # the terminal's other end was closed
             pass
         os.close(master)
-        assert process.wait(60) == 0
+        assert process.wait(600) == 0
     assert b"reading" in shown and b"100%" in shown and b"operations" in shown
 
 
@@ -118,8 +119,9 @@ def test_memory_does_not_grow_with_a_recording(format, slice, times, options, tm
     for number in (times, 20 * times):
         path = tmp_path / f"{number}"
         path.write_bytes((DATA / slice).read_bytes() * number)
+        environment = {**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system"}  # its own keeps some megabytes more or less
         result = subprocess.run([sys.executable, "-c", PEAK, format, path, repr(options)], capture_output=True,
-                                text=True, check=True)
+                                text=True, check=True, env=environment)
         length, peak = map(int, result.stdout.split())
         lengths.append(length)
         peaks.append(peak << 10)

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hgmcore.importers import lackey
@@ -178,7 +178,6 @@ LINE = st.one_of(
     st.sampled_from(["==1== x\n", "junk\n", "\n", "I  00\n"]))
 
 
-@settings(deadline=None)
 @given(st.lists(LINE, max_size=60), st.integers(1, 9))
 def test_any_log_against_the_plain_reader(lines, window):
     log = "I  0,1\n" + "".join(lines)

@@ -356,7 +356,7 @@ def test_a_recording_that_is_cut_anywhere(options):
             assert str(error).startswith("log: no")
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.sampled_from(["fault", "fork", "exit", "junk"]), st.integers(7, 10), st.integers(0, 3),
                           st.booleans()), max_size=40))
 def test_any_processes_against_the_plain_reader(events):

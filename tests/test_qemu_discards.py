@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hgmcore import importers, replay
@@ -193,7 +193,6 @@ def test_options_say_what_is_mapped_first():
     assert operations(trace) == [("touch", 3, 0)]
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["place", "discard", "balloon", "inflate"]), st.integers(0, 11),
                           st.sampled_from([1, 2, 3, 40])), max_size=60),
        st.sampled_from(["empty", "mapped"]), st.sampled_from([1, 5, 1000]))

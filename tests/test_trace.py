@@ -329,5 +329,5 @@ def test_save_to_a_pipe(tmp_path):
     reader = threading.Thread(target=lambda: got.append(path.read_text()), daemon=True)
     reader.start()
     Trace.parse(EVERY).save(path)
-    reader.join(timeout=20)
+    reader.join(timeout=600)
     assert got == [EVERY] and path.is_fifo() and os.listdir(tmp_path) == ["pipe.hgm"]

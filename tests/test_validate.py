@@ -273,7 +273,7 @@ def test_a_directory_without_recordings(tmp_path):
 
 def command(*arguments):
     return subprocess.run([sys.executable, "-m", "hgmcore", *map(str, arguments)], capture_output=True, text=True,
-                          timeout=60)
+                          timeout=600)
 
 
 def test_exit_status_tells_equal_from_different_from_unusable(tmp_path):

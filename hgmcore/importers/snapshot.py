@@ -7,6 +7,7 @@ alike and which end where a huge folio does, `P 0xADDRESS PAGES PFN map=COUNT x=
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -16,10 +17,11 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 FLAGS = {"anon": 12, "huge": 17, "hwpoison": 19, "ksm": 21, "thp": 22, "zero": 24}  # bits of /proc/kpageflags
 HEAD = 15
 _CHUNK = 1 << 16  # pages
+_FRAME = np.uint64((1 << 55) - 1)  # of an entry of pagemap
 
 
 def snapshot(pid: int, out) -> None:
-    """Write the snapshot of a process to a text stream. Raises OSError where /proc cannot be read."""
+    """Write the snapshot of a process to a text stream. Raises OSError where /proc cannot be read or hides frames."""
     with (open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/pagemap", "rb", 0) as pagemap,
           open("/proc/kpagecount", "rb", 0) as counts, open("/proc/kpageflags", "rb", 0) as flags):
         print("# pagemap snapshot: V vma / P vaddr npages pfn mapcount excl softdirty flags", file=out)
@@ -31,12 +33,14 @@ def snapshot(pid: int, out) -> None:
             start, end = (int(border, 16) for border in borders.split("-"))
             for at in range(start, end, _CHUNK * PAGE):
                 entries = _read(pagemap, at // PAGE, min(_CHUNK, (end - at) // PAGE))
+                if ((entries >> np.uint64(63) == 1) & (entries & _FRAME == 0)).any():
+                    raise OSError(errno.EPERM, "the kernel shows page frames only to CAP_SYS_ADMIN", pagemap.name)
                 _print(at, entries, counts, flags, out)
 
 
 def _print(start, entries, counts, flags, out):
     """Print the runs of the pages from `start` on, given their entries in pagemap."""
-    present, pfn = entries >> np.uint64(63) == 1, entries & np.uint64((1 << 55) - 1)
+    present, pfn = entries >> np.uint64(63) == 1, entries & _FRAME
     mapped, kind = (np.zeros(len(entries), dtype=np.uint64) for _ in range(2))
     there = np.flatnonzero(present)
     for first, last in _runs(np.diff(pfn[there].astype(np.int64)) == 1) if len(there) else ():
