@@ -183,6 +183,8 @@ class Calls(Mapper):
         old_length, new_length = up(old_length, unit), up(new_length, unit)
         if not old_length:
             return self._map_again(space, areas[0], new, new_length)
+        if new_length > old_length and space.before(old + old_length) is None:
+            return f"mremap: {OUTSIDE}"
         if new_length < old_length:
             self.unmap(space, old + new_length, old + old_length)
         if new != old:
