@@ -183,6 +183,8 @@ class Calls(Mapper):
         old_length, new_length = up(old_length, unit), up(new_length, unit)
         if not old_length:
             return self._map_again(space, areas[0], new, new_length)
+        if new != old and new < old + old_length and old < new + new_length:
+            return "mremap: onto itself, which a kernel refuses"
         if new_length > old_length and space.before(old + old_length) is None:
             return f"mremap: {OUTSIDE}"
         if new_length < old_length:
