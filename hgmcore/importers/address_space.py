@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 
-@dataclass
+@dataclass(slots=True)
 class Mapped:
     """One mapping of the trace. index: in its header. file: what it maps, from file_offset on. length: bytes,
     as the trace has it; live: bytes of it that are still mapped. folio: bytes of a page of the file."""
@@ -30,7 +30,7 @@ class Mapped:
     wp: bool = False
 
 
-@dataclass
+@dataclass(slots=True)
 class Area:
     """Addresses [start, end). mapped: what of the trace lies there, from `offset` on; None: `reason` tells why
     nothing does. missing: userfaultfd answers faults. dont_fork: a child does not get it."""
@@ -44,7 +44,9 @@ class Area:
     dont_fork: bool = False
 
     def part(self, start: int, end: int) -> Area:
-        """What of it lies in [start, end)."""
+        """What of it lies in [start, end): itself, if that is all."""
+        if start <= self.start and self.end <= end:
+            return self
         first = max(start, self.start)
         return Area(first, min(end, self.end), self.mapped, self.offset + first - self.start, self.reason, self.missing,
                     self.dont_fork)
@@ -79,7 +81,7 @@ class AddressSpace:
         return iter(self._areas)
 
     def overlapping(self, start: int, end: int) -> list[Area]:
-        """The parts of areas that lie in [start, end), in order of address."""
+        """The parts of areas that lie in [start, end), in order of address; not to be changed."""
         first, last = self._range(start, end)
         return [area.part(start, end) for area in self._areas[first:last]]
 
@@ -96,19 +98,27 @@ class AddressSpace:
 
     def before(self, end: int) -> Area | None:
         """The area that reaches to `end`, or beyond."""
-        first, last = self._range(end - 1, end)
-        return self._areas[first] if first < last else None
+        at = bisect_left(self._starts, end) - 1
+        return self._areas[at] if at >= 0 and self._areas[at].end >= end else None
 
     def add(self, area: Area) -> None:
         """Insert an area where there is none."""
         at = bisect_left(self._starts, area.start)
-        self._replace(at, at, [area])
+        self._starts.insert(at, area.start)
+        self._areas.insert(at, area)
+        self._table = None
 
     def remove(self, start: int, end: int) -> list[Area]:
         """Take what lies in [start, end) out, and return it."""
-        removed = self.whole(start, end)
         first, last = self._range(start, end)
-        self._replace(first, last, [])
+        if first == last:
+            return []
+        if start > self._starts[first] or end < self._areas[last - 1].end:  # some of it stays
+            self.whole(start, end)
+            first, last = self._range(start, end)
+        removed = self._areas[first:last]
+        del self._areas[first:last], self._starts[first:last]
+        self._table = None
         for area in removed:
             if area.mapped is not None:
                 area.mapped.live -= area.end - area.start

@@ -7,6 +7,7 @@ Every method that stands for a call returns None if the trace holds it, else the
 from __future__ import annotations
 
 from dataclasses import replace
+from operator import itemgetter
 
 import numpy as np
 
@@ -299,18 +300,27 @@ class Calls(Mapper):
     def play(self, accesses, events) -> None:
         """Let accesses and calls take place in the order of the recording.
 
-        accesses: array of ACCESS. events: functions of no argument, with the line before which each stands:
-        [(line, function)]. Both in order of line.
+        accesses: array of ACCESS. events: [(line, function, arguments)], to be called before an access in that line.
         """
-        borders = np.searchsorted(accesses["line"], [line for line, _ in events])
+        accesses = accesses[np.argsort(accesses["line"], kind="stable")]
+        events.sort(key=itemgetter(0))
+        borders = np.searchsorted(accesses["line"], [event[0] for event in events])
         start = 0
-        for stop, (_, function) in zip(borders.tolist(), events, strict=True):
+        for stop, (_, function, arguments) in zip(borders.tolist(), events, strict=True):
             if start < stop:
                 self._access(accesses[start:stop])
                 start = stop
-            function()
+            function(*arguments)
         if start < len(accesses):
             self._access(accesses[start:])
+
+    def happen(self, line, thread, time, what, function, *arguments) -> None:
+        """A call takes place: `function` of its arguments, which tells why the trace does not hold it. Count it."""
+        self.line, self.thread, self.time = line, thread, time
+        if reason := function(*arguments):
+            self.report.skip(reason, line)
+        else:
+            self.report.used[what] += 1
 
     def touch(self, area, write):
         if not self._are_few((area.end - area.start) // (area.mapped.folio if self.guest is None else PAGE)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from os.path import basename
+from typing import NamedTuple
 
 from hgmcore.importers import linux
 from hgmcore.importers.accesses import CONTINUE, COPY, ZEROPAGE
@@ -15,19 +16,17 @@ from hgmcore.sizes import parse_named, parse_size
 from hgmcore.statements import READ
 
 BIRTHS = (b"clone", b"clone3", b"fork", b"vfork")
-PLACING = {b"UFFDIO_COPY": COPY, b"UFFDIO_ZEROPAGE": ZEROPAGE, b"UFFDIO_CONTINUE": CONTINUE}
+PLACING = {"UFFDIO_COPY": COPY, "UFFDIO_ZEROPAGE": ZEROPAGE, "UFFDIO_CONTINUE": CONTINUE}
+IOCTLS = (*PLACING, "UFFDIO_REGISTER", "UFFDIO_UNREGISTER")
 
+_RESULT = re.compile(rb"(-?\d+|0x[0-9a-f]+|\?)(?:<.*>(?:\(deleted\))?)?(?: (E[A-Z0-9]+))?(?: .*)?", re.DOTALL)
+_CALL = re.compile(rb"(\w+\(.*\)) += (" + _RESULT.pattern + rb")", re.DOTALL)
 _ARGUMENT = re.compile(
     rb'(?:[^,{\["<]|\{(?:[^{}]|\{[^{}]*\})*\}|\[[^\]]*\]|"(?:[^"\\]|\\.)*"|(?<!<)<(?!<)[^>]*>|<)+', re.DOTALL)
 _HUGE = re.compile(r"(\d+)<<(?:MAP|MFD|SHM)_HUGE_SHIFT|(?:MAP|MFD|SHM)_HUGE_(\d+[KMG])B")
 _DESCRIPTOR = re.compile(rb"(-?\d+)(?:<(.*)>(?:\(deleted\))?)?", re.DOTALL)
 _RANGE = re.compile(rb"\{(?:range=\{)?(?:dst|start)=(0x[0-9a-f]{1,16}).*?len=(0x[0-9a-f]{1,16}|0)\b"
                     rb"(?:.*mode=([A-Z_|]+))?", re.DOTALL)
-
-
-def split(text: bytes) -> list[bytes]:
-    """The arguments of a call."""
-    return [part.strip() for part in _ARGUMENT.findall(text)]
 
 
 # What an argument is: each gives the value of its text, and raises ValueError where it has none.
@@ -109,15 +108,81 @@ _ARGUMENTS = {
     b"vfork": (),
     b"execve": (),
     b"execveat": (),
-    b"ioctl": (descriptor, plain, userfault_range),
+    b"ioctl": (plain, plain, userfault_range),
 }
 NAMES = tuple(_ARGUMENTS)
+
+
+class Call(NamedTuple):
+    """A call with its arguments. what: its name in a report. reason: why it tells nothing, or None. values: of its
+    arguments. malformed: why it has none, or None."""
+
+    name: bytes
+    what: str
+    reason: str | None
+    values: tuple
+    malformed: str | None
+
+
+def remembered(function):
+    """`function` of a text, that remembers what it gave for short ones: recordings repeat themselves."""
+    known = functools.lru_cache(1 << 13)(function)
+    return lambda text: known(text) if len(text) < 200 else function(text)
+
+
+def parted(text: bytes):
+    """(Call, result, error) of a whole call, or None. result: None where there is none, -1 where it is no number."""
+    head, _, tail = text.rpartition(b" = ")
+    call, end = asked(head), _end(tail)
+    if call is None or end is None:  # where another " = " follows, it takes longer
+        match = _CALL.fullmatch(text)
+        if match is None:
+            return None
+        call, end = asked(match[1]), _end(match[2])
+    return call, *end
+
+
+@remembered
+def asked(text):
+    """The Call that `NAME(ARGUMENTS)` is, spaces behind it or not, or None."""
+    name, _, arguments = text.rstrip(b" ").partition(b"(")
+    if not arguments.endswith(b")") or not re.fullmatch(rb"\w+", name):
+        return None
+    what, arguments = plain(name), [part.strip() for part in _ARGUMENT.findall(arguments[:-1])]
+    if name not in _ARGUMENTS:
+        return Call(name, what, f"system call {what}", (), None)
+    if name == b"ioctl":
+        what = plain(arguments[1]) if len(arguments) > 2 else ""
+        if what not in IOCTLS:
+            return Call(name, what, what if what.startswith("UFFDIO_") else "system call ioctl", (), None)
+    kinds = _ARGUMENTS[name]
+    try:
+        if len(arguments) < len(kinds):
+            raise ValueError("arguments lack")
+        values = tuple(kind(text) for kind, text in zip(kinds, arguments))
+    except ValueError:
+        bare = name == b"ioctl" and not arguments[2].startswith(b"{")
+        return Call(name, what, None, (), f"{what} of which strace shows a pointer only" if bare else f"malformed {what}")
+    return Call(name, what, None, (shares_memory(name, text),) if name in BIRTHS else values, None)
+
+
+@remembered
+def _end(text):
+    """(result, error) of what stands behind " = ", or None."""
+    match = _RESULT.fullmatch(text)
+    if match is None:
+        return None
+    try:
+        result = None if match[1] == b"?" else number(match[1])
+    except ValueError:
+        result = -1
+    return result, match[2] and match[2].decode()
 
 
 class Handlers:
     """What calls do to `calls`, a Calls. Its keys are threads.
 
-    A handler takes (thread, result, arguments..) and returns None, or the reason why the trace does not hold it.
+    of: the handler of each call. It takes (thread, result, arguments..) and returns None, or the reason why the trace does not hold it.
     """
 
     def __init__(self, calls, hugetlbfs: str):
@@ -126,16 +191,7 @@ class Handlers:
         self.files: dict[str, File] = {}  # by path
         self.segments: dict[int, File] = {}  # of shmget
         self.births: dict[int, bool] = {}  # thread whose clone has begun -> whether its child shares its memory
-
-    def parse(self, name: bytes, arguments: list[bytes], result: bytes):
-        """(handler, what to give it after the thread). Raises ValueError."""
-        kinds = _ARGUMENTS[name]
-        if len(arguments) < len(kinds):
-            raise ValueError("arguments lack")
-        values = [kind(text) for kind, text in zip(kinds, arguments)]
-        if name in BIRTHS:
-            values = [shares_memory(name, b",".join(arguments))]
-        return getattr(self, f"_{plain(name)}"), [number(result), *values]
+        self.of = {name: getattr(self, f"_{plain(name)}") for name in NAMES}
 
     # Processes
 
