@@ -29,6 +29,11 @@ class Mapped:
     minor: bool = False
     wp: bool = False
 
+    def inherited(self, index: int) -> Mapped:
+        """The mapping that a child has of it."""
+        return Mapped(index, self.name, self.file, self.file_offset, self.folio, self.shared, self.length, self.live,
+                      self.minor and self.wp, self.wp)
+
 
 @dataclass(slots=True)
 class Area:
@@ -143,10 +148,14 @@ class AddressSpace:
         self._names.add(name)
         return name
 
-    def copied_names(self, parent: AddressSpace) -> None:
-        """Take over which names a parent has given."""
-        self._names, self._made = parent._names.copy(), parent._made.copy()
-        self._free = {base: names.copy() for base, names in parent._free.items()}
+    def inherit(self, parent: AddressSpace, mapped: dict[int, Mapped]) -> None:
+        """Have the areas and names of a parent, in place of none. mapped: what stands for each index of the parent."""
+        self._areas = [Area(area.start, area.end, area.mapped and mapped[area.mapped.index], area.offset, area.reason,
+                            False, area.dont_fork) for area in parent]
+        self._starts = parent._starts.copy()
+        if mapped:
+            self._names, self._made = parent._names.copy(), parent._made.copy()
+            self._free = {base: names.copy() for base, names in parent._free.items()}
 
     def locate(self, addresses):
         """PLACE of each address: array (n,) of uint64."""
