@@ -88,7 +88,7 @@ class AddressSpace:
     def overlapping(self, start: int, end: int) -> list[Area]:
         """The parts of areas that lie in [start, end), in order of address; not to be changed."""
         first, last = self._range(start, end)
-        return [area.part(start, end) for area in self._areas[first:last]]
+        return [area.part(start, end) for area in self._areas[first:last]] if first < last else []
 
     def whole(self, start: int, end: int) -> list[Area]:
         """The areas in [start, end) themselves, to be changed; those that reach out are cut in two."""
@@ -177,7 +177,7 @@ class AddressSpace:
         first = bisect_right(self._starts, start) - 1
         if first < 0 or self._areas[first].end <= start:
             first += 1
-        return first, max(first, bisect_left(self._starts, end))
+        return first, bisect_left(self._starts, end, first)
 
     def _replace(self, first, last, areas):
         self._areas[first:last] = areas

@@ -163,13 +163,11 @@ class Calls(Mapper):
 
     def munmap(self, space, start, length) -> str | None:
         end = start + up(length, PAGE)
-        areas = space.overlapping(start, end)
-        for area in areas:
+        for area in space.overlapping(start, end):
             if area.mapped is not None and area.mapped.file.kind == "hugetlb":
                 if (area.offset | (area.end - area.start)) % area.mapped.folio:
                     return "munmap: cuts a hugetlb page, which a kernel refuses"
-        self.unmap(space, start, end)
-        return _answer("munmap", areas)
+        return _answer("munmap", self.unmap(space, start, end))
 
     def detach(self, space, start, length) -> str | None:
         """shmdt of what `attach` mapped."""

@@ -98,9 +98,11 @@ class _Log:
         slow[where] = False
         self.understood += len(where)
         events, more = self._meetings(thread[named], lines[named]), []
-        columns = (column[slow].tolist() for column in (lines, thread, times, start - 5 * resumed, block.ends))
-        for line, who, time, begin, end in zip(*columns):
-            found = self._line((line, who, time), block.bytes[begin:end])
+        odd = resumed | block.begins(b"+++ ", start) | block.begins(UNFINISHED, block.ends - len(UNFINISHED))
+        columns = (column[slow].tolist() for column in (odd, lines, thread, times, start - 5 * resumed, block.ends))
+        for is_odd, line, who, time, begin, end in zip(*columns):
+            text = block.bytes[begin:end]
+            found = self._odd(line, who, time, text) if is_odd else self._whole(line, who, time, text)
             if found is not None:
                 (events if len(found) == 3 else more).append(found)
         self.met.difference_update(self.ended)
@@ -134,59 +136,51 @@ class _Log:
 
     # One line at a time: the access (as ACCESS) or the event (as for Calls.play) that it is, or None
 
-    def _line(self, at, text):
-        line, thread, _ = at
+    def _odd(self, line, thread, time, text):
+        """One half of a call, or the end of a thread."""
         if text.endswith(UNFINISHED):
-            return self._begin(at, text[:-len(UNFINISHED)])
-        if text.startswith(b"<... "):
-            name, _, rest = text[5:].partition(b" resumed>")
-            begun = self.begun.get(thread, b"")
-            if not begun.startswith(name + b"("):
-                self.report.skip("second half of a call without its first", line)
-                return None
-            del self.begun[thread]
-            if name == b"munmap":
-                self.report.used["second halves of munmap"] += 1
-                return None
-            self.report.used["first halves of calls"] += 1
-            text = begun + rest
-        elif text.startswith(b"+++ "):
+            return self._begin(line, thread, time, text[:-len(UNFINISHED)])
+        if text.startswith(b"+++ "):
             self.ended.add(thread)
-            return line, self.calls.happen, (*at, "exit", self.calls.exit, thread)
-        if call := parted(text):
-            self.understood += 1
-            return self._call(at, *call)
-        self.report.skip(_foreign(text), line)
-        return None
+            return line, self.calls.happen, (line, thread, time, "exit", self.calls.exit, thread)
+        name, _, rest = text[5:].partition(b" resumed>")
+        begun = self.begun.get(thread, b"")
+        if not begun.startswith(name + b"("):
+            self.report.skip("second half of a call without its first", line)
+            return None
+        del self.begun[thread]
+        if name == b"munmap":
+            self.report.used["second halves of munmap"] += 1
+            return None
+        self.report.used["first halves of calls"] += 1
+        return self._whole(line, thread, time, begun + rest)
 
-    def _begin(self, at, text):
+    def _begin(self, line, thread, time, text):
         """The first half of a call."""
-        line, thread, _ = at
         self._lacks_second(self.begun.get(thread, b""), line)
         self.begun[thread] = text
         name, _, arguments = text.partition(b"(")
         if name in BIRTHS:
             return line, self.handlers.begin, (thread, shares_memory(name, arguments))
-        return self._call(at, asked(text + b")"), 0, None) if name == b"munmap" else None
+        return self._call(line, thread, time, asked(text + b")"), 0, None) if name == b"munmap" else None
 
     def _lacks_second(self, begun, line):
         """Count a first half, but munmap's, which took place."""
         if begun and not begun.startswith(b"munmap("):
             self.report.skip("first half of a call without its second", line)
 
-    def _call(self, at, call, result, error):
-        """A whole call."""
-        line, thread, time = at
-        if call.reason:
-            self.report.skip(call.reason, line)
-            return None
-        if error or result is None:
-            how = f"that failed with {error}" if error else "without a result"
-            self.report.skip(f"{call.what} {how}", line)
-            return (line, self.handlers.births.pop, (thread, None)) if call.name in BIRTHS else None
-        if call.malformed:
-            self.report.skip(call.malformed, line)
-            return None
+    def _whole(self, line, thread, time, text):
+        if found := parted(text):
+            self.understood += 1
+            return self._call(line, thread, time, *found)
+        self.report.skip(_foreign(text), line)
+        return None
+
+    def _call(self, line, thread, time, call, result, failure):
+        fault = call.fault if call.ignored or failure is None else f"{call.what} {failure}"
+        if fault is not None:
+            self.report.skip(fault, line)
+            return (line, self.handlers.births.pop, (thread, None)) if failure and call.name in BIRTHS else None
         if call.what in PLACING:
             start, length, _ = call.values[2]
             return line, thread, start, length, time, thread, PLACING[call.what], False

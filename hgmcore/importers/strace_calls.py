@@ -19,8 +19,12 @@ BIRTHS = (b"clone", b"clone3", b"fork", b"vfork")
 PLACING = {"UFFDIO_COPY": COPY, "UFFDIO_ZEROPAGE": ZEROPAGE, "UFFDIO_CONTINUE": CONTINUE}
 IOCTLS = (*PLACING, "UFFDIO_REGISTER", "UFFDIO_UNREGISTER")
 
+# Recordings repeat themselves, so what so many texts of less than _LONG bytes are is remembered.
+_REMEMBERED, _LONG = 1 << 13, 300
+
 _RESULT = re.compile(rb"(-?\d+|0x[0-9a-f]+|\?)(?:<.*>(?:\(deleted\))?)?(?: (E[A-Z0-9]+))?(?: .*)?", re.DOTALL)
 _CALL = re.compile(rb"(\w+\(.*\)) += (" + _RESULT.pattern + rb")", re.DOTALL)
+_NAME, _NESTED = re.compile(rb"\w+"), re.compile(rb'[{\["<]')
 _ARGUMENT = re.compile(
     rb'(?:[^,{\["<]|\{(?:[^{}]|\{[^{}]*\})*\}|\[[^\]]*\]|"(?:[^"\\]|\\.)*"|(?<!<)<(?!<)[^>]*>|<)+', re.DOTALL)
 _HUGE = re.compile(r"(\d+)<<(?:MAP|MFD|SHM)_HUGE_SHIFT|(?:MAP|MFD|SHM)_HUGE_(\d+[KMG])B")
@@ -114,69 +118,77 @@ NAMES = tuple(_ARGUMENTS)
 
 
 class Call(NamedTuple):
-    """A call with its arguments. what: its name in a report. reason: why it tells nothing, or None. values: of its
-    arguments. malformed: why it has none, or None."""
+    """A call with its arguments. what: its name in a report. fault: why they tell nothing, or None. ignored: that is
+    so even if it failed. values: of the arguments."""
 
     name: bytes
     what: str
-    reason: str | None
     values: tuple
-    malformed: str | None
-
-
-def remembered(function):
-    """`function` of a text, that remembers what it gave for short ones: recordings repeat themselves."""
-    known = functools.lru_cache(1 << 13)(function)
-    return lambda text: known(text) if len(text) < 200 else function(text)
+    fault: str | None = None
+    ignored: bool = False
 
 
 def parted(text: bytes):
-    """(Call, result, error) of a whole call, or None. result: None where there is none, -1 where it is no number."""
+    """(Call, result, failure) of a whole call, or None. result: -1 where it is no number. failure: text or None."""
     head, _, tail = text.rpartition(b" = ")
-    call, end = asked(head), _end(tail)
-    if call is None or end is None:  # where another " = " follows, it takes longer
+    if len(text) < _LONG:
+        call, end = asked(head), _ended(tail)
+    else:
+        call, end = asked.__wrapped__(head), _ended.__wrapped__(tail)
+    if call is None or end is None:  # another " = " may follow that of the call
         match = _CALL.fullmatch(text)
         if match is None:
             return None
-        call, end = asked(match[1]), _end(match[2])
+        call, end = asked.__wrapped__(match[1]), _ended.__wrapped__(match[2])
     return call, *end
 
 
-@remembered
-def asked(text):
+@functools.lru_cache(_REMEMBERED)
+def asked(text: bytes) -> Call | None:
     """The Call that `NAME(ARGUMENTS)` is, spaces behind it or not, or None."""
     name, _, arguments = text.rstrip(b" ").partition(b"(")
-    if not arguments.endswith(b")") or not re.fullmatch(rb"\w+", name):
+    if not arguments.endswith(b")") or not _NAME.fullmatch(name):
         return None
-    what, arguments = plain(name), [part.strip() for part in _ARGUMENT.findall(arguments[:-1])]
-    if name not in _ARGUMENTS:
-        return Call(name, what, f"system call {what}", (), None)
+    what, kinds = plain(name), _ARGUMENTS.get(name)
+    if kinds is None:
+        return Call(name, what, (), f"system call {what}", True)
+    arguments = _split(arguments[:-1])
     if name == b"ioctl":
         what = plain(arguments[1]) if len(arguments) > 2 else ""
         if what not in IOCTLS:
-            return Call(name, what, what if what.startswith("UFFDIO_") else "system call ioctl", (), None)
-    kinds = _ARGUMENTS[name]
+            return Call(name, what, (), what if what.startswith("UFFDIO_") else "system call ioctl", True)
+    if name in BIRTHS:
+        return Call(name, what, (shares_memory(name, text),))
+    if len(arguments) < len(kinds):
+        return Call(name, what, (), f"malformed {what}")
     try:
-        if len(arguments) < len(kinds):
-            raise ValueError("arguments lack")
-        values = tuple(kind(text) for kind, text in zip(kinds, arguments))
+        return Call(name, what, tuple([kind(argument) for kind, argument in zip(kinds, arguments)]))
     except ValueError:
         bare = name == b"ioctl" and not arguments[2].startswith(b"{")
-        return Call(name, what, None, (), f"{what} of which strace shows a pointer only" if bare else f"malformed {what}")
-    return Call(name, what, None, (shares_memory(name, text),) if name in BIRTHS else values, None)
+        return Call(name, what, (), f"{what} of which strace shows a pointer only" if bare else f"malformed {what}")
 
 
-@remembered
-def _end(text):
-    """(result, error) of what stands behind " = ", or None."""
+@functools.lru_cache(_REMEMBERED)
+def _ended(text):
+    """(result, failure) of what stands behind " = ", as `parted` gives them, or None."""
     match = _RESULT.fullmatch(text)
     if match is None:
         return None
+    result, error = match.groups()
+    if error is not None:
+        return -1, f"that failed with {error.decode()}"
+    if result == b"?":
+        return -1, "without a result"
     try:
-        result = None if match[1] == b"?" else number(match[1])
+        return number(result), None
     except ValueError:
-        result = -1
-    return result, match[2] and match[2].decode()
+        return -1, None
+
+
+def _split(text):
+    """The arguments of a call."""
+    parts = _ARGUMENT.findall(text) if _NESTED.search(text) else text.split(b",")
+    return [part.strip() for part in parts if part]
 
 
 class Handlers:
