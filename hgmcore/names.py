@@ -107,9 +107,10 @@ class Names:
         """Index of a new process that has the mappings that the parent declared so far."""
         if child in self._processes:
             raise ValueError(f"process {child!r} exists already")
-        index = self._add_process(child)
-        for mapping in self._of_process[parent]:
-            self._add_mapping(index, self.mappings[mapping].name)
+        index, first = self._add_process(child), len(self.mappings)
+        self.mappings += [Mapping(index, self.mappings[mapping].name) for mapping in self._of_process[parent]]
+        self._of_process[index] = list(range(first, len(self.mappings)))
+        self._mappings.update({(child, self.mappings[mapping].name): mapping for mapping in self._of_process[index]})
         return index
 
     def _check_page_size(self, page_size, kind):

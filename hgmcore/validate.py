@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 from .importers import open_input
-from .importers.kernel_recording import parse, translated
+from .importers.kernel_recording import read_records, translated
 from .prose import listed, plural, wrapped
 from .simulated import KINDS, Simulated
 from .texttable import Column, Table, as_text
@@ -59,7 +59,7 @@ def validate(directory=SHIPPED, progress=None) -> dict:
 def validate_recording(path) -> dict:
     """One recording: counts, the steps out of scope, and every difference. TraceError where it is not one."""
     with open_input(path) as (stream, name, _):
-        records = parse(stream, name)
+        records = list(read_records(stream, name))
     simulated, steps = None, []
     for line, record in enumerate(records, start=1):
         kind, found = record["t"], ()

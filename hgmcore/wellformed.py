@@ -96,9 +96,12 @@ def _declarations(trace) -> dict[str, np.ndarray]:
     tables = {"file": names.files, "process": names.processes, "mapping": names.mappings}
     declared = {kind: [] for kind in tables}
     for part in trace.chunks(CHUNK):
-        for index in (np.flatnonzero(np.isin(trace.operations["op"][part], DECLARING)) + part.start).tolist():
+        where = np.flatnonzero(np.isin(trace.operations["op"][part], DECLARING))
+        records = trace.operations[part].take(where)
+        new = np.flatnonzero(_declares(records))
+        for index, record in zip((where[new] + part.start).tolist(), records[new].tolist()):
             try:
-                _declare(names, header, trace.operations[index])
+                _declare(names, header, *record)
             except ValueError as error:
                 trace.fail(str(error), index)
             for kind, table in tables.items():
@@ -109,23 +112,33 @@ def _declarations(trace) -> dict[str, np.ndarray]:
     return {kind: np.array(indices, dtype=np.int64) for kind, indices in declared.items()}
 
 
-def _declare(names, header, record):
-    """What the statement `record` declares, in terms of the names that the header gives it."""
-    name = NAMES[record["op"]]
+def _declares(records):
+    """Which of the statements of DECLARING can declare something: an mmap that is there twice does so once."""
+    new = records["op"] != CODES["mmap"]
+    again = np.flatnonzero(~new)
+    _, first = np.unique(records["target"][again].astype(np.uint64) << np.uint64(16) | records["arg"][again],
+                         return_index=True)
+    new[again[first]] = True
+    return new
+
+
+def _declare(names, header, offset, length, target, arg, op, flags):
+    """What a statement declares, in terms of the names that the header gives it."""
+    name = NAMES[op]
     if name == "file":
-        names.declare_file(*header.files[record["target"]])
+        names.declare_file(*header.files[target])
     elif name == "mmap":
-        file = header.files[record["arg"]]
+        file = header.files[arg]
         if file.kind == "anon":
             names.anonymous(file.name)
-        mapping = header.mappings[record["target"]]
+        mapping = header.mappings[target]
         names.declare_mapping(header.processes[mapping.process], mapping.name)
     elif name == "fork":
-        if record["target"] >= len(names.processes):
+        if target >= len(names.processes):
             raise ValueError("the parent is used before it is declared")
-        names.fork(int(record["target"]), header.processes[record["arg"]])
-    elif record["arg"] != NO_ARG:
-        source, moved = header.mappings[record["target"]], header.mappings[record["arg"]]
+        names.fork(target, header.processes[arg])
+    elif arg != NO_ARG:
+        source, moved = header.mappings[target], header.mappings[arg]
         if source.process != moved.process:
             raise ValueError(f"mapping {moved.name!r} belongs to another process")
         names.declare_mapping(header.processes[source.process], moved.name)

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import lzma
 import os
 import pty
 import re
@@ -12,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from hgmcore import Trace, TraceError, importers
+from hgmcore import Trace, TraceError, importers, recordings
 from hgmcore.cli import run
 
 DATA = Path(__file__).parent / "data"
+KERNEL = Path(recordings.__file__).parent / "kernel"
 SLICES = {
     "qemu": ["qemu-balloon_4k.qemutrace", "qemu-postcopy_2M.qemutrace"],
     "perf": ["postgres_hugepages.perfscript", "gcc.perfscript", "true.perftrace"],
@@ -115,10 +117,36 @@ print(len(trace), memory_peak())
     ("bpftrace", "uffd-stress.bt", 10, {}),
 ])
 def test_memory_does_not_grow_with_a_recording(format, slice, times, options, tmp_path):
+    data = (DATA / slice).read_bytes()
+    _check_memory(format, options, tmp_path, times, lambda number: data * number)
+
+
+def snapshot(runs):
+    """A snapshot of one VMA, of which every second page is there."""
+    first = 0x7F0000000000
+    lines = [f"V {first:x}-{first + runs * 8192:x} rw-p 00000000 0 \n"]
+    lines += [f"P {first + at * 8192:#x} 1 77 map={1 + at % 3} x=0 sd=0 anon \n" for at in range(runs)]
+    return "".join(lines).encode()
+
+
+def kernel_recording(steps):
+    """The beginning of a kernel recording, then reads and observations without end."""
+    lines = lzma.open(KERNEL / "a08_collapse.jsonl.xz").read().splitlines(keepends=True)
+    read = b'{"t":"op","i":2,"proc":"A","op":"read","region":"m0","off":0,"len":4096,"ret":0,"errno":""}\n'
+    return b"".join(lines[:6]) + (read + lines[5]) * steps
+
+
+@pytest.mark.parametrize("format, made, times", [("pagemap", snapshot, 10_000), ("kernel-recording", kernel_recording, 2_000)])
+def test_memory_does_not_grow_with_what_is_made(format, made, times, tmp_path):
+    _check_memory(format, {}, tmp_path, times, made)
+
+
+def _check_memory(format, options, tmp_path, times, made):
+    """The peak of an import stays where it is when the recording that `made` gives is 20 times as long."""
     peaks, lengths = [], []
     for number in (times, 20 * times):
         path = tmp_path / f"{number}"
-        path.write_bytes((DATA / slice).read_bytes() * number)
+        path.write_bytes(made(number))
         environment = {**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system"}  # its own keeps some megabytes more or less
         result = subprocess.run([sys.executable, "-c", PEAK, format, path, repr(options)], capture_output=True,
                                 text=True, check=True, env=environment)

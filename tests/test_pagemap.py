@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from hgmcore import importers, replay
 from hgmcore.importers import lines as line_blocks
-from hgmcore.importers import pagemap
+from hgmcore.importers import pagemap, resident
 from hgmcore.statements import CODES, WRITE
 from hgmcore.trace import TraceError
 
@@ -137,7 +137,7 @@ def test_huge_folios_of_other_memory_have_stretches_of_their_own():
 
 
 def test_counts_are_bounded(monkeypatch):
-    monkeypatch.setattr(pagemap, "MOST_SHARERS", 3)
+    monkeypatch.setattr(resident, "MOST_SHARERS", 3)
     trace, report = load(vma(HUGE, 512, "[heap]") + run(HUGE, 2, 5000, "anon"))
     assert trace.header.processes == ["process", "process_3", "process_2"]
     assert report.notes[-1] == "map counts above 3, taken as that: 2"
@@ -155,6 +155,7 @@ GOOD = vma(HUGE, 512, "/anon_hugepage (deleted)", "rw-s", 5) + run(HUGE, 512, 1,
     (run(HUGE + (2 << 20), 1, 1), "P line outside its VMA"),
     (run(HUGE - 4096, 1, 1), "P line outside its VMA"),
     (run(HUGE, 513, 1), "P line outside its VMA"),
+    (run(HUGE + 4096, 1, 2), "P line that begins before the last one ends"),
     (run(HUGE + 5, 1, 1), "P line outside its VMA"),
     (run(HUGE, 1, 0), "pages whose map count is not known"),
     (run(HUGE, 1, -1), "pages whose map count is not known"),

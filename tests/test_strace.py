@@ -211,6 +211,8 @@ def test_a_guest():
     (anon(A + (2 << 20), 1 << 57).rstrip(), "mmap: at addresses that no process has"),
     (anon(1 << 70).rstrip(), "mmap: at addresses that no process has"),
     (f"mremap({A:#x}, 2097152, 99999999999999999999, 0) = {A:#x}", "mremap: at addresses that no process has"),
+    (f"mremap({A:#x}, 8192, 12288, MREMAP_MAYMOVE) = {A + 4096:#x}", "mremap: onto itself, which a kernel refuses"),
+    (f"mremap({A:#x}, 4194304, 6291456, 0) = {A:#x}", "mremap: outside any mapping that the recording shows"),
     ("brk(0xffffffffffffffff) = 0xffffffffffffffff", "brk: at addresses that no process has"),
     (place("COPY", 0, 1 << 34).rstrip(), "UFFDIO_COPY of more than 8G at once"),
     (place("ZEROPAGE", 0, (1 << 64) - 4096).rstrip(), "UFFDIO_ZEROPAGE at addresses that no process has"),

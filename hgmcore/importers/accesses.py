@@ -45,7 +45,7 @@ def write(accesses, space, sink, report) -> None:
     count_used(accesses, report)
     placed = (accesses["call"] == COPY) | (accesses["call"] == ZEROPAGE)
     folios = np.where(placed, np.maximum(accesses["length"] // places["folio"], 1), 1)
-    for row, step in _repeated(folios):
+    for row, step in repeated(folios):
         sink.extend(*_operations(accesses[row], places[row], step))
 
 
@@ -56,7 +56,7 @@ def touch(accesses, guest, report) -> None:
     first = accesses["address"] // np.uint64(PAGE)
     last = (accesses["address"] + np.maximum(accesses["length"], 1) - np.uint64(1)) // np.uint64(PAGE)
     written = (accesses["call"] == COPY) | accesses["write"]
-    for row, step in _repeated(last - first + np.uint64(1)):
+    for row, step in repeated(last - first + np.uint64(1)):
         guest.touch(first[row] + step, written[row], accesses["thread"][row], accesses["time"][row])
 
 
@@ -96,7 +96,7 @@ def _operations(accesses, places, step):
     return records, accesses["thread"], accesses["time"]
 
 
-def _repeated(counts):
+def repeated(counts):
     """(row, step): each row as often as `counts` says, and the how manieth of its row that is; in parts that are
     not much longer than _ROWS, or of one row."""
     if counts.max(initial=1) == 1:

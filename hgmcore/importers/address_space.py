@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 
-@dataclass
+@dataclass(slots=True)
 class Mapped:
     """One mapping of the trace. index: in its header. file: what it maps, from file_offset on. length: bytes,
     as the trace has it; live: bytes of it that are still mapped. folio: bytes of a page of the file."""
@@ -29,8 +29,13 @@ class Mapped:
     minor: bool = False
     wp: bool = False
 
+    def inherited(self, index: int) -> Mapped:
+        """The mapping that a child has of it."""
+        return Mapped(index, self.name, self.file, self.file_offset, self.folio, self.shared, self.length, self.live,
+                      self.minor and self.wp, self.wp)
 
-@dataclass
+
+@dataclass(slots=True)
 class Area:
     """Addresses [start, end). mapped: what of the trace lies there, from `offset` on; None: `reason` tells why
     nothing does. missing: userfaultfd answers faults. dont_fork: a child does not get it."""
@@ -44,7 +49,9 @@ class Area:
     dont_fork: bool = False
 
     def part(self, start: int, end: int) -> Area:
-        """What of it lies in [start, end)."""
+        """What of it lies in [start, end): itself, if that is all."""
+        if start <= self.start and self.end <= end:
+            return self
         first = max(start, self.start)
         return Area(first, min(end, self.end), self.mapped, self.offset + first - self.start, self.reason, self.missing,
                     self.dont_fork)
@@ -79,9 +86,9 @@ class AddressSpace:
         return iter(self._areas)
 
     def overlapping(self, start: int, end: int) -> list[Area]:
-        """The parts of areas that lie in [start, end), in order of address."""
+        """The parts of areas that lie in [start, end), in order of address; not to be changed."""
         first, last = self._range(start, end)
-        return [area.part(start, end) for area in self._areas[first:last]]
+        return [area.part(start, end) for area in self._areas[first:last]] if first < last else []
 
     def whole(self, start: int, end: int) -> list[Area]:
         """The areas in [start, end) themselves, to be changed; those that reach out are cut in two."""
@@ -96,19 +103,27 @@ class AddressSpace:
 
     def before(self, end: int) -> Area | None:
         """The area that reaches to `end`, or beyond."""
-        first, last = self._range(end - 1, end)
-        return self._areas[first] if first < last else None
+        at = bisect_left(self._starts, end) - 1
+        return self._areas[at] if at >= 0 and self._areas[at].end >= end else None
 
     def add(self, area: Area) -> None:
         """Insert an area where there is none."""
         at = bisect_left(self._starts, area.start)
-        self._replace(at, at, [area])
+        self._starts.insert(at, area.start)
+        self._areas.insert(at, area)
+        self._table = None
 
     def remove(self, start: int, end: int) -> list[Area]:
         """Take what lies in [start, end) out, and return it."""
-        removed = self.whole(start, end)
         first, last = self._range(start, end)
-        self._replace(first, last, [])
+        if first == last:
+            return []
+        if start > self._starts[first] or end < self._areas[last - 1].end:  # some of it stays
+            self.whole(start, end)
+            first, last = self._range(start, end)
+        removed = self._areas[first:last]
+        del self._areas[first:last], self._starts[first:last]
+        self._table = None
         for area in removed:
             if area.mapped is not None:
                 area.mapped.live -= area.end - area.start
@@ -133,10 +148,14 @@ class AddressSpace:
         self._names.add(name)
         return name
 
-    def copied_names(self, parent: AddressSpace) -> None:
-        """Take over which names a parent has given."""
-        self._names, self._made = parent._names.copy(), parent._made.copy()
-        self._free = {base: names.copy() for base, names in parent._free.items()}
+    def inherit(self, parent: AddressSpace, mapped: dict[int, Mapped]) -> None:
+        """Have the areas and names of a parent, in place of none. mapped: what stands for each index of the parent."""
+        self._areas = [Area(area.start, area.end, area.mapped and mapped[area.mapped.index], area.offset, area.reason,
+                            False, area.dont_fork) for area in parent]
+        self._starts = parent._starts.copy()
+        if mapped:
+            self._names, self._made = parent._names.copy(), parent._made.copy()
+            self._free = {base: names.copy() for base, names in parent._free.items()}
 
     def locate(self, addresses):
         """PLACE of each address: array (n,) of uint64."""
@@ -158,7 +177,7 @@ class AddressSpace:
         first = bisect_right(self._starts, start) - 1
         if first < 0 or self._areas[first].end <= start:
             first += 1
-        return first, max(first, bisect_left(self._starts, end))
+        return first, bisect_left(self._starts, end, first)
 
     def _replace(self, first, last, areas):
         self._areas[first:last] = areas

@@ -108,8 +108,7 @@ class _Log:
             else:
                 self.report.skip(_foreign(block.line(index)), block.number + index)
         accesses = np.concatenate([accesses, placed])
-        self.calls.play(accesses[np.argsort(accesses["line"], kind="stable")],
-                        sorted(events, key=lambda event: event[0]))
+        self.calls.play(accesses, events)
 
     def trace(self) -> Trace:
         """The Trace of all lines."""

@@ -39,7 +39,7 @@ EVENTS = {event: re.compile(pattern.replace("HEX", _HEX).encode()) for event, pa
 class Events:
     """What such lines are to `calls`, a Calls; processes are known by their tgid.
 
-    `at` is (line, tid, tgid, time) of a line. An event is (line, function to call when it is its turn).
+    `at` is (line, tid, tgid, time) of a line. Events are those of `Calls.play`.
     """
 
     def __init__(self, calls):
@@ -51,7 +51,7 @@ class Events:
 
     def meet(self, tgids, lines) -> list:
         """Events of processes that have lines, of which `lines` are the first in a block."""
-        return [(line, lambda tgid=tgid: self._meet(tgid)) for tgid, line in zip(tgids, lines, strict=True)
+        return [(line, self._meet, (tgid,)) for tgid, line in zip(tgids, lines, strict=True)
                 if tgid not in self.met]
 
     def _meet(self, tgid):
@@ -71,14 +71,12 @@ class Events:
 
     def happens(self, name, at, function, *arguments):
         """The event that `function` of (address space, *arguments), which gives a reason or None, is called."""
-        def happen():
-            calls, (line, tid, tgid, time) = self.calls, at
-            calls.line, calls.thread, calls.time, self.tgid = line, tid, time, tgid
-            if reason := function(calls.space(tgid), *arguments):
-                self.report.skip(reason, line)
-            else:
-                self.report.used[name] += 1
-        return at[0], happen
+        line, tid, tgid, time = at
+        return line, self.calls.happen, (line, tid, time, name, self._in_space, tgid, function, arguments)
+
+    def _in_space(self, tgid, function, arguments):
+        self.tgid = tgid
+        return function(self.calls.space(tgid), *arguments)
 
     def _mmap(self, space, *numbers):
         start, length, prot, flags, fd, offset = _numbers(numbers, decimal=(4,))

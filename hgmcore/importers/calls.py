@@ -6,7 +6,7 @@ Every method that stands for a call returns None if the trace holds it, else the
 
 from __future__ import annotations
 
-from dataclasses import replace
+from operator import itemgetter
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from hgmcore.importers.linux import (
     PROT_READ,
     PROT_WRITE,
 )
-from hgmcore.importers.mapper import File, Mapper, up
+from hgmcore.importers.mapper import ANONYMOUS, File, Mapper, up
 from hgmcore.importers.ways import way_of
 from hgmcore.sizes import parse_named
 from hgmcore.statements import MINOR, NO_ARG, READ, WP, WRITE
@@ -109,13 +109,9 @@ class Calls(Mapper):
                 self.report.skip("fork: more processes than a trace can name", self.line)
                 return
             new.process = self.sink.fork(old.process, f"p{child}", self.thread, self.time)
-            new.copied_names(old)
             for index, mapped in taken.items():
-                taken[index] = replace(mapped, index=self.sink.child_mapping(new.process, index),
-                                       minor=mapped.minor and mapped.wp)
-        for area in old:
-            mapped = area.mapped and taken[area.mapped.index]
-            new.add(replace(area, mapped=mapped, missing=False))
+                taken[index] = mapped.inherited(self.sink.child_mapping(new.process, index))
+        new.inherit(old, taken)
         for area in [area for area in new if area.dont_fork]:
             self.unmap(new, area.start, area.end)
 
@@ -138,9 +134,10 @@ class Calls(Mapper):
 
     def mmap(self, space, start, length, prot, flags, fd, offset) -> str | None:
         """start: the address that the call returned. prot, flags: as numbers. offset: bytes."""
-        if flags & MAP_ANONYMOUS:
-            kind = "hugetlb" if flags & MAP_HUGETLB else "shmem" if flags & MAP_SHARED else "anon"
-            file = File(kind, kind, self.huge_page(flags) if flags & MAP_HUGETLB else None)
+        if flags & (MAP_ANONYMOUS | MAP_HUGETLB | MAP_SHARED) == MAP_ANONYMOUS:
+            file = ANONYMOUS
+        elif flags & MAP_ANONYMOUS:
+            file = File("hugetlb", "hugetlb", self.huge_page(flags)) if flags & MAP_HUGETLB else File("shmem", "shmem")
         else:
             file = (None if flags & MAP_DENYWRITE else space.files.get(fd)) or "a mapping of another file"
         return self.attach(space, start, length, permissions(prot), bool(flags & MAP_SHARED), file, offset,
@@ -166,8 +163,10 @@ class Calls(Mapper):
 
     def munmap(self, space, start, length) -> str | None:
         end = start + up(length, PAGE)
-        if reason := _cuts(space, start, end):
-            return f"munmap: {reason}"
+        for area in space.overlapping(start, end):
+            if area.mapped is not None and area.mapped.file.kind == "hugetlb":
+                if (area.offset | (area.end - area.start)) % area.mapped.folio:
+                    return "munmap: cuts a hugetlb page, which a kernel refuses"
         return _answer("munmap", self.unmap(space, start, end))
 
     def detach(self, space, start, length) -> str | None:
@@ -183,6 +182,10 @@ class Calls(Mapper):
         old_length, new_length = up(old_length, unit), up(new_length, unit)
         if not old_length:
             return self._map_again(space, areas[0], new, new_length)
+        if new != old and new < old + old_length and old < new + new_length:
+            return "mremap: onto itself, which a kernel refuses"
+        if new_length > old_length and space.before(old + old_length) is None:
+            return f"mremap: {OUTSIDE}"
         if new_length < old_length:
             self.unmap(space, old + new_length, old + old_length)
         if new != old:
@@ -295,18 +298,27 @@ class Calls(Mapper):
     def play(self, accesses, events) -> None:
         """Let accesses and calls take place in the order of the recording.
 
-        accesses: array of ACCESS. events: functions of no argument, with the line before which each stands:
-        [(line, function)]. Both in order of line.
+        accesses: array of ACCESS. events: [(line, function, arguments)], to be called before an access in that line.
         """
-        borders = np.searchsorted(accesses["line"], [line for line, _ in events])
+        accesses = accesses[np.argsort(accesses["line"], kind="stable")]
+        events.sort(key=itemgetter(0))
+        borders = np.searchsorted(accesses["line"], [event[0] for event in events])
         start = 0
-        for stop, (_, function) in zip(borders.tolist(), events, strict=True):
+        for stop, (_, function, arguments) in zip(borders.tolist(), events, strict=True):
             if start < stop:
                 self._access(accesses[start:stop])
                 start = stop
-            function()
+            function(*arguments)
         if start < len(accesses):
             self._access(accesses[start:])
+
+    def happen(self, line, thread, time, what, function, *arguments) -> None:
+        """A call takes place: `function` of its arguments, which tells why the trace does not hold it. Count it."""
+        self.line, self.thread, self.time = line, thread, time
+        if reason := function(*arguments):
+            self.report.skip(reason, line)
+        else:
+            self.report.used[what] += 1
 
     def touch(self, area, write):
         if not self._are_few((area.end - area.start) // (area.mapped.folio if self.guest is None else PAGE)):
@@ -367,17 +379,9 @@ def _unit(space, address):
     return area.mapped.folio if hugetlb else PAGE
 
 
-def _cuts(space, start, end):
-    """Why hugetlb memory cannot be unmapped at these borders, or None."""
-    for area in space.overlapping(start, end):
-        if area.mapped is not None and area.mapped.file.kind == "hugetlb":
-            if (area.offset | (area.end - area.start)) % area.mapped.folio:
-                return "cuts a hugetlb page, which a kernel refuses"
-    return None
-
-
 def _answer(call, areas):
     """Why a call on `areas` is not in the trace, or None if some of it is."""
-    if any(area.mapped is not None for area in areas):
-        return None
+    for area in areas:
+        if area.mapped is not None:
+            return None
     return f"{call}: {areas[0].reason or 'memory that is not taken'}" if areas else f"{call}: {OUTSIDE}"

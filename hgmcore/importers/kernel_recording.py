@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import json
 import struct
+import tempfile
 
 from hgmcore.importers.kernel_steps import Translation
 from hgmcore.importers.report import Report
@@ -33,29 +34,38 @@ explanation = __doc__
 options = ()
 
 
+FOREIGN = 'not a kernel recording: its first line is no {"t": "scenario", ..}'
+LONGEST = 1 << 26  # bytes of a line, so that memory is bounded
+
+
 def read(stream, name) -> tuple[Trace, Report]:
     """The trace and what was counted. Raises TraceError."""
     report = Report("kernel-recording", name)
-    records = parse(stream, name)
-    report.lines = len(records)
-    sink, provenance = Sink(), {}
+    sink, provenance, files = Sink(), {}, []
     translation = Translation(sink)
-    for line, record in enumerate(records, start=1):
-        kind = record["t"]
-        if kind == "op":
-            reason = translated(translation.step, record, name, line)
-            if reason:
-                report.skip(reason, line)
-            else:
-                report.used["steps"] += 1
-        elif kind == "file":
-            translated(translation.file, record, name, line)
-            report.used["files"] += 1
-        elif kind == "obs":
-            sink.emit("observe", 0)
-            report.used["observations"] += 1
-        elif kind == "scenario":
-            provenance = {key: str(record[key]) for key in ("name", "doc", "kernel") if key in record}
+    with tempfile.TemporaryFile() as spool:  # steps wait there until it is known what files had cached at first
+        for record in read_records(stream, name):
+            if record["t"] == "file":
+                files.append(record)
+            spool.write(json.dumps(record if record["t"] in ("op", "scenario") else {"t": record["t"]}).encode() + b"\n")
+        spool.seek(0)
+        files = iter(files)
+        for line, record in enumerate(map(json.loads, spool), start=1):
+            kind, report.lines = record["t"], line
+            if kind == "op":
+                reason = translated(translation.step, record, name, line)
+                if reason:
+                    report.skip(reason, line)
+                else:
+                    report.used["steps"] += 1
+            elif kind == "file":
+                translated(translation.file, next(files), name, line)
+                report.used["files"] += 1
+            elif kind == "obs":
+                sink.emit("observe", 0)
+                report.used["observations"] += 1
+            elif kind == "scenario":
+                provenance = {key: str(record[key]) for key in ("name", "doc", "kernel") if key in record}
     provenance = {"recording": "steps of a running kernel", **provenance}
     return sink.trace(name, provenance), report
 
@@ -65,10 +75,15 @@ NEEDED = {"scenario": ("name", "kernel"), "file": ("file", "kind", "size", "page
 """What a record of each type must say."""
 
 
-def parse(stream, name) -> list[dict]:
-    """The records of a recording, one for each line; a file's say what was cached first. Raises TraceError."""
-    records = []
-    for line, text in enumerate(stream, start=1):
+def read_records(stream, name):
+    """The records of a recording, one for each line. Raises TraceError.
+
+    A file that does not say what was `cached` has none at first; it is filled in with what the first observation shows.
+    """
+    line, lacking = 0, {}
+    for line, text in enumerate(iter(lambda: stream.readline(LONGEST), b""), start=1):
+        if len(text) == LONGEST:
+            raise TraceError(name, f"a line of more than {LONGEST} bytes", line)
         try:
             record = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -78,25 +93,28 @@ def parse(stream, name) -> list[dict]:
         for key in NEEDED.get(record["t"], ()):
             if key not in record:
                 raise TraceError(name, f"{record['t']}: no {key!r}", line)
-        records.append(record)
-    if not records or records[0]["t"] != "scenario":
-        raise TraceError(name, 'not a kernel recording: its first line is no {"t": "scenario", ..}', 1)
-    for line, record in enumerate(records, start=1):
-        if record["t"] == "file" and "cached" not in record:
-            record["cached"] = translated(lambda file: first_cached(file["file"], records), record, name, line)
-    return records
+        if line == 1 and record["t"] != "scenario":
+            raise TraceError(name, FOREIGN, 1)
+        translated(lambda record: fill_in(lacking, record), record, name, line)
+        yield record
+    if not line:
+        raise TraceError(name, FOREIGN, 1)
 
 
-def first_cached(file, records) -> list:
-    """Runs [first, count] of the pages that the first observation of a file has in the page cache."""
-    seen = (record["files"][file]["phys"] for record in records if record["t"] == "obs" and file in record["files"])
-    runs = []
-    for first, count, *_ in next(seen, []):
-        if runs and sum(runs[-1]) == first:
-            runs[-1][1] += count
-        else:
-            runs.append([first, count])
-    return runs
+def fill_in(lacking, record) -> None:
+    """Give a file that lacks it a `cached`, or fill in what an observation shows: runs [first, count] of pages.
+
+    lacking: file -> its `cached`, of those that no observation has shown so far.
+    """
+    if record["t"] == "file" and "cached" not in record:
+        record["cached"] = lacking[record["file"]] = []
+    for file in [file for file in lacking if record["t"] == "obs" and file in record["files"]]:
+        runs = lacking.pop(file)
+        for first, count, *_ in record["files"][file]["phys"]:
+            if runs and sum(runs[-1]) == first:
+                runs[-1][1] += count
+            else:
+                runs.append([first, count])
 
 
 def translated(function, record, name, line):

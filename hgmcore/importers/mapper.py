@@ -26,6 +26,9 @@ class File:
         self.path: str | None = None
 
 
+ANONYMOUS = File("anon", "anon")
+
+
 class Mapper:
     """Writes what happens to the mappings of address spaces to `sink`.
 

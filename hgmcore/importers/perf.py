@@ -156,9 +156,9 @@ class _Processes:
                              ("thread", "tid"), ("write", "write")):
             accesses[name] = faults[source]
         accesses["call"] = FAULT
-        played = [(event.line, lambda event=event: self._event(event)) for event in events]
+        played = [(event.line, self._event, (event,)) for event in events]
         played += self._met(faults) + (self._in_region(accesses) if self.region else [])
-        self.calls.play(accesses, sorted(played, key=lambda each: each[0]))
+        self.calls.play(accesses, played)
 
     def trace(self, name, lines):
         if lines.from_trace:
@@ -172,7 +172,7 @@ class _Processes:
         """Calls that make threads known by the first of their lines that has both numbers."""
         both = faults[(faults["pid"] >= 0) & (faults["pid"] != faults["tid"])]
         _, first = np.unique(both["tid"], return_index=True)
-        return [(line, lambda pid=pid, tid=tid: self._thread(pid, tid))
+        return [(line, self._thread, (pid, tid))
                 for line, pid, tid in zip(*(both[first][key].tolist() for key in ("line", "pid", "tid")))]
 
     def _thread(self, pid, tid):
@@ -184,7 +184,7 @@ class _Processes:
         start, length = self.region
         inside = accesses[accesses["address"] - np.uint64(start) < length]
         _, first = np.unique(inside["space"], return_index=True)
-        return [(line, lambda tid=tid, line=line: self._map_region(tid))
+        return [(line, self._map_region, (tid,))
                 for line, tid in zip(inside["line"][first].tolist(), inside["space"][first].tolist())]
 
     def _map_region(self, tid):

@@ -24,8 +24,9 @@ from hgmcore.trace import NO_TIME, Header, Trace
 
 _CHUNK = 1 << 16  # operations
 
-_pack_operation = struct.Struct("<QQIHBB").pack  # as OPERATION
-_pack_thread, _pack_time = struct.Struct("<I").pack, struct.Struct("<q").pack
+_ROW = np.dtype([("operation", OPERATION), ("thread", "<u4"), ("time", "<i8")])
+_pack = struct.Struct("<QQIHBBIq").pack  # as _ROW
+_WAITING = 1 << 12  # rows that wait to be written together
 
 
 class Sink:
@@ -40,6 +41,8 @@ class Sink:
         self.names = Names(geometry)
         self._operations, self._threads, self._times = (tempfile.TemporaryFile() for _ in range(3))
         self._count, self._has_thread, self._has_time = 0, False, False
+        self._waiting: list[bytes] = []  # rows that are not in the files so far
+        self._anonymous: dict[int, int] = {}  # page size -> index
         self._taken: dict[str, dict[str, int]] = {"file": {}, "process": {}}  # kind -> name -> uses
 
     def __len__(self) -> int:
@@ -48,32 +51,43 @@ class Sink:
 
     def emit(self, op: str, target: int, offset=0, length=0, arg=0, flags=0, thread=0, time=NO_TIME) -> None:
         """Write one operation; its columns are those of `statements.OPERATION`."""
-        self._operations.write(_pack_operation(offset, length, target, arg, CODES[op], flags))
-        self._threads.write(_pack_thread(thread))
-        self._times.write(_pack_time(time))
+        self._waiting.append(_pack(offset, length, target, arg, CODES[op], flags, thread, time))
         self._count += 1
-        self._has_thread |= thread != 0
-        self._has_time |= time != NO_TIME
+        if len(self._waiting) == _WAITING:
+            self._flush()
 
     def extend(self, records, thread=0, time=NO_TIME) -> None:
         """Write an array (n,) of OPERATION; thread and time: arrays (n,), or one value for all."""
-        thread = np.ascontiguousarray(np.broadcast_to(thread, len(records)), dtype="<u4")
-        time = np.ascontiguousarray(np.broadcast_to(time, len(records)), dtype="<i8")
-        self._operations.write(np.ascontiguousarray(records, dtype=OPERATION).data)
-        self._threads.write(thread.data)
-        self._times.write(time.data)
+        self._flush()
+        self._write(records, np.broadcast_to(thread, len(records)), np.broadcast_to(time, len(records)))
         self._count += len(records)
+
+    def _flush(self):
+        """Write the rows that wait."""
+        if not self._waiting:
+            return
+        rows = np.frombuffer(b"".join(self._waiting), dtype=_ROW)
+        self._waiting.clear()
+        self._write(rows["operation"], rows["thread"], rows["time"])
+
+    def _write(self, records, thread, time):
+        """Write columns to their files."""
+        self._operations.write(np.ascontiguousarray(records, dtype=OPERATION).data)
+        self._threads.write(np.ascontiguousarray(thread, dtype="<u4").data)
+        self._times.write(np.ascontiguousarray(time, dtype="<i8").data)
         self._has_thread |= bool(thread.any())
         self._has_time |= bool((time != NO_TIME).any())
 
     def since(self, start: int) -> np.ndarray:
         """Operations from number `start` on, as an array of OPERATION."""
+        self._flush()
         self._operations.flush()
         size = OPERATION.itemsize
         return np.frombuffer(os.pread(self._operations.fileno(), (self._count - start) * size, start * size), OPERATION)
 
     def cut(self, count: int) -> None:
         """Forget the operations from number `count` on; they declared nothing."""
+        self._flush()
         for file, size in ((self._operations, OPERATION.itemsize), (self._threads, 4), (self._times, 8)):
             file.seek(count * size)
             file.truncate()
@@ -91,7 +105,10 @@ class Sink:
 
     def anonymous(self, page_size: int) -> int:
         """The index that stands for `anon:SIZE`; the next `mmap` must be of it."""
-        return self.names.anonymous(f"anon:{format_size(page_size)}")
+        index = self._anonymous.get(page_size)
+        if index is None:
+            index = self._anonymous[page_size] = self.names.anonymous(f"anon:{format_size(page_size)}")
+        return index
 
     def process(self, name: str) -> str:
         """`name` as a word that no other process has. The first mapping declares the process."""
@@ -130,6 +147,7 @@ class Sink:
         cuts = np.arange(1, min(count, len(self)) + 1) * len(self) // (min(count, len(self)) + 1)
         record = np.zeros(1, dtype=OPERATION)
         record["op"] = CODES["observe"]
+        self._flush()
         columns = (("_operations", OPERATION, record), ("_threads", "<u4", 0), ("_times", "<i8", NO_TIME))
         for name, dtype, value in columns:
             setattr(self, name, _inserted(getattr(self, name), np.dtype(dtype), cuts, value))
@@ -137,6 +155,7 @@ class Sink:
 
     def trace(self, name: str, provenance: dict[str, str] | None = None) -> Trace:
         """The Trace of everything so far. Raises TraceError as its constructor does."""
+        self._flush()
         names = self.names
         header = Header(names.geometry.name, names.files, names.processes, names.mappings, provenance or {})
         maps = [_mapped(file) for file in (self._operations, self._threads, self._times)]

@@ -32,7 +32,7 @@ from hgmcore.importers.accesses import ACCESS
 from hgmcore.importers.calls import Calls
 from hgmcore.importers.lines import blocks
 from hgmcore.importers.report import Report
-from hgmcore.importers.strace_calls import BIRTHS, NAMES, PLACING, Handlers, shares_memory, split, userfault_range
+from hgmcore.importers.strace_calls import BIRTHS, NAMES, PLACING, Handlers, asked, parted, shares_memory
 from hgmcore.importers.strace_lines import key, keys, placements, prefixes
 from hgmcore.importers.ways import WAYS
 from hgmcore.trace import NO_TIME, Trace, TraceError
@@ -45,8 +45,6 @@ options = (
                                                     "each as DIRECTORY or DIRECTORY=PAGESIZE"),
 )
 
-_CALL = re.compile(rb"(\w+)\((.*)\) += (-?\d+|0x[0-9a-f]+|\?)(?:<.*>(?:\(deleted\))?)?(?: (E[A-Z0-9]+))?(?: .*)?",
-                   re.DOTALL)
 _KEYS = np.array(sorted({key(name) for name in NAMES}), dtype=np.uint64)
 UNFINISHED = b" <unfinished ...>"
 
@@ -100,19 +98,17 @@ class _Log:
         slow[where] = False
         self.understood += len(where)
         events, more = self._meetings(thread[named], lines[named]), []
-        begin = start - 5 * resumed
-        for index in np.flatnonzero(slow).tolist():
-            at = int(lines[index]), int(thread[index]), int(times[index])
-            found = self._line(at, block.bytes[begin[index]:block.ends[index]])
-            if isinstance(found, tuple):
-                more.append(found)
-            elif found is not None:
-                events.append((at[0], found))
+        odd = resumed | block.begins(b"+++ ", start) | block.begins(UNFINISHED, block.ends - len(UNFINISHED))
+        columns = (column[slow].tolist() for column in (odd, lines, thread, times, start - 5 * resumed, block.ends))
+        for is_odd, line, who, time, begin, end in zip(*columns):
+            text = block.bytes[begin:end]
+            found = self._odd(line, who, time, text) if is_odd else self._whole(line, who, time, text)
+            if found is not None:
+                (events if len(found) == 3 else more).append(found)
         self.met.difference_update(self.ended)
         self.ended.clear()
         accesses = np.concatenate([accesses, np.array(more, dtype=ACCESS)])
-        self.calls.play(accesses[np.argsort(accesses["line"], kind="stable")],
-                        sorted(events, key=lambda event: event[0]))
+        self.calls.play(accesses, events)
 
     def _clock(self, times):
         if len(times):
@@ -133,87 +129,66 @@ class _Log:
     def _meetings(self, threads, lines):
         """Events of threads that were not seen before."""
         threads, first = np.unique(threads, return_index=True)
-        events = [(line, lambda thread=thread: self.handlers.meet(thread))
+        events = [(line, self.handlers.meet, (thread,))
                   for thread, line in zip(threads.tolist(), lines[first].tolist()) if thread not in self.met]
         self.met.update(threads.tolist())
         return events
 
-    # One line at a time: what it is, an access (as ACCESS), a function to call when it is its turn, or None
+    # One line at a time: the access (as ACCESS) or the event (as for Calls.play) that it is, or None
 
-    def _line(self, at, text):
-        line, thread, _ = at
+    def _odd(self, line, thread, time, text):
+        """One half of a call, or the end of a thread."""
         if text.endswith(UNFINISHED):
-            return self._begin(at, text[:-len(UNFINISHED)])
-        if text.startswith(b"<... "):
-            name, _, rest = text[5:].partition(b" resumed>")
-            begun = self.begun.get(thread, b"")
-            if not begun.startswith(name + b"("):
-                self.report.skip("second half of a call without its first", line)
-                return None
-            del self.begun[thread]
-            if name == b"munmap":
-                self.report.used["second halves of munmap"] += 1
-                return None
-            self.report.used["first halves of calls"] += 1
-            text = begun + rest
-        elif text.startswith(b"+++ "):
+            return self._begin(line, thread, time, text[:-len(UNFINISHED)])
+        if text.startswith(b"+++ "):
             self.ended.add(thread)
-            return self._turn(at, "exit", lambda thread: self.calls.exit(thread))
-        match = _CALL.fullmatch(text)
-        if match is None or match[1] not in NAMES:
-            self.report.skip(f"system call {match[1].decode()}" if match else _foreign(text), line)
+            return line, self.calls.happen, (line, thread, time, "exit", self.calls.exit, thread)
+        name, _, rest = text[5:].partition(b" resumed>")
+        begun = self.begun.get(thread, b"")
+        if not begun.startswith(name + b"("):
+            self.report.skip("second half of a call without its first", line)
             return None
-        self.understood += 1
-        return self._call(at, *match.groups())
+        del self.begun[thread]
+        if name == b"munmap":
+            self.report.used["second halves of munmap"] += 1
+            return None
+        self.report.used["first halves of calls"] += 1
+        return self._whole(line, thread, time, begun + rest)
 
-    def _begin(self, at, text):
+    def _begin(self, line, thread, time, text):
         """The first half of a call."""
-        line, thread, _ = at
         self._lacks_second(self.begun.get(thread, b""), line)
         self.begun[thread] = text
         name, _, arguments = text.partition(b"(")
         if name in BIRTHS:
-            return lambda: self.handlers.begin(thread, shares_memory(name, arguments))
-        return self._call(at, name, arguments, b"0", None) if name == b"munmap" else None
+            return line, self.handlers.begin, (thread, shares_memory(name, arguments))
+        return self._call(line, thread, time, asked(text + b")"), 0, None) if name == b"munmap" else None
 
     def _lacks_second(self, begun, line):
         """Count a first half, but munmap's, which took place."""
         if begun and not begun.startswith(b"munmap("):
             self.report.skip("first half of a call without its second", line)
 
-    def _call(self, at, name, arguments, result, error):
-        """A whole call."""
-        (line, thread, time), what, arguments = at, name.decode(), split(arguments)
-        if name == b"ioctl":
-            command = arguments[1] if len(arguments) > 2 else b""
-            what = command.decode("utf-8", "replace") if command.startswith(b"UFFDIO_") else "system call ioctl"
-            if command not in PLACING and command not in (b"UFFDIO_REGISTER", b"UFFDIO_UNREGISTER"):
-                self.report.skip(what, line)
-                return None
-        if error is not None or result == b"?":
-            how = f"that failed with {error.decode()}" if error else "without a result"
-            self.report.skip(f"{what} {how}", line)
-            return (lambda: self.handlers.births.pop(thread, None)) if name in BIRTHS else None
-        try:
-            if what.encode() in PLACING:
-                start, length, _ = userfault_range(arguments[2])
-                return line, thread, start, length, time, thread, PLACING[arguments[1]], False
-            handler, values = self.handlers.parse(name, arguments, result)
-        except ValueError:
-            bare = name == b"ioctl" and not arguments[2].startswith(b"{")
-            self.report.skip(f"{what} of which strace shows a pointer only" if bare else f"malformed {what}", line)
-            return None
-        return self._turn(at, what, handler, *values)
+    def _whole(self, line, thread, time, text):
+        if found := parted(text):
+            self.understood += 1
+            return self._call(line, thread, time, *found)
+        self.report.skip(_foreign(text), line)
+        return None
 
-    def _turn(self, at, what, handler, *values):
-        def happen():
-            calls = self.calls
-            calls.line, calls.thread, calls.time = at
-            if reason := handler(at[1], *values):
-                self.report.skip(reason, at[0])
-            else:
-                self.report.used[what] += 1
-        return happen
+    def _call(self, line, thread, time, call, result, failure):
+        fault = call.fault if call.ignored or failure is None else f"{call.what} {failure}"
+        if fault is not None:
+            self.report.skip(fault, line)
+            return (line, self.handlers.births.pop, (thread, None)) if failure and call.name in BIRTHS else None
+        if call.what in PLACING:
+            start, length, _ = call.values[2]
+            return line, thread, start, length, time, thread, PLACING[call.what], False
+        if result < 0:
+            self.report.skip(f"malformed {call.what}", line)
+            return None
+        handler = self.handlers.of[call.name]
+        return line, self.calls.happen, (line, thread, time, call.what, handler, thread, result, *call.values)
 
 
 def _foreign(text):

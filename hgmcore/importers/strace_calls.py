@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from os.path import basename
+from typing import NamedTuple
 
 from hgmcore.importers import linux
 from hgmcore.importers.accesses import CONTINUE, COPY, ZEROPAGE
@@ -15,19 +16,21 @@ from hgmcore.sizes import parse_named, parse_size
 from hgmcore.statements import READ
 
 BIRTHS = (b"clone", b"clone3", b"fork", b"vfork")
-PLACING = {b"UFFDIO_COPY": COPY, b"UFFDIO_ZEROPAGE": ZEROPAGE, b"UFFDIO_CONTINUE": CONTINUE}
+PLACING = {"UFFDIO_COPY": COPY, "UFFDIO_ZEROPAGE": ZEROPAGE, "UFFDIO_CONTINUE": CONTINUE}
+IOCTLS = (*PLACING, "UFFDIO_REGISTER", "UFFDIO_UNREGISTER")
 
+# Recordings repeat themselves, so what so many texts of less than _LONG bytes are is remembered.
+_REMEMBERED, _LONG = 1 << 13, 300
+
+_RESULT = re.compile(rb"(-?\d+|0x[0-9a-f]+|\?)(?:<.*>(?:\(deleted\))?)?(?: (E[A-Z0-9]+))?(?: .*)?", re.DOTALL)
+_CALL = re.compile(rb"(\w+\(.*\)) += (" + _RESULT.pattern + rb")", re.DOTALL)
+_NAME, _NESTED = re.compile(rb"\w+"), re.compile(rb'[{\["<]')
 _ARGUMENT = re.compile(
     rb'(?:[^,{\["<]|\{(?:[^{}]|\{[^{}]*\})*\}|\[[^\]]*\]|"(?:[^"\\]|\\.)*"|(?<!<)<(?!<)[^>]*>|<)+', re.DOTALL)
 _HUGE = re.compile(r"(\d+)<<(?:MAP|MFD|SHM)_HUGE_SHIFT|(?:MAP|MFD|SHM)_HUGE_(\d+[KMG])B")
 _DESCRIPTOR = re.compile(rb"(-?\d+)(?:<(.*)>(?:\(deleted\))?)?", re.DOTALL)
 _RANGE = re.compile(rb"\{(?:range=\{)?(?:dst|start)=(0x[0-9a-f]{1,16}).*?len=(0x[0-9a-f]{1,16}|0)\b"
                     rb"(?:.*mode=([A-Z_|]+))?", re.DOTALL)
-
-
-def split(text: bytes) -> list[bytes]:
-    """The arguments of a call."""
-    return [part.strip() for part in _ARGUMENT.findall(text)]
 
 
 # What an argument is: each gives the value of its text, and raises ValueError where it has none.
@@ -109,15 +112,89 @@ _ARGUMENTS = {
     b"vfork": (),
     b"execve": (),
     b"execveat": (),
-    b"ioctl": (descriptor, plain, userfault_range),
+    b"ioctl": (plain, plain, userfault_range),
 }
 NAMES = tuple(_ARGUMENTS)
+
+
+class Call(NamedTuple):
+    """A call with its arguments. what: its name in a report. fault: why they tell nothing, or None. ignored: that is
+    so even if it failed. values: of the arguments."""
+
+    name: bytes
+    what: str
+    values: tuple
+    fault: str | None = None
+    ignored: bool = False
+
+
+def parted(text: bytes):
+    """(Call, result, failure) of a whole call, or None. result: -1 where it is no number. failure: text or None."""
+    head, _, tail = text.rpartition(b" = ")
+    if len(text) < _LONG:
+        call, end = asked(head), _ended(tail)
+    else:
+        call, end = asked.__wrapped__(head), _ended.__wrapped__(tail)
+    if call is None or end is None:  # another " = " may follow that of the call
+        match = _CALL.fullmatch(text)
+        if match is None:
+            return None
+        call, end = asked.__wrapped__(match[1]), _ended.__wrapped__(match[2])
+    return call, *end
+
+
+@functools.lru_cache(_REMEMBERED)
+def asked(text: bytes) -> Call | None:
+    """The Call that `NAME(ARGUMENTS)` is, spaces behind it or not, or None."""
+    name, _, arguments = text.rstrip(b" ").partition(b"(")
+    if not arguments.endswith(b")") or not _NAME.fullmatch(name):
+        return None
+    what, kinds = plain(name), _ARGUMENTS.get(name)
+    if kinds is None:
+        return Call(name, what, (), f"system call {what}", True)
+    arguments = _split(arguments[:-1])
+    if name == b"ioctl":
+        what = plain(arguments[1]) if len(arguments) > 2 else ""
+        if what not in IOCTLS:
+            return Call(name, what, (), what if what.startswith("UFFDIO_") else "system call ioctl", True)
+    if name in BIRTHS:
+        return Call(name, what, (shares_memory(name, text),))
+    if len(arguments) < len(kinds):
+        return Call(name, what, (), f"malformed {what}")
+    try:
+        return Call(name, what, tuple([kind(argument) for kind, argument in zip(kinds, arguments)]))
+    except ValueError:
+        bare = name == b"ioctl" and not arguments[2].startswith(b"{")
+        return Call(name, what, (), f"{what} of which strace shows a pointer only" if bare else f"malformed {what}")
+
+
+@functools.lru_cache(_REMEMBERED)
+def _ended(text):
+    """(result, failure) of what stands behind " = ", as `parted` gives them, or None."""
+    match = _RESULT.fullmatch(text)
+    if match is None:
+        return None
+    result, error = match.groups()
+    if error is not None:
+        return -1, f"that failed with {error.decode()}"
+    if result == b"?":
+        return -1, "without a result"
+    try:
+        return number(result), None
+    except ValueError:
+        return -1, None
+
+
+def _split(text):
+    """The arguments of a call."""
+    parts = _ARGUMENT.findall(text) if _NESTED.search(text) else text.split(b",")
+    return [part.strip() for part in parts if part]
 
 
 class Handlers:
     """What calls do to `calls`, a Calls. Its keys are threads.
 
-    A handler takes (thread, result, arguments..) and returns None, or the reason why the trace does not hold it.
+    of: the handler of each call. It takes (thread, result, arguments..) and returns None, or the reason why the trace does not hold it.
     """
 
     def __init__(self, calls, hugetlbfs: str):
@@ -126,16 +203,7 @@ class Handlers:
         self.files: dict[str, File] = {}  # by path
         self.segments: dict[int, File] = {}  # of shmget
         self.births: dict[int, bool] = {}  # thread whose clone has begun -> whether its child shares its memory
-
-    def parse(self, name: bytes, arguments: list[bytes], result: bytes):
-        """(handler, what to give it after the thread). Raises ValueError."""
-        kinds = _ARGUMENTS[name]
-        if len(arguments) < len(kinds):
-            raise ValueError("arguments lack")
-        values = [kind(text) for kind, text in zip(kinds, arguments)]
-        if name in BIRTHS:
-            values = [shares_memory(name, b",".join(arguments))]
-        return getattr(self, f"_{plain(name)}"), [number(result), *values]
+        self.of = {name: getattr(self, f"_{plain(name)}") for name in NAMES}
 
     # Processes
 

@@ -5,13 +5,14 @@ what pages are called (page flags); says where a recording comes from. See READM
 """
 
 import hashlib
+import io
 import json
 import lzma
 import os
 import sys
 from pathlib import Path
 
-from hgmcore.importers.kernel_recording import parse
+from hgmcore.importers.kernel_recording import read_records
 
 REGION = ("map", "mapcount", "phys", "excl", "smaps", "vmas")
 RECORDED = "November 2026, from pagemap, PAGEMAP_SCAN, kpagecount and smaps"
@@ -44,7 +45,7 @@ def main(paths):
         data = Path(path).read_bytes()
         digest = hashlib.sha256(data).hexdigest()
         lines = [json.dumps(reduced(record, digest), separators=(",", ":")) + "\n"
-                 for record in parse(data.splitlines(), path)]
+                 for record in read_records(io.BytesIO(data), path)]
         target = Path(__file__).parent / (os.path.basename(path) + ".xz")
         target.write_bytes(lzma.compress("".join(lines).encode(), preset=9 | lzma.PRESET_EXTREME))
 
