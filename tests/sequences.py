@@ -95,10 +95,13 @@ class Comparison(RuleBasedStateMachine):
         self.model = Model(self.scheme, self.ground.geometry, **self.options)
         self.core = CoreMachine(self.scheme, self.ground.geometry, **self.options)
         self.text, self.results, self.observations = [], [], []
-        for name, (size, pages) in self.ground.files.items():
-            self.step(f"file {name} {size} {pages}")
+        self.declare_files()
         for statement in self.ground.start.split(";"):
             self.step(statement.strip())
+
+    def declare_files(self):
+        for name, (size, pages) in self.ground.files.items():
+            self.step(f"file {name} {size} {pages}")
 
     def step(self, statement):
         self.agreed = False

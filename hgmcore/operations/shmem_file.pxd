@@ -133,7 +133,7 @@ cdef inline Outcome truncate_memory(Machine *m, const hgm_operation *op) noexcep
     if op.offset > end:
         return outcome(0, EINVAL)
     if size < f.size:
-        unmap_pages(m, op.target, size, f.size)
+        unmap_pages(m, op.target, size, end >> m.geometry.base_shift)
         f.size = size
         undo_range(m, op.target, op.offset, end)
     f.size = size

@@ -14,7 +14,6 @@ cdef inline void pieces_gone(Machine *m, Pmd *pmd, hgm_subtree *s) noexcept nogi
         hgm_table_free(&m.cost, &m.options, s)
         return
     last = not folio_below(m, pmd, s.folio, &ignored)
-    s.tables_stay = not last
     if s.covers and not NEEDS & SCANS_ALWAYS:
         s.empty = 1
     elif NEEDS & (NEEDS_SCAN | NEEDS_COUNTER):

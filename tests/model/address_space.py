@@ -181,7 +181,7 @@ class AddressSpaces(Memory):
         length = -(-asked // mapping.file.page_size) * mapping.file.page_size
         if length == 0:
             raise Refused("EINVAL")
-        if not mapping.vmas:
+        if mapping.vma_at(0) is None:
             raise Refused("EFAULT")
         if length > mapping.length:
             raise Refused("EINVAL")
