@@ -132,6 +132,11 @@ class Memory(Comparison):
 
     do_unpin = do_pin
 
+    def huge_pages(self, file):
+        """By their first base pages."""
+        pages = self.ground.files[file][0] // self.ground.base
+        return [(index // pages, folio) for index, folio in super().huge_pages(file) if index % pages == 0]
+
     def finish(self):
         super().finish()
         left = [folio for folio in self.model.observe()["folios"] if not folio["pins"]]

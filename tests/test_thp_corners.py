@@ -78,6 +78,14 @@ def test_truncate_unmaps_what_lies_behind_the_old_end():
     assert last(text + "truncate F 16K\n")[1]["A", "w"]["exclusive"] == [(0, 4, 1)]
 
 
+def test_munmap_of_what_is_not_mapped_touches_nothing():
+    """Only a VMA that is cut has its PMD split: neither one of a mapping that never was nor one behind the end."""
+    for statement in ("mmap A w anon:2M 0 2M private minor\nmunmap A w 4K 4K", "munmap A v 1025M 4K"):
+        text = "mmap A v anon:2M 0 2M private\nmmap A x anon:2M 0 2M private\ntouch A v 0 write\ntouch A x 0 write\n"
+        folios, _ = last(text + statement)
+        assert [folio["mapcount"] for folio in folios] == [1, 1], statement
+
+
 # -- what schemes are told
 
 

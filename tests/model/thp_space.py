@@ -84,6 +84,8 @@ class Spaces(AddressSpaces, PageTables):
         return min(self.unmap(mapping, first, last), asked)
 
     def unmap(self, mapping, first, last):
+        if not mapping.vmas:
+            return 0
         if mapping.file.kind == "hugetlb":
             return super().unmap(mapping, first, last)
         for border in (first, last):
@@ -222,6 +224,7 @@ class Spaces(AddressSpaces, PageTables):
         if anon and not vma.anon and not vma.wp:
             return None  # nothing but zero pages was ever there
         parent, child = self.space(source), self.space(copy)
+        self.known = set()  # each VMA is a step of its own
         for number, a, b in self.spans(source, vma.first, vma.last):
             if self.has_upper(parent, number):
                 self.make_upper(child, number)

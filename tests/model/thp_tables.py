@@ -95,9 +95,10 @@ class PageTables(Counts):
             self.count_tables("table_frees", 1)  # from deposit
 
     def split_pmd(self, mapping, offset):
-        """A VMA is about to be cut there: no PMD leaf may stand across."""
+        """A VMA may be about to be cut there: no PMD leaf may stand across."""
         space, (number, slot) = self.space(mapping), self.where(mapping, offset)
-        if slot and number in space.pmds and not isinstance(space.pmds[number], dict):
+        cut = any(vma.first < offset < vma.last for vma in mapping.vmas)
+        if cut and slot and number in space.pmds and not isinstance(space.pmds[number], dict):
             if mapping.file.kind == "anon":
                 self.exchange_whole(space, number)
             else:
