@@ -78,6 +78,13 @@ def test_truncate_unmaps_what_lies_behind_the_old_end():
     assert last(text + "truncate F 16K\n")[1]["A", "w"]["exclusive"] == [(0, 4, 1)]
 
 
+def test_a_hole_without_a_whole_page_splits_at_both_ends():
+    """shmem_undo_range(): the folio at the end is cut unless it is the one at the start."""
+    text = ONE + "punch F 0 4K\npunch F 4097 4K\n"
+    assert [(f["first"], f["pages"]) for f in last(text)[0]][:4] == [(1, 1), (2, 1), (3, 1), (4, 4)]
+    assert [(f["first"], f["pages"]) for f in last(ONE + "punch F 4097 2K\n")[0]][:3] == [(0, 1), (1, 1), (2, 2)]
+
+
 def test_munmap_of_what_is_not_mapped_touches_nothing():
     """Only a VMA that is cut has its PMD split: neither one of a mapping that never was nor one behind the end."""
     for statement in ("mmap A w anon:2M 0 2M private minor\nmunmap A w 4K 4K", "munmap A v 1025M 4K"):

@@ -84,6 +84,7 @@ cdef inline void undo_range(Machine *m, uint32_t file, uint64_t start, uint64_t 
     cdef uint64_t first = (start + base_mask(m)) >> m.geometry.base_shift, last = end >> m.geometry.base_shift
     cdef uint64_t edge, at = first
     cdef hgm_folio *folio
+    cdef bint same = False    # one folio at both edges
     while at < last:
         folio = folio_at(m, f.cache[at] - 1) if f.cache[at] else NULL
         if folio is NULL:
@@ -97,10 +98,11 @@ cdef inline void undo_range(Machine *m, uint32_t file, uint64_t start, uint64_t 
     if f.cache[edge]:
         folio = folio_at(m, f.cache[edge] - 1)
         at = folio.index + folio.nr_pages
+        same = end <= at << m.geometry.base_shift
         if not cut_folio(m, folio, start, end):
             first = at
     edge = (end - 1) >> m.geometry.base_shift
-    if f.cache[edge] and first < last:
+    if f.cache[edge] and not same:
         folio = folio_at(m, f.cache[edge] - 1)
         at = folio.index
         if not cut_folio(m, folio, start, end):
