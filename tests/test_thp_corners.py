@@ -78,6 +78,15 @@ def test_truncate_unmaps_what_lies_behind_the_old_end():
     assert last(text + "truncate F 16K\n")[1]["A", "w"]["exclusive"] == [(0, 4, 1)]
 
 
+def test_truncate_within_the_last_page_splits():
+    """shmem_setattr() goes by bytes. What a huge folio has behind the end is dropped then."""
+    text = ONE + "truncate F 5000\npunch F 0 8K\ntouch A v 0\n"
+    assert [(f["first"], f["pages"]) for f in last(text)[0]] == [(0, 512)]
+    folios, rows = last(text + "truncate F 4500\n")
+    assert [(f["first"], f["pages"]) for f in folios] == [(0, 1), (1, 1)] and rows["A", "v"]["rss"] == 0
+    assert [f["pages"] for f in last(text + "truncate F 5000\n")[0]] == [512]
+
+
 def test_a_hole_without_a_whole_page_splits_at_both_ends():
     """shmem_undo_range(): the folio at the end is cut unless it is the one at the start."""
     text = ONE + "punch F 0 4K\npunch F 4097 4K\n"

@@ -8,6 +8,9 @@ folio and is not counted: HGM_PTE_ZERO stands in its place.
 from hgmcore.folio cimport frames_alloc
 from hgmcore.operations.thp_zap cimport *
 
+cdef enum:
+    FALLBACK = -1    # VM_FAULT_FALLBACK
+
 cdef inline hgm_folio *anon_alloc(Machine *m, uint32_t file, uint64_t nr_pages) noexcept nogil:
     """A folio for anonymous memory, in no page cache and with no reference yet. NULL: no memory."""
     cdef hgm_folio *folio = NULL
@@ -47,9 +50,6 @@ cdef inline bint touch_pmd(Machine *m, Pmd *pmd, bint write) noexcept nogil:
             return True
     split_pmd(m, pmd)
     return False
-
-cdef enum:
-    FALLBACK = -1    # VM_FAULT_FALLBACK
 
 cdef inline int fault_pmd(Machine *m, Pmd *pmd, bint write) noexcept nogil:
     """Map a new folio, or the zero page, by a PMD leaf; the entry is none. 0, FALLBACK without a folio, or ENOMEM."""

@@ -48,6 +48,7 @@ cdef inline Outcome shmem_populate(Machine *m, const hgm_operation *op) noexcept
         if f.cache[i] == 0 and cache_alloc(m, op.target, i, True) is NULL:
             return outcome((i - first) << m.geometry.base_shift, ENOMEM)
         f.size = max(f.size, i + 1)
+        f.length = max(f.length, (i + 1) << m.geometry.base_shift)
     return outcome(op.length << f.page_shift, 0)
 
 cdef inline bint map_pmd(Machine *m, Pmd *pmd, const Vma *vma, uint64_t offset, hgm_folio *folio) noexcept nogil:

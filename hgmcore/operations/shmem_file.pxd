@@ -129,16 +129,20 @@ cdef inline Outcome punch_memory(Machine *m, const hgm_operation *op) noexcept n
     return outcome(op.length, 0)
 
 cdef inline Outcome truncate_memory(Machine *m, const hgm_operation *op) noexcept nogil:
-    """ftruncate: the base pages behind the new end go, and accesses there get SIGBUS."""
+    """ftruncate: the base pages behind the new end go, and accesses there get SIGBUS.
+
+    A folio across the end is split, also where no base page goes.
+    """
     cdef File *f = &m.files[op.target]
     cdef uint64_t size = (op.offset + base_mask(m)) >> m.geometry.base_shift, end = f.pages << f.page_shift
     if op.offset > end:
         return outcome(0, EINVAL)
-    if size < f.size:
+    if op.offset < f.length:
         unmap_pages(m, op.target, size, end >> m.geometry.base_shift)
         f.size = size
         undo_range(m, op.target, op.offset, end)
     f.size = size
+    f.length = op.offset
     return outcome(0, 0)
 
 cdef inline Outcome file_operation(Machine *m, const hgm_operation *op) noexcept nogil:

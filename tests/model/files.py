@@ -11,7 +11,7 @@ class Files(AddressSpaces):
     def do_file(self, name, page_size, pages, kind="hugetlb"):
         page_size, pages = parse_size(page_size), int(pages)
         size = pages if kind == "hugetlb" else pages * page_size // self.geometry.base
-        self.files[name] = File(name, page_size, pages, size, kind=kind)
+        self.files[name] = File(name, page_size, pages, size, kind=kind, length=pages * page_size)
         return 0
 
     def do_populate(self, name, first, count):

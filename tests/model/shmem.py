@@ -58,6 +58,7 @@ class Shmem(Spaces):
                 except NoMemory:
                     raise Refused("ENOMEM", (index - first) * self.geometry.base) from None
             file.size = max(file.size, index + 1)
+            file.length = max(file.length, (index + 1) * self.geometry.base)
         return int(count) * file.page_size
 
     def pinned(self, name, page):
@@ -171,8 +172,8 @@ class Shmem(Spaces):
         end = file.pages * file.page_size
         if size > end:
             raise Refused("EINVAL")
-        before, file.size = file.size, -(-size // self.geometry.base)
-        if file.size < before:
+        before, file.length, file.size = file.length, size, -(-size // self.geometry.base)
+        if size < before:
             self.unmap_pages(file, file.size, end // self.geometry.base)
             self.undo_range(file, size, end)
         return 0

@@ -83,6 +83,7 @@ class File:
     size: int  # huge pages (shmem: base pages) that a fault may bring in: truncate lowers it
     cache: dict = field(default_factory=dict)  # huge page (shmem: base page) -> Folio
     kind: str = "hugetlb"
+    length: int = 0  # of shmem: bytes before its end
     allocated: int = 0  # folios of anonymous memory so far
 
 
