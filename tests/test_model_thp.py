@@ -22,6 +22,10 @@ FORKS = replace(X86_64, files={}, parts=[0], start="mmap A a anon:2M 0 2M privat
 # One folio of a file, which pieces of several mappings crowd on
 CROWD = replace(X86_64, files={"F": (2 * M, 1)}, parts=[0], start="""file F 2M 1 shmem; populate F 0 1;
     mmap A v F 0 2M shared minor; mmap A w F 0 2M shared; mmap B v F 0 2M shared minor wp; mmap C u F 64K 1M shared""")
+# Processes that have hugetlb too
+MIXED = replace(X86_64, files={"F": (2 * M, 1), "G": (2 * M, 2)}, start="""file G 2M 2; file F 2M 1 shmem; populate G 0 1;
+    mmap A g G 0 4M shared minor hgm wp; mmap A v F 0 2M shared; mmap A a anon:2M 0 2M private; mmap B p G 0 4M private;
+    mmap B v F 0 2M shared minor""")
 FIVE_LEVELS = replace(X86_64, geometry="x86-64-5level")
 ARM64 = replace(
     X86_64, geometry="arm64-16k", base=16 * K, files={"F": (32 * M, 1)}, middle=32 * M, parts=[0, 0, 1],
@@ -133,7 +137,9 @@ class Memory(Comparison):
     do_unpin = do_pin
 
     def huge_pages(self, file):
-        """By their first base pages."""
+        """Of shmem, by their first base pages."""
+        if self.model.files[file].kind == "hugetlb":
+            return super().huge_pages(file)
         pages = self.ground.files[file][0] // self.ground.base
         return [(index // pages, folio) for index, folio in super().huge_pages(file) if index % pages == 0]
 
@@ -162,7 +168,7 @@ def cases(first, step):
 
 @pytest.mark.parametrize("scheme, options", list(cases(0, 1)))
 def test_random_sequences(scheme, options):
-    run_sequences(Memory, operations(X86_64), X86_64, scheme, options)
+    run_sequences(Memory, operations(X86_64), X86_64, scheme, options, examples=5)
 
 
 @pytest.mark.parametrize("scheme, options", list(cases(2, 3)))
@@ -173,6 +179,11 @@ def test_forks_and_writes(scheme, options):
 @pytest.mark.parametrize("scheme, options", list(cases(4, 5)))
 def test_one_folio_in_pieces(scheme, options):
     run_sequences(Memory, operations(CROWD), CROWD, scheme, options, steps=30, examples=4)
+
+
+@pytest.mark.parametrize("scheme", ["head_per_leaf", "logical_table", "mm_id", "subtree"])
+def test_beside_hugetlb(scheme):
+    run_sequences(Memory, operations(MIXED), MIXED, scheme, {"fault_around": "folio", "batch": "yes"}, steps=30)
 
 
 @pytest.mark.parametrize("ground", [FIVE_LEVELS, ARM64], ids=lambda ground: ground.geometry)

@@ -109,7 +109,8 @@ def test_an_entry_that_was_none_is_not_scanned():
     """An install scans only if the hstate-level entry was a table; then up to the first leaf of the folio."""
     for scheme in ("logical_scan", "logical_counter", "per_vma", "special_bit", "leaf_and_vma"):
         scanned = [cost(MINOR + text, scheme)["entries_scanned"] for text in (
-            "continue A v 0 2M", "continue A v 40K 4K\ncontinue A v 0 4K", "fail 1\ncontinue A v 40K 4K\ncontinue A v 0 4K")]
+            "continue A v 0 2M", "continue A v 40K 4K\ncontinue A v 0 4K",
+            "fail 1\ncontinue A v 40K 4K\ncontinue A v 0 4K")]
         assert scanned == [0, 11, 0], scheme
     assert cost(ONE + "munmap A v 0 4K\ntouch A v 4K\n", "logical_scan", fault_around="16")["entries_scanned"] == 0
 

@@ -22,8 +22,9 @@ class Model(Files, Collapse):
             return words[2] in self.files and self.files[words[2]].kind == "hugetlb"
         if verb in ("populate", "punch", "truncate", "pin", "unpin"):
             return self.files[words[0]].kind == "hugetlb"
-        file = self.mapping(*words[:2]).file or next(iter(self.files.values()))
-        return file.kind == "hugetlb"
+        mapping = self.mapping(*words[:2])
+        mapping.file = mapping.file or next(iter(self.files.values()))  # it never was mapped, and must be of something
+        return mapping.file.kind == "hugetlb"
 
     def only_on_hugetlb(self, process, name, *words):
         self.living(process, name)

@@ -5,6 +5,7 @@ what a split left. Allocations count in this order: huge folio, base page in its
 """
 from .address_space import Refused, parse_size
 from .memory import INT_MAX, NoMemory
+from .runs import consecutive
 from .tables import Folio
 from .thp_space import Spaces
 
@@ -246,16 +247,11 @@ class Shmem(Spaces):
     def map_free_ptes(self, mapping, folio, first, last, was_none):
         """Map base pages [first, last) of the file, which are the folio's, where PTEs are none. One look-up."""
         space, refs = self.space(mapping), folio.refcount
-        run = []
-        for index in [*range(first, last), None]:
-            if index is not None:
-                number, slot = self.where(mapping, (index - mapping.file_page) * self.geometry.base)
-                if slot not in space.pmds[number]:
-                    run.append((slot, index - folio.page))
-                    continue
-            if run:
-                self.map_ptes(space, number, *run[0][:1], folio, run[0][1], len(run), "fault", was_none)
-            run = []
+        number, slot = self.where(mapping, (first - mapping.file_page) * self.geometry.base)
+        free = [i for i in range(last - first) if slot + i not in space.pmds[number]]
+        for run in consecutive(free):
+            page = first + run[0] - folio.page
+            self.map_ptes(space, number, slot + run[0], folio, page, len(run), "fault", was_none)
         if folio.refcount == refs:
             self.put_back()
 

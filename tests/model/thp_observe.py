@@ -64,7 +64,7 @@ class Seen:
         return folio.mapcount <= 1 if self.model.options["era"] == "6.15" else folio.mapcount == 1
 
     def shared_runs(self, part):
-        """smaps: what of the part's base pages is shared: by the count of each, or by the folio where pages have none."""
+        """smaps: what of the part's base pages is shared, by the count of each; by the folio where pages have none."""
         folio, first, last = part.folio, part.first, part.first + part.n
         if self.by_folio():
             return [(first, last, self.model.maybe_shared(folio))]
