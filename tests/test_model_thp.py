@@ -11,17 +11,19 @@ from model import SCHEMES, Model
 from sequences import EXAMPLES, Comparison, Ground, K, M, operation, run_sequences
 
 X86_64 = Ground(
-    "x86-64", 4 * K, {"F": (2 * M, 2), "H": (4 * K, 1024)}, 2 * M, parts=[0, 0, 0, 1, 1, 2],
-    pieces=[0, 0, 0, 1, 7, 16, 100, 255, 256, 510, 511],
-    lengths=[4 * K, 4 * K, 4 * K, 8 * K, 64 * K, 1020 * K, M, 2 * M - 4 * K, 2 * M, 2 * M, 2 * M + 4 * K, 4 * M],
+    "x86-64", 4 * K, {"F": (2 * M, 2), "H": (4 * K, 1024)}, 2 * M, parts=[0, 0, 0, 1],
+    pieces=[0, 0, 0, 0, 1, 7, 16, 256, 511],
+    lengths=[4 * K, 4 * K, 4 * K, 8 * K, 64 * K, M, 2 * M - 4 * K, 2 * M, 2 * M, 2 * M, 4 * M],
     start="""file F 2M 2 shmem; file H 4K 1024 shmem; populate F 0 1; populate H 0 8; mmap A v F 0 4M shared minor;
         mmap A u F 4K 3M shared; mmap A a anon:2M 0 4M private; mmap B v F 0 4M shared; mmap B h H 0 4M shared;
         mmap B s anon:4K 0 2M private; mmap A h H 0 3M shared minor wp""")
 # Copies of copies: one folio at a time, and more processes than it has slots for owners
-FORKS = replace(X86_64, files={}, parts=[0], start="mmap A a anon:2M 0 2M private; touch A a 0 write")
+FORKS = replace(X86_64, files={}, parts=[0], pieces=[0, 0, 1, 511], lengths=[4 * K, 4 * K, 8 * K, M, 2 * M, 2 * M],
+                start="mmap A a anon:2M 0 2M private; touch A a 0 write; fork A B")
 # One folio of a file, which pieces of several mappings crowd on
-CROWD = replace(X86_64, files={"F": (2 * M, 1)}, parts=[0], start="""file F 2M 1 shmem; populate F 0 1;
-    mmap A v F 0 2M shared minor; mmap A w F 0 2M shared; mmap B v F 0 2M shared minor wp; mmap C u F 64K 1M shared""")
+CROWD = replace(X86_64, files={"F": (2 * M, 1)}, parts=[0], pieces=[0, 0, 1, 16, 100, 511], start="""file F 2M 1 shmem;
+    populate F 0 1; mmap A v F 0 2M shared minor; mmap A w F 0 2M shared; mmap B v F 0 2M shared minor wp;
+    mmap C u F 64K 1M shared""")
 # Processes that have hugetlb too
 MIXED = replace(X86_64, files={"F": (2 * M, 1), "G": (2 * M, 2)}, start="""file G 2M 2; file F 2M 1 shmem; populate G 0 1;
     mmap A g G 0 4M shared minor hgm wp; mmap A v F 0 2M shared; mmap A a anon:2M 0 2M private; mmap B p G 0 4M private;
@@ -36,40 +38,36 @@ ARM64 = replace(
 
 def operations(ground):
     """Operations as tuples: the name of one of Memory's methods do_*, and its arguments."""
-    odd = st.sampled_from([0] * 15 + [1, ground.base // 2])
+    odd = st.sampled_from([0] * 31 + [1, ground.base // 2])
     places = st.tuples(st.sampled_from(ground.parts), st.sampled_from(ground.pieces), odd)
     starts = st.tuples(st.sampled_from(ground.parts), st.just(0), st.just(0))
-    lengths = st.sampled_from([*ground.lengths, 0, ground.base + ground.base // 4])
+    lengths = st.sampled_from([*ground.lengths, *ground.lengths, 0, ground.base + ground.base // 4])
     short = st.sampled_from([length for length in ground.lengths if length <= 16 * ground.base])
     mappings, processes, names = st.integers(0, 23), st.sampled_from("AABBC"), st.sampled_from("vwua")
-    write = st.sampled_from(["", "write", "write"])
+    files, pages, counts = st.sampled_from([*ground.files] or [""]), st.sampled_from([0, 0, 1]), st.sampled_from([1, 3])
     common = [
-        operation("touch", mappings, places, write), operation("touch", mappings, places, write),
-        operation("touch", mappings, starts, write),
-        operation("continue", mappings, places, short), operation("continue", mappings, places, lengths),
-        operation("dontneed", mappings, places, short), operation("dontneed", mappings, places, lengths),
-        operation("collapse", mappings, places, lengths), operation("collapse", mappings, starts, lengths),
+        *[operation("touch", mappings, places, st.just("write"))] * 3,
+        *[operation("touch", mappings, places, st.just(""))] * 2, operation("touch", mappings, starts, st.just("write")),
+        operation("dontneed", mappings, places, short), operation("dontneed", mappings, starts, lengths),
+        operation("collapse", mappings, starts, lengths), operation("fork", processes),
         operation("mprotect", mappings, places, lengths, st.sampled_from(["r", "rw", "rw", "none"])),
-        operation("munmap", mappings, places, short), operation("fork", processes),
-        operation("move", mappings, places, lengths, st.sampled_from("xyz"))]
+        operation("munmap", mappings, places, short), operation("fail", st.sampled_from([1, 1, 2, 3]))]
     rare = [
-        operation("fail", st.sampled_from([1, 1, 2, 3])), operation("fail", st.sampled_from([1, 1, 2, 3])),
-        operation("munmap", mappings, places, lengths), operation("exit", processes),
-        operation("register", mappings, st.sampled_from(["minor", "", "wp", "minor wp"])),
-        operation("register", mappings, st.sampled_from(["minor", ""])),
+        operation("munmap", mappings, starts, lengths), operation("exit", processes),
+        operation("collapse", mappings, places, lengths),
+        operation("register", mappings, st.sampled_from(["minor", "", "", "wp", "minor wp"])),
         operation("mmap", processes, names, st.sampled_from(["anon", *ground.files]), places, lengths,
                   st.sampled_from(["shared", "shared minor", "private", "shared wp", "private wp", "shared hgm"])),
+        operation("move", mappings, places, lengths, st.sampled_from("xyz")),
         operation("resize", mappings, places, lengths),
         operation("refused", mappings, places, st.sampled_from(["split", "migrate", "hwpoison"]))]
     on_files = [
-        operation("punch", st.sampled_from(list(ground.files)), places, lengths),
-        operation("punch", st.sampled_from(list(ground.files)), places, lengths),
-        operation("truncate", st.sampled_from(list(ground.files)), places),
-        operation("truncate", st.sampled_from(list(ground.files)), st.just((9, 0, 0))),
-        operation("populate", st.sampled_from(list(ground.files)), st.sampled_from([0, 0, 1])),
-        operation("pin", st.sampled_from(list(ground.files)), st.sampled_from([0, 0, 1]), st.sampled_from([1, 3])),
-        operation("unpin", st.sampled_from(list(ground.files)), st.sampled_from([0, 0, 1]), st.sampled_from([1, 3]))]
-    return st.one_of(*common, *common, *rare, *(on_files if ground.files else []))
+        operation("continue", mappings, places, short), operation("continue", mappings, starts, lengths),
+        operation("punch", files, places, lengths), operation("punch", files, places, short),
+        operation("truncate", files, places), operation("truncate", files, st.just((9, 0, 0))),
+        operation("populate", files, pages), operation("pin", files, pages, counts),
+        operation("unpin", files, pages, counts)]
+    return st.one_of(*common, *common, *rare, *(2 * on_files if ground.files else []))
 
 
 class Memory(Comparison):
