@@ -41,6 +41,7 @@ cdef struct File:
     Kind kind
     uint64_t pages                     # huge pages that it may have
     uint64_t size                      # places before its end; ANON: folios allocated so far
+    uint64_t length                    # SHMEM: bytes before its end, the last place may have less than a base page
     int leaf                           # number of the leaf that is a whole huge page
     int page_shift                     # log2 of a huge page's bytes
     int level                          # its hstate level

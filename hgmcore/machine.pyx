@@ -193,6 +193,7 @@ cdef class Core:
         f.kind = <Kind><int>("hugetlb", "shmem", "anon").index(kind)
         f.pages = pages
         f.size = pages << (leaf.shift - m.geometry.base_shift) if f.kind == SHMEM else pages
+        f.length = pages << leaf.shift
         f.cache = <uint32_t *>calloc(f.size if f.size else 1, sizeof(uint32_t))
         if f.cache is NULL:
             raise MemoryError(f"no memory for a page cache of {pages} huge pages")

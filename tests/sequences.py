@@ -95,10 +95,13 @@ class Comparison(RuleBasedStateMachine):
         self.model = Model(self.scheme, self.ground.geometry, **self.options)
         self.core = CoreMachine(self.scheme, self.ground.geometry, **self.options)
         self.text, self.results, self.observations = [], [], []
-        for name, (size, pages) in self.ground.files.items():
-            self.step(f"file {name} {size} {pages}")
+        self.declare_files()
         for statement in self.ground.start.split(";"):
             self.step(statement.strip())
+
+    def declare_files(self):
+        for name, (size, pages) in self.ground.files.items():
+            self.step(f"file {name} {size} {pages}")
 
     def step(self, statement):
         self.agreed = False
@@ -230,10 +233,14 @@ class Comparison(RuleBasedStateMachine):
         for process in sorted(self.model.owners):
             self.step(f"exit {process}")
         for file in self.ground.files:
-            for page, folio in sorted(self.model.files[file].cache.items()):
+            for page, folio in self.huge_pages(file):
                 if folio.pins > len(folio.bad):
                     self.step(f"unpin {file} {page} {folio.pins - len(folio.bad)}")
             self.step(f"truncate {file} 0")
+
+    def huge_pages(self, file):
+        """(huge page, folio) of what is in the page cache."""
+        return sorted(self.model.files[file].cache.items())
 
 
 def run_sequences(kind, chosen, ground, scheme, options, steps=40, examples=6):

@@ -220,7 +220,7 @@ cdef inline Outcome mremap(Machine *m, const hgm_operation *op) noexcept nogil:
         return mremap_move(m, v, op)
     if op.length == 0 or length < op.length:
         return outcome(0, EINVAL)
-    if v.nr_vmas == 0:
+    if v.nr_vmas == 0 or v.vmas[0].start > 0:
         return outcome(0, EFAULT)
     if length > v.length:
         return outcome(0, EINVAL)

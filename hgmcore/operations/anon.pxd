@@ -8,6 +8,9 @@ folio and is not counted: HGM_PTE_ZERO stands in its place.
 from hgmcore.folio cimport frames_alloc
 from hgmcore.operations.thp_zap cimport *
 
+cdef enum:
+    FALLBACK = -1    # VM_FAULT_FALLBACK
+
 cdef inline hgm_folio *anon_alloc(Machine *m, uint32_t file, uint64_t nr_pages) noexcept nogil:
     """A folio for anonymous memory, in no page cache and with no reference yet. NULL: no memory."""
     cdef hgm_folio *folio = NULL
@@ -48,24 +51,24 @@ cdef inline bint touch_pmd(Machine *m, Pmd *pmd, bint write) noexcept nogil:
     split_pmd(m, pmd)
     return False
 
-cdef inline bint fault_pmd(Machine *m, Pmd *pmd, bint write) noexcept nogil:
-    """Map a new folio, or the zero page, by a PMD leaf; the entry is none. False: no memory for that."""
+cdef inline int fault_pmd(Machine *m, Pmd *pmd, bint write) noexcept nogil:
+    """Map a new folio, or the zero page, by a PMD leaf; the entry is none. 0, FALLBACK without a folio, or ENOMEM."""
     cdef uint64_t table
     cdef hgm_folio *folio = NULL
     if write:
         folio = anon_alloc(m, pmd.mapping.file, m.files[pmd.mapping.file].nr_pages)
         if folio is NULL:
-            return False
+            return FALLBACK
     if not deposit_alloc(m, &table):
         if write:
             folio.flags |= HGM_FOLIO_FREED
-        return False
+        return ENOMEM
     deposit(m, pmd, table)
     if write:
         install_pmd(m, pmd, folio, HGM_PTE_EXCLUSIVE, HGM_BY_FAULT)
     else:
         pmd.entry[0] = HGM_PTE_ZERO
-    return True
+    return 0
 
 cdef inline int touch_pte(Machine *m, Pmd *pmd, uint64_t address, bint write) noexcept nogil:
     """An access to a base page; the PMD entry is a table. 0 or ENOMEM."""
@@ -93,19 +96,22 @@ cdef inline Outcome anon_touch(Machine *m, const hgm_operation *op, Vma *vma) no
     cdef uint64_t offset = op.offset & ~base_mask(m)
     cdef bint write = op.flags & HGM_OPF_WRITE != 0, huge
     cdef Pmd pmd = pmd_at(m, v, offset, True)
-    cdef int error
+    cdef int error = FALLBACK
     if pmd.entry is NULL:
         return outcome(0, ENOMEM)
     huge = pmd.entry[0] == 0 and m.files[v.file].nr_pages > 1 and pmd_aligned(m, v, vma, offset)
-    if write or huge:
+    if huge:
         vma.flags |= VMA_ANON
+        error = fault_pmd(m, &pmd, write)
+        if error != FALLBACK:
+            return outcome(0 if error else base_mask(m) + 1, error)
     if pmd.entry[0] == 0:
-        if huge and fault_pmd(m, &pmd, write):
-            return outcome(base_mask(m) + 1, 0)
         if not subtree_table_alloc(m, pmd.entry):
             return outcome(0, ENOMEM)
     elif not is_table(pmd.entry[0]) and touch_pmd(m, &pmd, write):
         return outcome(base_mask(m) + 1, 0)
+    if write:
+        vma.flags |= VMA_ANON
     error = touch_pte(m, &pmd, v.address + offset, write)
     return outcome(0 if error else base_mask(m) + 1, error)
 
@@ -148,13 +154,14 @@ cdef inline int copy_ptes(Machine *m, Pmd *parent, Pmd *child, uint64_t start, u
 cdef inline int copy_memory(Machine *m, Mapping *v, const Vma *vma, Mapping *w) noexcept nogil:
     """Copy what a VMA of the parent's mapping `v` maps to the child's `w`. 0 or ENOMEM.
 
-    PMD leaves of a file are left out: the child can fault them in; and what has no anonymous folio.
+    PMD leaves of a file are left out: the child can fault them in; and a VMA that never had an anonymous folio, unless
+    its write protection follows into the child (vma_needs_copy).
     """
     cdef Pmd parent, child
     cdef uint64_t at = vma.start, stop
     cdef bint anon = m.files[v.file].kind == ANON
     cdef int error
-    if anon and not vma.flags & VMA_ANON:
+    if anon and not vma.flags & (VMA_ANON | HGM_OPF_WP):
         return 0
     while at < vma.end:
         parent = pmd_at(m, v, at, False)

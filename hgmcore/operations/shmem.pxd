@@ -48,6 +48,7 @@ cdef inline Outcome shmem_populate(Machine *m, const hgm_operation *op) noexcept
         if f.cache[i] == 0 and cache_alloc(m, op.target, i, True) is NULL:
             return outcome((i - first) << m.geometry.base_shift, ENOMEM)
         f.size = max(f.size, i + 1)
+        f.length = max(f.length, (i + 1) << m.geometry.base_shift)
     return outcome(op.length << f.page_shift, 0)
 
 cdef inline bint map_pmd(Machine *m, Pmd *pmd, const Vma *vma, uint64_t offset, hgm_folio *folio) noexcept nogil:
@@ -65,16 +66,22 @@ cdef inline bint ensure_ptes(Machine *m, Pmd *pmd) noexcept nogil:
 
 cdef inline void map_free_ptes(Machine *m, Pmd *pmd, uint64_t *entry, hgm_folio *folio, uint64_t first,
                                uint64_t n) noexcept nogil:
-    """Map base pages [first, first + n) of the folio by those of `n` PTEs that are none; pages that failed stay out."""
+    """Map base pages [first, first + n) of the folio by those of `n` PTEs that are none; pages that failed stay out.
+
+    The folio was looked up once.
+    """
     cdef uint64_t i = 0, run
+    cdef bint kept = False
     while i < n:
         run = 0
         while i + run < n and entry[i + run] == 0 and not (
                 folio.flags & HGM_FOLIO_POISONED and page_poisoned(m, folio.pfn + first + i + run, 1)):
             run += 1
-        if run and not install_ptes(m, pmd, &entry[i], folio, first + i, run, 0, HGM_BY_FAULT):
-            look_up_and_put(m, &m.cost, folio)
+        if run:
+            kept |= install_ptes(m, pmd, &entry[i], folio, first + i, run, 0, HGM_BY_FAULT)
         i += run + 1
+    if not kept:
+        look_up_and_put(m, &m.cost, folio)
 
 cdef inline bint folio_fits(Machine *m, const Vma *vma, const hgm_folio *folio, uint64_t offset,
                             uint64_t page) noexcept nogil:

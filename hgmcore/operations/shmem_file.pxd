@@ -84,6 +84,7 @@ cdef inline void undo_range(Machine *m, uint32_t file, uint64_t start, uint64_t 
     cdef uint64_t first = (start + base_mask(m)) >> m.geometry.base_shift, last = end >> m.geometry.base_shift
     cdef uint64_t edge, at = first
     cdef hgm_folio *folio
+    cdef bint same = False    # one folio at both edges
     while at < last:
         folio = folio_at(m, f.cache[at] - 1) if f.cache[at] else NULL
         if folio is NULL:
@@ -97,10 +98,11 @@ cdef inline void undo_range(Machine *m, uint32_t file, uint64_t start, uint64_t 
     if f.cache[edge]:
         folio = folio_at(m, f.cache[edge] - 1)
         at = folio.index + folio.nr_pages
+        same = end <= at << m.geometry.base_shift
         if not cut_folio(m, folio, start, end):
             first = at
     edge = (end - 1) >> m.geometry.base_shift
-    if f.cache[edge] and first < last:
+    if f.cache[edge] and not same:
         folio = folio_at(m, f.cache[edge] - 1)
         at = folio.index
         if not cut_folio(m, folio, start, end):
@@ -127,16 +129,20 @@ cdef inline Outcome punch_memory(Machine *m, const hgm_operation *op) noexcept n
     return outcome(op.length, 0)
 
 cdef inline Outcome truncate_memory(Machine *m, const hgm_operation *op) noexcept nogil:
-    """ftruncate: the base pages behind the new end go, and accesses there get SIGBUS."""
+    """ftruncate: the base pages behind the new end go, and accesses there get SIGBUS.
+
+    A folio across the end is split, also where no base page goes.
+    """
     cdef File *f = &m.files[op.target]
     cdef uint64_t size = (op.offset + base_mask(m)) >> m.geometry.base_shift, end = f.pages << f.page_shift
     if op.offset > end:
         return outcome(0, EINVAL)
-    if size < f.size:
-        unmap_pages(m, op.target, size, f.size)
+    if op.offset < f.length:
+        unmap_pages(m, op.target, size, end >> m.geometry.base_shift)
         f.size = size
         undo_range(m, op.target, op.offset, end)
     f.size = size
+    f.length = op.offset
     return outcome(0, 0)
 
 cdef inline Outcome file_operation(Machine *m, const hgm_operation *op) noexcept nogil:

@@ -28,6 +28,15 @@ cdef inline bint asks_pieces() noexcept nogil:
     """Does the scheme ask for first and last pieces? A constant."""
     return NEEDS & (NEEDS_SCAN | NEEDS_COUNTER | NEEDS_BIT | NEEDS_TABLES | NEEDS_ZAPS) != 0
 
+cdef inline uint64_t whole_pages(Machine *m, uint64_t length) noexcept nogil:
+    """The length rounded up to base pages."""
+    return (length + base_mask(m)) & ~base_mask(m)
+
+cdef inline bint bad_range(Machine *m, const hgm_operation *op) noexcept nogil:
+    """Does a range begin inside a base page, or reach beyond all addresses?"""
+    return op.offset & base_mask(m) != 0 or op.length + base_mask(m) < op.length or (
+        op.offset + whole_pages(m, op.length) < op.offset)
+
 cdef inline uint64_t pmd_mask(Machine *m) noexcept nogil:
     return (<uint64_t>1 << m.geometry.level_shift[PMD]) - 1
 
@@ -110,17 +119,27 @@ cdef inline void leaf_goes(Machine *m, const hgm_leaf *leaf) noexcept nogil:
     else:
         hgm_leaf_remove(&m.cost, &m.options, leaf)
 
-cdef inline bint first_piece(Machine *m, Pmd *pmd, hgm_folio *folio, int origin) noexcept nogil:
-    """Does the piece that is about to come get `first_leaf`: the folio's first here, not counted by `table_add`?"""
+cdef inline void first_piece(Machine *m, Pmd *pmd, hgm_leaf *leaf) noexcept nogil:
+    """A piece is about to come. Where it is the folio's first here: `table_add`, and `first_leaf` if that does not count it.
+
+    An entry that this step found none need not be scanned.
+    """
     cdef uint64_t ignored = 0
     cdef hgm_subtree s
-    if not asks_pieces() or folio.nr_pages == 1 or pmd.known == folio or origin == HGM_BY_POISON:
-        return False
-    pmd.known = folio
-    if folio_below(m, pmd, folio, &m.cost.entries_scanned if NEEDS & (NEEDS_SCAN | NEEDS_COUNTER) else &ignored):
-        return False
-    s = pieces_of(m, pmd, folio, origin)
-    return not hgm_table_add(&m.cost, &m.options, &s)
+    if not asks_pieces() or leaf.folio.nr_pages == 1:
+        return
+    if NEEDS & NEEDS_TABLES:
+        leaf.hstate_none = 0    # of the folio's own subtree, as of a contiguous huge page
+    if pmd.known == leaf.folio or leaf.origin == HGM_BY_POISON:
+        return
+    pmd.known = leaf.folio
+    if folio_below(m, pmd, leaf.folio, &m.cost.entries_scanned if NEEDS & (NEEDS_SCAN | NEEDS_COUNTER) and not pmd.none
+                   else &ignored):
+        return
+    if NEEDS & NEEDS_TABLES:
+        leaf.hstate_none = 1
+    s = pieces_of(m, pmd, leaf.folio, leaf.origin)
+    leaf.first_leaf = not hgm_table_add(&m.cost, &m.options, &s)
 
 cdef inline bint install_ptes(Machine *m, Pmd *pmd, uint64_t *entry, hgm_folio *folio, uint64_t first, uint64_t n,
                               uint64_t bits, int origin) noexcept nogil:
@@ -131,7 +150,7 @@ cdef inline bint install_ptes(Machine *m, Pmd *pmd, uint64_t *entry, hgm_folio *
     cdef hgm_leaf leaf = leaf_of(m, pmd, folio, first, 1, origin)
     cdef bint kept = False
     cdef uint64_t i
-    leaf.first_leaf = first_piece(m, pmd, folio, origin)
+    first_piece(m, pmd, &leaf)
     for i in range(n):
         entry[i] = leaf_entry(folio.pfn + first + i) | bits
     m.cost.leaf_installs += n
@@ -142,6 +161,8 @@ cdef inline bint install_ptes(Machine *m, Pmd *pmd, uint64_t *entry, hgm_folio *
         leaf.first = first + i
         kept |= leaf_comes(m, &leaf) & HGM_KEEPS
         leaf.first_leaf = 0
+        if NEEDS & NEEDS_TABLES:
+            leaf.hstate_none = 0
     return kept
 
 cdef inline bint install_pmd(Machine *m, Pmd *pmd, hgm_folio *folio, uint64_t bits, int origin) noexcept nogil:

@@ -7,7 +7,10 @@ from hgmcore.operations.shmem_file cimport *
 from hgmcore.operations.thp_zap cimport *
 
 cdef inline void retract_tables(Machine *m, uint32_t file, uint64_t first) noexcept nogil:
-    """Free the page tables, now empty, of all that map a PMD's range of the file from base page `first` on."""
+    """Free the page tables, now empty, of all that map a PMD's range of the file from base page `first` on.
+
+    Where userfaultfd protects from writes they stay, as they may hold its marks.
+    """
     cdef uint64_t start = first << m.geometry.base_shift
     cdef uint32_t i, j
     cdef Mapping *v
@@ -15,7 +18,7 @@ cdef inline void retract_tables(Machine *m, uint32_t file, uint64_t first) noexc
     for i in range(m.nr_mappings):
         v = &m.mappings[i]
         for j in range(v.nr_vmas):
-            if (v.file == file and v.file_offset + v.vmas[j].start <= start
+            if (v.file == file and not v.vmas[j].flags & HGM_OPF_WP and v.file_offset + v.vmas[j].start <= start
                     and start + pmd_mask(m) < v.file_offset + v.vmas[j].end
                     and (v.address - v.file_offset) & pmd_mask(m) == 0):
                 pmd = pmd_at(m, v, start - v.file_offset, False)
@@ -24,7 +27,7 @@ cdef inline void retract_tables(Machine *m, uint32_t file, uint64_t first) noexc
 
 cdef inline int gather_folio(Machine *m, uint32_t file, uint64_t first) noexcept nogil:
     """Put one new folio in place of those that the page cache has in a PMD's range from `first` on, and of its holes
-    (collapse_file). Whoever mapped one of them has to fault again. 0 or an errno.
+    (collapse_file). Whoever mapped one of them has to fault again. 0 or an errno, as from collapse_shmem().
     """
     cdef uint64_t n = ptes_per_table(m), at
     cdef uint32_t *cache = &m.files[file].cache[first]
@@ -36,10 +39,10 @@ cdef inline int gather_folio(Machine *m, uint32_t file, uint64_t first) noexcept
             if extra_references(m, folio_at(m, cache[at] - 1)):
                 return EAGAIN
     if not any:
-        return EINVAL
+        return -EINVAL
     folio = NULL if allocation_fails(m) else frames_alloc(m, file, first, n)
     if folio is NULL:
-        return ENOMEM
+        return -ENOMEM
     unmap_pages(m, file, first, first + n)
     for at in range(n):
         if cache[at] and folio_at(m, cache[at] - 1).page._refcount != <int64_t>folio_at(m, cache[at] - 1).nr_pages:
@@ -63,7 +66,7 @@ cdef inline int map_gathered(Machine *m, Pmd *pmd, const Vma *vma, hgm_folio *fo
         entries = table_entries(m, table_number(pmd.entry[0]))
         for i in range(n):
             if entries[i] != 0 and not maps(folio, entries[i]):
-                return EINVAL
+                return -EINVAL
         exchanged = folio_below(m, pmd, folio, &ignored)
         if exchanged:
             zap_folio(m, pmd, entries, 0, n, folio, HGM_BY_COLLAPSE)
@@ -73,13 +76,14 @@ cdef inline int map_gathered(Machine *m, Pmd *pmd, const Vma *vma, hgm_folio *fo
     return 0
 
 cdef inline int collapse_shmem(Machine *m, Pmd *pmd, const Vma *vma) noexcept nogil:
+    """0 or an errno; a negative one, -errno, if nothing behind it is tried (madvise_collapse)."""
     cdef Mapping *v = pmd.mapping
     cdef File *f = &m.files[v.file]
     cdef uint64_t first = (v.file_offset + (pmd.address - v.address)) >> m.geometry.base_shift, n = ptes_per_table(m)
     cdef hgm_folio *folio = NULL
     cdef int error
     if first + n > f.pages << (f.page_shift - m.geometry.base_shift):
-        return EINVAL
+        return -EINVAL
     if f.cache[first]:
         folio = folio_at(m, f.cache[first] - 1)
     if folio is NULL or folio.nr_pages < n:
@@ -90,27 +94,29 @@ cdef inline int collapse_shmem(Machine *m, Pmd *pmd, const Vma *vma) noexcept no
     if pmd.entry is NULL:
         pmd[0] = pmd_at(m, v, pmd.address - v.address, True)
         if pmd.entry is NULL:
-            return ENOMEM
+            return -ENOMEM
     return 0 if is_leaf(pmd.entry[0]) else map_gathered(m, pmd, vma, folio)
 
 cdef inline int collapse_anon(Machine *m, Pmd *pmd, const Vma *vma) noexcept nogil:
-    """Copy what PTEs map into a new folio, with zeros where they are none (collapse_huge_page)."""
+    """Copy what PTEs map into a new folio, with zeros where they are none (collapse_huge_page). As collapse_shmem()."""
     cdef uint64_t i, table
     cdef uint64_t *entries
     cdef hgm_folio *folio
-    if pmd.entry is NULL or pmd.entry[0] == 0:
+    if pmd.entry is NULL:
         return EINVAL
+    if pmd.entry[0] == 0:
+        return -EINVAL
     if not is_table(pmd.entry[0]):
         return 0
     entries = table_entries(m, table_number(pmd.entry[0]))
     for i in range(ptes_per_table(m)):
         if not is_leaf(entries[i]) and vma.flags & HGM_OPF_WP:
-            return EBUSY
+            return -EBUSY
         if is_leaf(entries[i]) and extra_references(m, folio_of(m, frame(entries[i]))):
             return EAGAIN
     folio = anon_alloc(m, pmd.mapping.file, ptes_per_table(m))
     if folio is NULL:
-        return ENOMEM
+        return -ENOMEM
     zap_ptes_between(m, pmd, pmd.address, pmd.address + pmd_mask(m) + 1, HGM_BY_ZAP)
     table = pmd.entry[0]
     pmd.entry[0] = 0
@@ -132,8 +138,8 @@ cdef inline int collapse_vma_memory(Machine *m, Mapping *v, const Vma *vma, uint
         pmd = pmd_at(m, v, first - v.address, False)
         error = collapse_anon(m, &pmd, vma) if m.files[v.file].kind == ANON else collapse_shmem(m, &pmd, vma)
         if error:
-            failed = error
-        if error == ENOMEM or error == EBUSY:
+            failed = abs(error)
+        if error < 0:
             break
         first += pmd_mask(m) + 1
     return failed

@@ -25,17 +25,21 @@ cdef inline void move_ptes(Machine *m, Pmd *source, Pmd *target, uint64_t start,
     if asks_pieces():
         zap_ptes_between(m, source, start, end, HGM_BY_ZAP)
 
-cdef inline bint move_memory(Machine *m, Mapping *v, uint64_t start, uint64_t end, Mapping *w) noexcept nogil:
-    """Move what offsets [start, end) map to the start of mapping `w`, equally aligned. False: no memory."""
+cdef inline uint64_t move_memory(Machine *m, Mapping *v, uint64_t start, uint64_t end, Mapping *w,
+                                 uint64_t to) noexcept nogil:
+    """Move what offsets [start, end) map to offset `to` of mapping `w`, equally aligned.
+
+    Returns the offset that it came to: less than `end` if there was no memory.
+    """
     cdef Pmd source, target
     cdef uint64_t at = start, stop
     while at < end:
         source = pmd_at(m, v, at, False)
         stop = min(source.address + pmd_mask(m) + 1 - v.address, end)
         if source.entry is not NULL and source.entry[0] != 0:
-            target = pmd_at(m, w, at - start, True)
+            target = pmd_at(m, w, to + at - start, True)
             if target.entry is NULL:
-                return False
+                return at
             if stop - at <= pmd_mask(m) and not is_table(source.entry[0]):
                 split_pmd(m, &source)
             if source.entry[0] == 0:
@@ -46,35 +50,39 @@ cdef inline bint move_memory(Machine *m, Mapping *v, uint64_t start, uint64_t en
                 target.entry[0] = source.entry[0]
                 source.entry[0] = 0
             elif target.entry[0] == 0 and not subtree_table_alloc(m, target.entry):
-                return False
+                return at
             else:
-                move_ptes(m, &source, &target, v.address + at, v.address + stop, w.address + at - start)
+                move_ptes(m, &source, &target, v.address + at, v.address + stop, w.address + to + at - start)
         at = stop
-    return True
+    return end
 
 cdef inline Outcome move_part(Machine *m, const hgm_operation *op) noexcept nogil:
-    """A part moves to a new mapping; it keeps what userfaultfd does not own."""
+    """A part, rounded to base pages, moves to a new mapping; it keeps what userfaultfd does not own."""
     cdef Mapping *v = &m.mappings[op.target]
     cdef Mapping *w = &m.mappings[op.arg]
-    cdef uint64_t end = op.offset + op.length
+    cdef uint64_t length = whole_pages(m, op.length), end = op.offset + length, moved
     cdef Vma *vma = vma_find(v, op.offset)
     cdef uint32_t flags
-    if (op.offset | op.length) & base_mask(m) or op.length == 0 or end < op.offset:
+    if bad_range(m, op) or op.length == 0:
         return outcome(0, EINVAL)
     if vma is NULL or end > vma.end:
         return outcome(0, EFAULT)
     if w.nr_vmas > 0:
         return outcome(0, EEXIST)
     flags = vma.flags & ~<uint32_t>(HGM_OPF_MINOR | HGM_OPF_WP)
-    if not place(m, &m.processes[v.process], &m.files[v.file], v.file_offset + op.offset, op.length, &w.address):
+    if not place(m, &m.processes[v.process], &m.files[v.file], v.file_offset + op.offset, length, &w.address):
         return outcome(0, ENOMEM)
     w.file = v.file
     w.file_offset = v.file_offset + op.offset
-    w.length = op.length
-    if (not vma_insert(m, w, 0, 0, op.length, flags) or not vma_split(m, v, op.offset) or not vma_split(m, v, end)):
+    w.length = length
+    if not vma_insert(m, w, 0, 0, length, flags):
         return outcome(0, ENOMEM)
-    if not move_memory(m, v, op.offset, end, w):
-        unmap_memory(m, w, 0, op.length)    # what has moved is lost, where Linux would try to move it back
+    moved = move_memory(m, v, op.offset, end, w, 0)
+    if moved < end:    # move_vma(): back again, to tables that are still there
+        move_memory(m, w, 0, moved - op.offset, v, op.offset)
+        unmap_memory(m, w, 0, length)
+        return outcome(0, ENOMEM)
+    if not vma_split(m, v, op.offset) or not vma_split(m, v, end):
         return outcome(0, ENOMEM)
     vma_delete(v, vma_search(v, op.offset))
     free_tables(m, v, op.offset, end)
@@ -92,18 +100,18 @@ cdef inline bint room_behind(Machine *m, const Mapping *v, uint64_t length) noex
     return v.address + length <= <uint64_t>1 << (m.geometry.level_shift[m.geometry.levels] + m.geometry.index_bits - 1)
 
 cdef inline Outcome resize(Machine *m, const hgm_operation *op) noexcept nogil:
-    """Shrink, or grow where room is. EFAULT: the mapping is no longer one VMA. ENOMEM: no room."""
+    """Shrink, or grow where room is. EFAULT: its first page, or to grow any page, is gone. ENOMEM: no room."""
     cdef Mapping *v = &m.mappings[op.target]
     cdef Process *p = &m.processes[v.process]
-    cdef uint64_t length = (op.length + base_mask(m)) & ~base_mask(m)
+    cdef uint64_t length = whole_pages(m, op.length)
     if op.length == 0 or length < op.length:
         return outcome(0, EINVAL)
-    if v.nr_vmas == 0:
+    if v.nr_vmas == 0 or v.vmas[0].start > 0:
         return outcome(0, EFAULT)
     if length < v.length:
         unmap_memory(m, v, length, v.length)
     elif length > v.length:
-        if v.vmas[0].start > 0 or v.vmas[0].end < v.length:
+        if v.vmas[0].end < v.length:
             return outcome(0, EFAULT)
         if not room_behind(m, v, length):
             return outcome(0, ENOMEM)

@@ -8,15 +8,6 @@ from hgmcore.operations.thp_move cimport move_part, resize
 from hgmcore.operations.thp_zap cimport *
 from hgmcore.vma cimport vma_find, vma_insert
 
-cdef inline uint64_t whole_pages(Machine *m, uint64_t length) noexcept nogil:
-    """The length rounded up to base pages."""
-    return (length + base_mask(m)) & ~base_mask(m)
-
-cdef inline bint bad_range(Machine *m, const hgm_operation *op) noexcept nogil:
-    """Does a range begin inside a base page, or reach beyond all addresses?"""
-    return op.offset & base_mask(m) != 0 or op.length + base_mask(m) < op.length or (
-        op.offset + whole_pages(m, op.length) < op.offset)
-
 cdef inline void vmas_merge(Mapping *v) noexcept nogil:
     """Neighbours that touch and have the same flags are one VMA."""
     cdef uint32_t i = 1

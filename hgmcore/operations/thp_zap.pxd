@@ -14,7 +14,6 @@ cdef inline void pieces_gone(Machine *m, Pmd *pmd, hgm_subtree *s) noexcept nogi
         hgm_table_free(&m.cost, &m.options, s)
         return
     last = not folio_below(m, pmd, s.folio, &ignored)
-    s.tables_stay = not last
     if s.covers and not NEEDS & SCANS_ALWAYS:
         s.empty = 1
     elif NEEDS & (NEEDS_SCAN | NEEDS_COUNTER):
@@ -134,9 +133,10 @@ cdef inline void zap_memory(Machine *m, Mapping *v, uint64_t start, uint64_t end
         start = stop
 
 cdef inline void split_at(Machine *m, Mapping *v, uint64_t offset) noexcept nogil:
-    """A VMA is about to be cut at `offset`: no PMD leaf may stand across it (vma_adjust_trans_huge)."""
+    """The VMA that `offset` is inside of is about to be cut there: no PMD leaf may stand across (vma_adjust_trans_huge)."""
     cdef Pmd pmd
-    if (v.address + offset) & pmd_mask(m) == 0:
+    cdef uint32_t i = vma_search(v, offset)
+    if (v.address + offset) & pmd_mask(m) == 0 or i == v.nr_vmas or v.vmas[i].start >= offset:
         return
     pmd = pmd_at(m, v, offset, False)
     if pmd.entry is not NULL and pmd.entry[0] != 0 and not is_table(pmd.entry[0]):

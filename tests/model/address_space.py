@@ -1,4 +1,6 @@
 """Statements about address spaces: mmap, munmap, mprotect, mremap, fork, exit and registration."""
+from dataclasses import replace
+
 from .memory import Memory, NoMemory
 from .schemes import Place
 from .tables import Mapping, Vma, leaves_in
@@ -170,6 +172,7 @@ class AddressSpaces(Memory):
             if mapping.process == process and mapping.vmas:
                 self.unmap(mapping, 0, mapping.vmas[-1].last)
         self.exited.add(process)
+        self.drop_tables(process)
 
     def do_mremap(self, process, name, *words):
         if len(words) > 1:
@@ -178,7 +181,7 @@ class AddressSpaces(Memory):
         length = -(-asked // mapping.file.page_size) * mapping.file.page_size
         if length == 0:
             raise Refused("EINVAL")
-        if not mapping.vmas:
+        if mapping.vma_at(0) is None:
             raise Refused("EFAULT")
         if length > mapping.length:
             raise Refused("EINVAL")
@@ -225,9 +228,11 @@ class AddressSpaces(Memory):
         if parent in self.exited or used:
             self.exited.add(child)
             raise Refused("ESRCH")
+        self.copy_space(parent, child)
         for source, copy in copies:
-            vmas = [Vma(v.first, v.last, v.minor and v.wp, v.wp, v.hgm, v.rights) for v in source.vmas]
+            vmas = [replace(v, minor=v.minor and v.wp) for v in source.vmas]
             self.place(copy, source.file, source.offset, source.length, source.private, vmas)
+            copy.address, copy.file_page = source.address, source.file_page
         try:
             for source, copy in copies:
                 for vma in source.vmas:

@@ -8,8 +8,10 @@ ATTEMPTS = 10  # of a migration
 
 
 class Files(AddressSpaces):
-    def do_file(self, name, page_size, pages):
-        self.files[name] = File(name, parse_size(page_size), int(pages), int(pages))
+    def do_file(self, name, page_size, pages, kind="hugetlb"):
+        page_size, pages = parse_size(page_size), int(pages)
+        size = pages if kind == "hugetlb" else pages * page_size // self.geometry.base
+        self.files[name] = File(name, page_size, pages, size, kind=kind, length=pages * page_size)
         return 0
 
     def do_populate(self, name, first, count):

@@ -7,11 +7,31 @@ from .memory import NoMemory
 from .observe import observe
 from .schemes import Place
 from .tables import POISON, Leaf, leaves_in
+from .thp_collapse import Collapse
 
 Result = namedtuple("Result", "error done event", defaults=(0, None))
 
 
-class Model(Files):
+class Model(Files, Collapse):
+    """Methods do_* are statements about hugetlb, or about processes; memory_* about shmem and anonymous memory."""
+
+    def on_hugetlb(self, verb, words):
+        if verb in ("file", "fork", "exit"):
+            return True
+        if verb == "mmap":
+            return words[2] in self.files and self.files[words[2]].kind == "hugetlb"
+        if verb in ("populate", "punch", "truncate", "pin", "unpin"):
+            return self.files[words[0]].kind == "hugetlb"
+        mapping = self.mapping(*words[:2])
+        mapping.file = mapping.file or next(iter(self.files.values()))  # it never was mapped, and must be of something
+        return mapping.file.kind == "hugetlb"
+
+    def only_on_hugetlb(self, process, name, *words):
+        self.living(process, name)
+        raise Refused("EINVAL")
+
+    memory_split = memory_migrate = memory_hwpoison = only_on_hugetlb
+
     def run(self, statement):
         verb, *words = statement.split()
         self.known = set()
@@ -21,7 +41,8 @@ class Model(Files):
             return Result(None)
         self.failing = failing
         try:
-            done = getattr(self, "do_" + verb)(*words)
+            kind = "do_" if self.on_hugetlb(verb, words) else "memory_"
+            done = getattr(self, kind + verb)(*words)
             return Result(None, *done) if isinstance(done, tuple) else Result(None, done)
         except Refused as refusal:
             return Result(refusal.error, refusal.done)

@@ -3,6 +3,7 @@ from collections import defaultdict, namedtuple
 
 from .runs import clipped, coverage, merged
 from .tables import leaves_in
+from .thp_observe import Seen
 
 # A leaf where it stands: huge page `index` of the mapping; whether several mappings use its subtree's table.
 Placed = namedtuple("Placed", "mapping index leaf subtree in_shared_table")
@@ -10,20 +11,27 @@ Placed = namedtuple("Placed", "mapping index leaf subtree in_shared_table")
 
 def observe(model):
     """An observation in hgmcore's form, with lists of (first, last, value) as runs."""
-    of_folio, of_mapping = defaultdict(list), defaultdict(list)
+    of_folio, of_mapping, seen = defaultdict(list), defaultdict(list), Seen(model)
     for placed in placed_leaves(model):
         of_folio[placed.leaf.folio].append(placed)
         of_mapping[placed.mapping].append(placed)
     truth = {f: coverage({(id(p.subtree), p.leaf.first): (p.leaf.first, p.leaf.first + p.leaf.pages)
-                          for p in of_folio[f]}.values(), f.pages) for f in model.folios}
-    counts = {f: model.scheme.sharer_counts(f) for f in model.folios}
+                          for p in of_folio[f]}.values(), f.pages) for f in model.folios if on_hugetlb(model, f)}
+    counts = {f: model.scheme.sharer_counts(f) for f in truth}
     files = list(model.files)
     listed = sorted((f for f in model.folios if f.refcount != 0 and not f.freed),
                     key=lambda f: (files.index(f.file), f.page, f.pfn))
-    return {"folios": [observe_folio(model, f, of_folio[f], truth[f]) for f in listed],
+    return {"folios": [observe_folio(model, f, of_folio[f], truth[f]) if f in truth else seen.folio_row(f)
+                       for f in listed],
             "mappings": [observe_mapping(model, m, of_mapping[m], counts, truth)
+                         if m.file.kind == "hugetlb" else seen.mapping_row(m)
                          for m in model.mappings.values() if m.vmas],
-            "freed_while_mapped": sum(f.freed and bool(of_folio[f]) for f in model.folios)}
+            "processes": seen.process_rows(),
+            "freed_while_mapped": sum(f.freed and bool(of_folio[f] or seen.of_folio[f]) for f in model.folios)}
+
+
+def on_hugetlb(model, folio):
+    return model.files[folio.file].kind == "hugetlb"
 
 
 def placed_leaves(model):

@@ -20,6 +20,17 @@ def steps(change, pages):
     return [*runs, (at, pages, value)]
 
 
+def consecutive(numbers):
+    """Ascending numbers as lists of those that follow one another."""
+    lists = []
+    for number in numbers:
+        if lists and lists[-1][-1] + 1 == number:
+            lists[-1].append(number)
+        else:
+            lists.append([number])
+    return lists
+
+
 def clipped(runs, first, last):
     return [(max(a, first), min(b, last), v) for a, b, v in runs if a < last and first < b]
 

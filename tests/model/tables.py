@@ -47,8 +47,10 @@ class Folio:
     refcount: int = 0
     cached: bool = False
     freed: bool = False
+    anon: bool = False
     pins: int = 0  # memory failure's reference is one of them
     bad: set = field(default_factory=set)  # base pages that failed
+    mapcount: int = 0  # of a folio of one base page, which no scheme counts
     compound: int = 0
     entire: int = 0
     large: int = 0
@@ -78,8 +80,11 @@ class File:
     name: str
     page_size: int
     pages: int
-    size: int  # huge pages that a fault may bring in: truncate lowers it
-    cache: dict = field(default_factory=dict)  # page -> Folio
+    size: int  # huge pages (shmem: base pages) that a fault may bring in: truncate lowers it
+    cache: dict = field(default_factory=dict)  # huge page (shmem: base page) -> Folio
+    kind: str = "hugetlb"
+    length: int = 0  # of shmem: bytes before its end
+    allocated: int = 0  # folios of anonymous memory so far
 
 
 @dataclass(eq=False)
@@ -90,6 +95,7 @@ class Vma:
     wp: bool = False
     hgm: bool = False
     rights: str = "rw"
+    anon: bool = False  # of anonymous memory: it was ready for folios of its own (anon_vma)
 
     def clip(self, first, last):
         return max(self.first, first), min(self.last, last)
@@ -139,6 +145,8 @@ class Mapping:
     offset: int = 0  # huge pages
     length: int = 0  # bytes of the range, with holes
     private: bool = False
+    address: int = 0  # of shmem and anonymous memory, as is:
+    file_page: int = 0  # base page of the file where it begins
     pmd_tables: dict = field(default_factory=dict)  # PUD span of the file -> PmdTable
 
     def pmd_table(self, index):

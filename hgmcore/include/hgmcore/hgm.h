@@ -177,7 +177,7 @@ typedef struct hgm_leaf {
 	uint8_t whole;		/* it stands at the hstate level */
 	uint8_t covers;		/* the operation covers the whole huge page */
 	uint8_t hstate_none;	/* the hstate-level entry was none when the operation's step began. Under HGM_NEEDS_TABLES, of a
-				   contiguous huge page: none of it was mapped */
+				   contiguous huge page, or a folio's pieces in shmem and anonymous memory: none was mapped */
 	uint8_t first_leaf;	/* no other leaf in its subtree; under HGM_NEEDS_SCAN and _COUNTER; under _BIT: the bit is clear */
 	uint8_t threads;	/* others may map the folio at this moment: what is no atomic needs a lock; 0 where one goes away */
 } hgm_leaf;

@@ -26,7 +26,7 @@ class Hugetlb(Scheme):
 
 
 class LeafAndVma(HeadPerLeaf):
-    scans_installs = scans_parts = scans_groups = True
+    scans_installs = scans_parts = scans_groups = counts_subtrees = True
 
     def first_leaf(self, folio, place):
         self.count(folio, 1, "vma_count", +1)

@@ -22,6 +22,7 @@ class Scheme:
     # When it looks for another leaf: before an install under a table; after a zap of parts, of the whole; in
     # a contiguous huge page, which has no entry to keep a bit or a count in, instead of the first two.
     scans_installs = scans_parts = scans_whole = scans_groups = False
+    counts_subtrees = False  # what is below one hstate-level entry counts as one
     defaults = {}
     posted = {}
 

@@ -21,6 +21,7 @@ class SubtreePosted(Scheme):
 
 class SubtreeCount(Scheme):
     defaults = {"lookup_first": "yes", "zap_frees_tables": "yes"}
+    counts_subtrees = True
 
     def entry_filled(self, folio, place):
         self.count(folio, 1, "compound", +1)
@@ -43,7 +44,7 @@ class SubtreeCount(Scheme):
 
 class LogicalCounter(Scheme):
     defaults = {"lookup_first": "yes"}
-    scans_groups = True
+    scans_groups = counts_subtrees = True
 
     def install(self, leaves, place):
         pass
@@ -108,7 +109,7 @@ class LogicalTable(LogicalCounter):
 
 
 class PerVma(Scheme):
-    scans_installs = scans_parts = scans_whole = scans_groups = True
+    scans_installs = scans_parts = scans_whole = scans_groups = counts_subtrees = True
 
     def first_leaf(self, folio, place):
         self.count(folio, 1, "compound", +1)

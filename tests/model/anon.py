@@ -1,0 +1,92 @@
+"""Anonymous memory: page faults and copy on write, as Linux does them (mm/memory.c, mm/huge_memory.c).
+
+A read maps the zero page. Allocations count in this order: huge folio, table in deposit; or page table, base page.
+"""
+from .memory import NoMemory
+from .shmem import Shmem
+from .thp_counts import ZERO
+
+
+class Anon(Shmem):
+    def new_anon(self, file, pages):
+        """A folio; its place in the file tells how many there were before."""
+        self.allocate()
+        folio = self.new_frames(file, file.allocated, pages)
+        file.allocated += 1
+        return folio
+
+    def touch_anon(self, mapping, vma, offset, write):
+        space, (number, _) = self.space(mapping), self.where(mapping, offset)
+        if number not in space.pmds and mapping.file.page_size > self.geometry.base and (
+                self.fits_pmd(mapping, vma, offset)):
+            vma.anon = True
+            if self.fault_huge(mapping.file, space, number, write):
+                return
+        entry = space.pmds.get(number)
+        if entry is not None and not isinstance(entry, dict):
+            if not write or entry.exclusive or self.write_huge(mapping.file, vma, space, number):
+                return
+            self.exchange_whole(space, number)
+        self.need_table(space, number)
+        self.touch_pte(mapping, vma, offset, write)
+
+    def fault_huge(self, file, space, number, write):
+        """Map a huge folio, or the zero page of its size. False: there is no huge folio to be had."""
+        folio = None
+        if write:
+            try:
+                folio = self.new_anon(file, self.geometry.fanout)
+            except NoMemory:
+                return False
+        self.new_pte_table()  # for deposit; without it the fault fails
+        if folio:
+            self.map_whole(space, number, folio, "fault", exclusive=True)
+        else:
+            space.pmds[number] = ZERO
+        return True
+
+    def write_huge(self, file, vma, space, number):
+        """A write to a PMD leaf that is not exclusive. False: it has to be split."""
+        folio = space.pmds[number].folio
+        if folio:
+            if folio.refcount == 1:
+                space.pmds[number] = space.pmds[number]._replace(exclusive=True)
+            return folio.refcount == 1
+        if self.options["era"] != "6.15":
+            return False
+        vma.anon = True
+        try:
+            folio = self.new_anon(file, self.geometry.fanout)  # from 6.13 on
+        except NoMemory:
+            return False
+        del space.pmds[number]
+        self.map_whole(space, number, folio, "fault", exclusive=True)
+        return True
+
+    def touch_pte(self, mapping, vma, offset, write):
+        space, (number, slot) = self.space(mapping), self.where(mapping, offset)
+        table = space.pmds[number]
+        entry = table.get(slot)
+        if not write:
+            table.setdefault(slot, ZERO)
+            return
+        vma.anon = True
+        if entry and entry.exclusive:
+            return
+        if entry and entry.folio and self.may_reuse(entry.folio):
+            table[slot] = entry._replace(exclusive=True)
+            return
+        copy = self.new_anon(mapping.file, 1)
+        self.unmap_ptes(space, number, [slot], "fault")
+        self.map_ptes(space, number, slot, copy, 0, 1, "fault", exclusive=True)
+
+    def may_reuse(self, folio):
+        """Whether a write may go to a page mapped by a PTE that was shared once: does nobody else have it?
+
+        A single reference says so. From 6.15 on, of a large folio: all references are mappings, and all of them
+        this process's; its last page is given up for a copy.
+        """
+        if folio.pages == 1 or self.options["era"] != "6.15":
+            return folio.refcount == 1
+        mappings = self.mapcount(folio)
+        return mappings > 1 and not self.maybe_shared(folio) and mappings == folio.refcount
