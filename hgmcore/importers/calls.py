@@ -83,6 +83,9 @@ class Calls(Mapper):
         if self.registered_in_part:
             self.report.notes.append("userfaultfd calls for a part of a mapping, taken as for all of it: "
                                      f"{self.registered_in_part}")
+        if self.unnamed_moves:
+            self.report.notes.append("moves of a mapping that are written as munmap and mmap, as a trace cannot name "
+                                     f"more mappings in mremap: {self.unnamed_moves}")
         self.sink.observe(self.observations)
         return self.sink.trace(name, {"recording": recording})
 
