@@ -6,7 +6,7 @@ from importlib import resources
 
 import pytest
 
-from hgmcore.importers import bpftrace, bpftrace_events
+from hgmcore.importers import accesses, bpftrace, bpftrace_events, mapper
 from hgmcore.importers import lines as line_blocks
 from hgmcore.replay import replay
 from hgmcore.trace import TraceError
@@ -125,6 +125,34 @@ def test_a_call_takes_place_when_it_returns():
                          + "6 7 7 UFFDRET 0\n" + uffd(7, 8192, 4096, result=None) + uffd(7, 12288, 4096, result=None))
     assert statements(trace)[2:] == [f"continue p7 memfd {at} 4K" for at in ("4K", "0", "8K", "12K")]
     assert report.notes[0] == "userfaultfd calls without a result in the recording: 2, taken as done"
+
+
+def test_what_is_written_together_stays_in_order(monkeypatch):
+    """Three processes that take turns between calls of theirs, and placements that are longer than what is made at
+    once: as if each line came alone."""
+    log = MEMFD.replace("400000", "4000000") + "6 7 7 FORK 8 1200000\n6 7 7 FORK 9 1200000\n"
+    for number in range(60):
+        who, page = 7 + number * 5 % 3, A + number % 7 * 4096
+        log += f"{number} {who} {who} PF {page:x} {number % 2 * 2:x}\n"
+        log += f"6 7 6 UFFD 4 {A + number * 4096:x} {number % 4 << 21:x} 0\n6 7 6 UFFDRET 0\n"
+        log += number % 5 * f"6 {who} {who} MADVISE {page:x} 1000 4\n"
+        log += (number % 20 == 19) * f"6 {who} {who} MMAP {page:x} 1000 prot=3 flags=8032 fd=-1 off=0\n"
+    whole, _ = load("bpftrace", log)
+    monkeypatch.setattr(accesses, "_ROWS", 2)
+    parts, _ = load("bpftrace", log)
+    monkeypatch.setattr(line_blocks, "BLOCK", 50)
+    single, _ = load("bpftrace", log)
+    assert statements(whole) == statements(parts) == statements(single) and len(whole) > 250
+    assert whole.time.tolist() == single.time.tolist() and whole.thread.tolist() == single.thread.tolist()
+
+
+def test_moves_that_a_trace_cannot_name_are_one_note(monkeypatch):
+    monkeypatch.setattr(mapper, "NO_ARG", 1)
+    trace, report = load("bpftrace", MMAP + "".join(
+        f"6 7 7 MREMAP {A << at:x} 400000 400000 ret={A << at + 1:x}\n" for at in range(3)))
+    assert statements(trace) == [ANON] + 3 * ["munmap p7 anon 0 4M", ANON]
+    assert report.notes == ["moves of a mapping that are written as munmap and mmap, as a trace cannot name more "
+                            "mappings in mremap: 3"]
 
 
 def test_a_guest():

@@ -161,16 +161,18 @@ class AddressSpace:
         """PLACE of each address: array (n,) of uint64."""
         if self._table is None:
             self._table = self._tabulate()
-        at = np.searchsorted(self._table["start"], addresses, side="right") - 1
-        places = self._table[np.maximum(at, 0)]
-        places[(at < 0) | (addresses >= places["end"])] = OUTSIDE
+        starts, rows = self._table
+        places = rows[starts.searchsorted(addresses, side="right") - 1]
+        places[addresses >= places["end"]] = OUTSIDE
         return places
 
     def _tabulate(self):
+        """Starts of the areas, and PLACE of each; the last row is that of an address before them all."""
         rows = [(area.start, area.end, (area.offset - area.start) % (1 << 64),
                  *((-1, 1) if area.mapped is None else (area.mapped.index, area.mapped.folio)), area.missing)
                 for area in self._areas]
-        return np.array(rows or [OUTSIDE.item()], dtype=PLACE)
+        rows = np.array([*rows, OUTSIDE.item()], dtype=PLACE)
+        return rows["start"][:-1].copy(), rows
 
     def _range(self, start, end):
         """Indices [first, last) of the areas that overlap [start, end)."""

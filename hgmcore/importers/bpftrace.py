@@ -60,6 +60,7 @@ MODES = (UFFDIO_REGISTER_MODE_MISSING, UFFDIO_REGISTER_MODE_MINOR, UFFDIO_REGIST
 # userfaultfd calls and their results, to be brought together. result: of those that are one.
 IOCTL = np.dtype([("line", "i8"), ("tid", "i8"), ("tgid", "i8"), ("time", "i8"), ("command", "u8"), ("a", "u8"),
                   ("b", "u8"), ("c", "u8"), ("is_result", "?"), ("result", "i8")])
+AT = ["line", "tid", "tgid", "time"]
 
 
 def read(stream, name, **given) -> tuple[Trace, Report]:
@@ -102,11 +103,13 @@ class _Log:
         placed, events = self._answered(np.concatenate([self.waiting, *ioctls]), block.number)
         tgids, where = np.unique(rows["tgid"][good], return_index=True)
         events = self.events.meet(tgids.tolist(), rows["line"][good][where].tolist()) + events
-        for index in np.flatnonzero(~(fault | call | result)).tolist():
-            if good[index]:
-                events += self.events.read(block.bytes[event[index]:ends[index]], rows[index].item()[:4])
+        rare = np.flatnonzero(~(fault | call | result))
+        columns = (column[rare].tolist() for column in (good, rows[AT], starts, event, ends))
+        for is_good, at, start, begin, end in zip(*columns, strict=True):
+            if is_good:
+                events += self.events.read(block.bytes[begin:end], at)
             else:
-                self.report.skip(_foreign(block.line(index)), block.number + index)
+                self.report.skip(_foreign(block.bytes[start:end]), at[0])
         accesses = np.concatenate([accesses, placed])
         self.calls.play(accesses, events)
 
@@ -185,9 +188,8 @@ class _Log:
         rows["result"][:-1][answered[:-1]] = rows["result"][1:][answered[:-1]]
         rows["line"][known] = np.maximum(rows["line"][known], line)
         rows["line"][:-1][answered[:-1]] = rows["line"][1:][answered[:-1]]
-        rows = rows[known]
-        rows = rows[np.argsort(rows["line"], kind="stable")]
-        return self._ended(rows)
+        known = np.flatnonzero(known)
+        return self._ended(rows[known[np.argsort(rows["line"][known], kind="stable")]])
 
     def _ended(self, rows):
         failed = rows["result"] < 0

@@ -12,7 +12,7 @@ import numpy as np
 
 from hgmcore.importers import accesses as access
 from hgmcore.importers import guest
-from hgmcore.importers.accesses import BEYOND, OUTSIDE, PAGE
+from hgmcore.importers.accesses import ACCESS, BEYOND, OUTSIDE, PAGE, Turns
 from hgmcore.importers.address_space import AddressSpace, Area
 from hgmcore.importers.linux import (
     HUGE_MASK,
@@ -53,6 +53,7 @@ class Calls(Mapper):
         self.spaces: dict[int, AddressSpace] = {}
         self.guest: guest.Guest | None = None
         self.observations = self.registered_in_part = self.untouched = 0
+        self.turns = Turns(np.zeros(0, dtype=ACCESS), [], self.space, self.sink)  # of the accesses that are played
 
     @classmethod
     def of(cls, report, given) -> Calls:
@@ -82,6 +83,9 @@ class Calls(Mapper):
         if self.registered_in_part:
             self.report.notes.append("userfaultfd calls for a part of a mapping, taken as for all of it: "
                                      f"{self.registered_in_part}")
+        if self.unnamed_moves:
+            self.report.notes.append("moves of a mapping that are written as munmap and mmap, as a trace cannot name "
+                                     f"more mappings in mremap: {self.unnamed_moves}")
         self.sink.observe(self.observations)
         return self.sink.trace(name, {"recording": recording})
 
@@ -300,22 +304,21 @@ class Calls(Mapper):
 
         accesses: array of ACCESS. events: [(line, function, arguments)], to be called before an access in that line.
         """
-        accesses = accesses[np.argsort(accesses["line"], kind="stable")]
         events.sort(key=itemgetter(0))
-        borders = np.searchsorted(accesses["line"], [event[0] for event in events])
-        start = 0
-        for stop, (_, function, arguments) in zip(borders.tolist(), events, strict=True):
-            if start < stop:
-                self._access(accesses[start:stop])
-                start = stop
+        self.turns = Turns(accesses, [event[0] for event in events], self.space, self.sink)
+        for number, (_, function, arguments) in enumerate(events):
+            self.turns.reach(number)
             function(*arguments)
-        if start < len(accesses):
-            self._access(accesses[start:])
+        self.turns.reach(len(events))
+        self._access()
 
     def happen(self, line, thread, time, what, function, *arguments) -> None:
         """A call takes place: `function` of its arguments, which tells why the trace does not hold it. Count it."""
         self.line, self.thread, self.time = line, thread, time
-        if reason := function(*arguments):
+        reason = function(*arguments)
+        if reason not in self.report.skipped if reason else what not in self.report.used:
+            self._access()  # the report tells them in the order in which it meets them
+        if reason:
             self.report.skip(reason, line)
         else:
             self.report.used[what] += 1
@@ -323,6 +326,7 @@ class Calls(Mapper):
     def touch(self, area, write):
         if not self._are_few((area.end - area.start) // (area.mapped.folio if self.guest is None else PAGE)):
             return
+        self._access()
         if self.guest is None:
             super().touch(area, write)
             return
@@ -332,9 +336,11 @@ class Calls(Mapper):
 
     # What they are made of
 
-    def _access(self, accesses):
+    def _access(self):
+        """Write the accesses whose turn has come."""
+        accesses, places, before = self.turns.take()
         if self.guest is None:
-            access.write(accesses, self.space, self.sink, self.report)
+            access.write(accesses, places, before, self.sink, self.report)
         else:
             access.touch(accesses, self.guest, self.report)
 

@@ -50,6 +50,7 @@ class Mapper:
                 has = ", ".join(map(format_size, known))
                 raise ValueError(f"{name}: {geometry} has no pages of {format_size(size)} (it has {has})")
         self.line, self.thread, self.time = 0, 0, NO_TIME
+        self.unnamed_moves = 0
 
     def emit(self, op, target, offset=0, length=0, flags=0):
         self.sink.emit(op, target, offset, length, flags=flags, thread=self.thread, time=self.time)
@@ -113,8 +114,7 @@ class Mapper:
         if mapped is None:
             return space.add(replace(area, start=start, end=end))
         if len(self.sink.names.mappings) >= NO_ARG:
-            self.report.notes.append(f"mremap in line {self.line}: more mappings than mremap can name; it is "
-                                     "written as munmap and mmap")
+            self.unnamed_moves += 1
             self.emit("munmap", mapped.index, area.offset, end - start)
             self.map(space, start, end - start, mapped.shared, mapped.file, mapped.file_offset + area.offset)
             return None

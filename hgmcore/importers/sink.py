@@ -24,8 +24,9 @@ from hgmcore.trace import NO_TIME, Header, Trace
 
 _CHUNK = 1 << 16  # operations
 
-_ROW = np.dtype([("operation", OPERATION), ("thread", "<u4"), ("time", "<i8")])
-_pack = struct.Struct("<QQIHBBIq").pack  # as _ROW
+# One operation with its thread and time.
+ROW = np.dtype([("operation", OPERATION), ("thread", "<u4"), ("time", "<i8")])
+_pack = struct.Struct("<QQIHBBIq").pack  # as ROW
 _WAITING = 1 << 12  # rows that wait to be written together
 
 
@@ -66,7 +67,7 @@ class Sink:
         """Write the rows that wait."""
         if not self._waiting:
             return
-        rows = np.frombuffer(b"".join(self._waiting), dtype=_ROW)
+        rows = np.frombuffer(b"".join(self._waiting), dtype=ROW)
         self._waiting.clear()
         self._write(rows["operation"], rows["thread"], rows["time"])
 
@@ -85,13 +86,22 @@ class Sink:
         size = OPERATION.itemsize
         return np.frombuffer(os.pread(self._operations.fileno(), (self._count - start) * size, start * size), OPERATION)
 
-    def cut(self, count: int) -> None:
-        """Forget the operations from number `count` on; they declared nothing."""
+    def cut(self, count: int) -> np.ndarray:
+        """Take out the operations from number `count` on, and return them as an array of ROW.
+
+        Whoever does not write them again knows that they declared nothing.
+        """
         self._flush()
-        for file, size in ((self._operations, OPERATION.itemsize), (self._threads, 4), (self._times, 8)):
-            file.seek(count * size)
+        rows = np.empty(self._count - count, dtype=ROW)
+        columns = (("operation", self._operations), ("thread", self._threads), ("time", self._times))
+        for (name, file), dtype in zip(columns, (OPERATION, "<u4", "<i8"), strict=True):
+            start = count * rows[name].itemsize
+            file.seek(start)
+            rows[name] = np.frombuffer(file.read(), dtype)
+            file.seek(start)
             file.truncate()
         self._count = count
+        return rows
 
     def file(self, name: str, page_size: int, pages: int, kind: str = "hugetlb") -> int:
         """Declare a file; its name is made a word that no other file has."""
