@@ -155,4 +155,5 @@ cdef extern from "hgmcore/entries.h" nogil:
     bint hgm_find_leaf(const unsigned char *tables, int index_bits, const uint64_t *entries,
                        uint64_t *scanned) noexcept
     uint64_t hgm_leaf_run(const uint64_t *entries, uint64_t n) noexcept
+    uint64_t hgm_copy_run(uint64_t *to, const uint64_t *entries, uint64_t n, bint groups) noexcept
     uint64_t hgm_frame_run(const uint64_t *entries, uint64_t n) noexcept

@@ -1,6 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """fork: a child with the parent's mappings; page tables are copied only where the child could not fault them in."""
-from libc.string cimport memcpy
 from hgmcore.operations.address_space cimport unmap
 from hgmcore.operations.anon cimport copy_memory
 from hgmcore.operations.common cimport *
@@ -45,29 +44,33 @@ cdef inline void copy_at_once(Machine *m, HugePage *child, uint64_t first, uint6
     keep_flags(child.folio, &folio)
     hgm_cost_add(&m.cost, &cost)
 
-cdef inline int copy_run(Machine *m, HugePage *child, const uint64_t *entries, uint64_t offset, uint64_t n) noexcept nogil:
-    """Install `n` adjacent base-page leaves as in `entries` of one table, one after another or (batch) at once."""
+cdef inline int copy_run(Machine *m, HugePage *child, const uint64_t *entries, uint64_t offset, uint64_t *n) noexcept nogil:
+    """Install what the first of `*n` entries of one table have for leaves of base pages, one by one or (batch) at once.
+
+    The first is one. `*n` becomes how many there were.
+    """
     cdef uint32_t path[MAX_LEVELS]
-    cdef int level = child.file.level, error = 0
+    cdef int level = child.file.level
     cdef bint batch = m.options.batch
-    cdef uint64_t *entry
-    cdef uint64_t done = 0, first = (offset - child.start) >> m.geometry.base_shift, step = n if batch else 1
+    cdef uint64_t *entry = child.entry
+    cdef uint64_t first = (offset - child.start) >> m.geometry.base_shift
     # the long way, where one may be the subtree's first, or is to be told of more than here
-    while done < n and error == 0 and (child.file.entries > 1 or not child.leaf_known
-                                       or batch and (m.exclusion != ALONE or not counted(child))):
-        error = copy_leaves(m, child, offset + (done << m.geometry.base_shift), 0, step)
-        done += step
-    if error == 0 and done < n:
-        entry = child.entry
-        if not tables_alloc(m, child, &entry, child.mapping.address + offset, &level, 1, path, HGM_BY_FORK):
-            return ENOMEM
-        memcpy(entry + done, entries + done, (n - done) * sizeof(uint64_t))    # the same frames
-        if batch:
-            table_gets(m, child, path, n)
-            copy_at_once(m, child, first, n)
-        else:
-            fork_run(m, child, entry + done, n - done, first + done, path)
-    return error
+    if (child.file.entries > 1 or not child.leaf_known or m.options.overflow_check != HGM_CHECK_NONE
+            or batch and (m.exclusion != ALONE or not counted(child))):
+        n[0] = hgm_leaf_run(entries, n[0]) if batch and m.options.overflow_check == HGM_CHECK_NONE else 1
+        return copy_leaves(m, child, offset, 0, n[0])
+    if not tables_alloc(m, child, &entry, child.mapping.address + offset, &level, 1, path, HGM_BY_FORK):
+        return ENOMEM
+    if m.geometry.group[1] > 1:
+        n[0] = hgm_copy_run(entry, entries, n[0], True)
+    else:
+        n[0] = hgm_copy_run(entry, entries, n[0], False)
+    if batch:
+        table_gets(m, child, path, n[0])
+        copy_at_once(m, child, first, n[0])
+    else:
+        fork_run(m, child, entry, n[0], first, path)
+    return 0
 
 cdef inline int copy_entries(Machine *m, HugePage *child, const uint64_t *entries, int level, uint64_t n,
                              uint64_t offset) noexcept nogil:
@@ -82,9 +85,9 @@ cdef inline int copy_entries(Machine *m, HugePage *child, const uint64_t *entrie
             size = m.geometry.entry_leaf[level] + 1
             error = copy_leaves(m, child, offset + i * bytes, size, 1)
             i += m.geometry.leaf_entries[size] - 1
-        elif is_leaf(entries[i]) and level == 1 and m.options.overflow_check == HGM_CHECK_NONE:
-            run = hgm_leaf_run(&entries[i], n - i)
-            error = copy_run(m, child, &entries[i], offset + i * bytes, run)
+        elif is_leaf(entries[i]) and level == 1:
+            run = n - i
+            error = copy_run(m, child, &entries[i], offset + i * bytes, &run)
             i += run - 1
         elif is_leaf(entries[i]):
             error = copy_leaves(m, child, offset + i * bytes, m.geometry.entry_leaf[level], 1)

@@ -112,20 +112,40 @@ HGM_INLINE uint64_t hgm_first_leaf(const uint64_t *entries, uint64_t n)
 /* How many of `n` entries, from the first on, are leaves of one entry each. */
 HGM_INLINE uint64_t hgm_leaf_run(const uint64_t *entries, uint64_t n)
 {
-	uint64_t i, j, k, other[8];
+	uint64_t i = 0;
 
-	for (i = 0; i + HGM_BLOCK <= n; i += HGM_BLOCK) {
-		for (k = 0; k < 8; k++)
-			other[k] = 0;
-		for (j = i; j < i + HGM_BLOCK; j += 8)
-			for (k = 0; k < 8; k++)
-				other[k] |= entries[j + k] ^ HGM_PTE_LEAF;
-		if (hgm_any(other, 8) & (HGM_PTE_LEAF | HGM_PTE_GROUP))
-			break;
-	}
 	while (i < n && (entries[i] & (HGM_PTE_LEAF | HGM_PTE_GROUP)) == HGM_PTE_LEAF)
 		i++;
 	return i;
+}
+
+/* Copy such leaves to entries that are none. Returns how many there are; without `groups` there are no other leaves. */
+HGM_INLINE uint64_t hgm_copy_run(uint64_t *to, const uint64_t *entries, uint64_t n, int groups)
+{
+	const hgm_two leaf = {HGM_PTE_LEAF, HGM_PTE_LEAF}, group = {HGM_PTE_GROUP, HGM_PTE_GROUP};
+	uint64_t i, j, run;
+
+	for (i = 0; i + HGM_BLOCK <= n; i += HGM_BLOCK) {
+		hgm_two all = leaf, any = {0, 0};
+
+		for (j = i; j < i + HGM_BLOCK; j += 2) {
+			hgm_two entry = *(const hgm_two *)(entries + j);
+
+			*(hgm_two *)(to + j) = entry;
+			all &= entry;
+			if (groups)
+				any |= entry & group;
+		}
+		if (!(all[0] & all[1]) || any[0] | any[1]) {
+			for (j = i; j < i + HGM_BLOCK; j++)
+				to[j] = 0;
+			break;
+		}
+	}
+	run = i + hgm_leaf_run(entries + i, n - i);
+	for (; i < run; i++)
+		to[i] = entries[i];
+	return run;
 }
 
 /* How many of `n` entries, at least one, are the first and those that map the frames behind its own one by one. */
