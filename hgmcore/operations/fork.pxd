@@ -61,10 +61,7 @@ cdef inline int copy_run(Machine *m, HugePage *child, const uint64_t *entries, u
         return copy_leaves(m, child, offset, 0, n[0])
     if not tables_alloc(m, child, &entry, child.mapping.address + offset, &level, 1, path, HGM_BY_FORK):
         return ENOMEM
-    if m.geometry.group[1] > 1:
-        n[0] = hgm_copy_run(entry, entries, n[0], True)
-    else:
-        n[0] = hgm_copy_run(entry, entries, n[0], False)
+    n[0] = hgm_copy_run(entry, entries, n[0], m.geometry.group[1] > 1)
     if batch:
         table_gets(m, child, path, n[0])
         copy_at_once(m, child, first, n[0])

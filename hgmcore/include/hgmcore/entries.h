@@ -55,7 +55,7 @@ HGM_INLINE void hgm_fill(uint64_t *entries, uint64_t n, uint64_t value, uint64_t
  * The first of `n` entries, from number `i` on, that has one of `bits` set; `n`: there is none such. Not inlined: a loop
  * around it has better uses for the registers.
  */
-static __attribute__((noinline)) uint64_t hgm_find(const uint64_t *entries, uint64_t i, uint64_t n, uint64_t bits)
+static __attribute__((noinline, unused)) uint64_t hgm_find(const uint64_t *entries, uint64_t i, uint64_t n, uint64_t bits)
 {
 	uint64_t start = i;
 
@@ -119,8 +119,11 @@ HGM_INLINE uint64_t hgm_leaf_run(const uint64_t *entries, uint64_t n)
 	return i;
 }
 
-/* Copy such leaves to entries that are none. Returns how many there are; without `groups` there are no other leaves. */
-HGM_INLINE uint64_t hgm_copy_run(uint64_t *to, const uint64_t *entries, uint64_t n, int groups)
+/*
+ * Copy such leaves to entries that are none. Returns how many there are; without `groups` there are no other leaves.
+ * Not inlined, as hgm_find.
+ */
+static __attribute__((noinline, unused)) uint64_t hgm_copy_run(uint64_t *to, const uint64_t *entries, uint64_t n, int groups)
 {
 	const hgm_two leaf = {HGM_PTE_LEAF, HGM_PTE_LEAF}, group = {HGM_PTE_GROUP, HGM_PTE_GROUP};
 	uint64_t i, j, run;
