@@ -136,7 +136,10 @@ def kernel_recording(steps):
     return b"".join(lines[:6]) + (read + lines[5]) * steps
 
 
-@pytest.mark.parametrize("format, made, times", [("pagemap", snapshot, 10_000), ("kernel-recording", kernel_recording, 2_000)])
+@pytest.mark.parametrize("format, made, times", [
+    ("pagemap", snapshot, 10_000),
+    ("kernel-recording", kernel_recording, 2_000),
+])
 def test_memory_does_not_grow_with_what_is_made(format, made, times, tmp_path):
     _check_memory(format, {}, tmp_path, times, made)
 

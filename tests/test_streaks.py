@@ -89,9 +89,9 @@ CASES = {
         pieces("continue", "w", range(0, 512 * 40, 256)), collapses("w", range(39, -1, -1)), "observe"],
     "collapses that other records cut": [
         pieces("continue", "w", range(0, 512 * 20, 512)), collapses("w", [0, 1]), "collapse A w 4M 0", "collapse A w 4M 4K",
-        "collapse A w 4M 2097151", collapses("w", [3]), "collapse A w 8M 4M", collapses("w", [6]), "collapse A w 14684160 2M",
-        "collapse A x 14M 2M", collapses("w", [8]), "collapse A v 0 2M", collapses("w", [9, 512, 10]),
-        "collapse A w 9223372036854771712 2M", collapses("w", [11, 12]), "collapse A w 0 1G"],
+        "collapse A w 4M 2097151", collapses("w", [3]), "collapse A w 8M 4M", collapses("w", [6]),
+        "collapse A w 14684160 2M", "collapse A x 14M 2M", collapses("w", [8]), "collapse A v 0 2M",
+        collapses("w", [9, 512, 10]), "collapse A w 9223372036854771712 2M", collapses("w", [11, 12]), "collapse A w 0 1G"],
     "collapses through several mappings and of what may be no pieces": [
         TABLES, pieces("continue", "w", [0, 512, 1024]), collapses("x", [0, 1, 2, 3]), collapses("w", [0, 1, 2]),
         pieces("continue", "v", [0, 512]), collapses("v", [0, 1, 0]), collapses("r", [0, 1]), collapses("p", [0, 1])],

@@ -194,7 +194,8 @@ def _split(text):
 class Handlers:
     """What calls do to `calls`, a Calls. Its keys are threads.
 
-    of: the handler of each call. It takes (thread, result, arguments..) and returns None, or the reason why the trace does not hold it.
+    of: the handler of each call. It takes (thread, result, arguments..) and returns None, or the reason why the trace
+    does not hold it.
     """
 
     def __init__(self, calls, hugetlbfs: str):

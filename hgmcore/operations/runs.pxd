@@ -105,9 +105,9 @@ cdef inline void table_gets(Machine *m, const HugePage *h, const uint32_t *path,
 
 cdef inline void install_run "hgm_install_run"(Machine *m, HugePage *h, uint64_t *entries, uint64_t n, uint64_t first,
                                                const uint32_t *path, int origin) noexcept nogil:
-    """Install `n` leaves of one base page each in `entries`, which are none, of table path[1]; path: to `entries`.
+    """Install `n` leaves of one base page each in `entries` of table path[1]; path: to `entries`.
 
-    first: the base page of the first of them. Their subtree has a leaf already. A continue's look-ups are counted.
+    first: the base page of the first of them. The entries are none; for a fork they hold the leaves already. Their subtree has a leaf already. A continue's look-ups are counted.
     """
     cdef uint64_t i = 0
     cdef int exclusion = m.exclusion if origin == HGM_BY_CONTINUE else min(m.exclusion, PT_LOCKS)
@@ -129,7 +129,7 @@ cdef inline void fork_run "hgm_fork_run"(Machine *m, HugePage *h, uint64_t *entr
 
 cdef inline uint64_t zap_leaves "hgm_zap_leaves"(hgm_cost *cost, const hgm_options *options, hgm_leaf *leaf,
                                                  uint64_t *entries, uint64_t n, uint64_t page) noexcept nogil:
-    """The loop of zap_ptes; all three pointers are to locals. Returns how many leaves there were."""
+    """The loop of zap_ptes; costs, options and leaf are locals of its caller. Returns how many leaves there were."""
     cdef uint64_t i, entry, removed = 0
     for i in range(n):
         entry = entries[i]

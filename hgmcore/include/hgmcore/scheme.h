@@ -93,7 +93,8 @@ HGM_LOOP void hgm_fork_run(struct hgm_machine *, struct hgm_huge_page *, uint64_
 HGM_INLINE uint64_t hgm_install_streak(struct hgm_machine *, struct hgm_huge_page *, const hgm_operation *, uint64_t,
 				       int, int, int, int, int);
 HGM_INLINE uint64_t hgm_zap_streak(struct hgm_machine *, struct hgm_huge_page *, const hgm_operation *, uint64_t, int, int);
-HGM_INLINE uint64_t hgm_collapse_streak(struct hgm_machine *, struct hgm_huge_page *, const hgm_operation *, uint64_t, int, int);
+HGM_INLINE uint64_t hgm_collapse_streak(struct hgm_machine *, struct hgm_huge_page *, const hgm_operation *, uint64_t,
+					int, int);
 HGM_INLINE uint64_t hgm_zap_leaves(hgm_cost *, const hgm_options *, hgm_leaf *, uint64_t *, uint64_t, uint64_t);
 HGM_INLINE void hgm_install_run(struct hgm_machine *, struct hgm_huge_page *, uint64_t *, uint64_t, uint64_t,
 				const uint32_t *, int);
