@@ -6,9 +6,9 @@
  * what was done; what failed gets a result. It leaves out everything else: finding process, mapping, VMA and page
  * cache, which are constant here, leaves of other sizes, errors but EEXIST, what is done once for a subtree (its first
  * reference and map, the hstate-level entry), and the simulator's own counts (costs, lines). Struct pages and tables
- * are memory of the same kind as hgmcore's: base pages, there and faulted in before. One loop is hgmcore's own:
- * hgm_fill(), which stores entries side by side. Everything stored is memory that
- * the caller reads back, so the compiler can drop none of it.
+ * are memory of the same kind as hgmcore's: base pages, there and faulted in before. One loop is hgmcore's own, hgm_fill(),
+ * which stores entries side by side. Everything stored is memory that the caller reads back, so the compiler can drop
+ * none of it; test_rooflines.py compares what is mapped and counted then with hgmcore's.
  */
 #ifndef ROOFLINE_H
 #define ROOFLINE_H
