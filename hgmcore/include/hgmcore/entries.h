@@ -112,8 +112,17 @@ HGM_INLINE uint64_t hgm_first_leaf(const uint64_t *entries, uint64_t n)
 /* How many of `n` entries, from the first on, are leaves of one entry each. */
 HGM_INLINE uint64_t hgm_leaf_run(const uint64_t *entries, uint64_t n)
 {
-	uint64_t i = 0;
+	uint64_t i, j, k, other[8];
 
+	for (i = 0; i + HGM_BLOCK <= n; i += HGM_BLOCK) {
+		for (k = 0; k < 8; k++)
+			other[k] = 0;
+		for (j = i; j < i + HGM_BLOCK; j += 8)
+			for (k = 0; k < 8; k++)
+				other[k] |= entries[j + k] ^ HGM_PTE_LEAF;
+		if (hgm_any(other, 8) & (HGM_PTE_LEAF | HGM_PTE_GROUP))
+			break;
+	}
 	while (i < n && (entries[i] & (HGM_PTE_LEAF | HGM_PTE_GROUP)) == HGM_PTE_LEAF)
 		i++;
 	return i;
@@ -126,7 +135,7 @@ HGM_INLINE uint64_t hgm_leaf_run(const uint64_t *entries, uint64_t n)
 static __attribute__((noinline, unused)) uint64_t hgm_copy_run(uint64_t *to, const uint64_t *entries, uint64_t n, int groups)
 {
 	const hgm_two leaf = {HGM_PTE_LEAF, HGM_PTE_LEAF}, group = {HGM_PTE_GROUP, HGM_PTE_GROUP};
-	uint64_t i, j, run;
+	uint64_t i, j;
 
 	for (i = 0; i + HGM_BLOCK <= n; i += HGM_BLOCK) {
 		hgm_two all = leaf, any = {0, 0};
@@ -145,10 +154,9 @@ static __attribute__((noinline, unused)) uint64_t hgm_copy_run(uint64_t *to, con
 			break;
 		}
 	}
-	run = i + hgm_leaf_run(entries + i, n - i);
-	for (; i < run; i++)
+	for (; i < n && (entries[i] & (HGM_PTE_LEAF | HGM_PTE_GROUP)) == HGM_PTE_LEAF; i++)
 		to[i] = entries[i];
-	return run;
+	return i;
 }
 
 /* How many of `n` entries, at least one, are the first and those that map the frames behind its own one by one. */
