@@ -134,3 +134,35 @@ def test_the_recount_finds_runs_of_any_length(pages):
     assert (runs["size"] == 1).all() and (runs["level"] == 1).all()
     breaks = np.count_nonzero(np.diff(pages) != 1) + 1 if pages else 0
     assert len(runs) == breaks
+
+
+@pytest.mark.parametrize("scheme", ["logical_scan", "mm_id"])
+@pytest.mark.parametrize("batch", ["no", "yes"])
+def test_fork_copies_groups_between_base_pages_as_groups(scheme, batch):
+    singles = continues("v", [*range(16), *range(496, 512)])
+    text = ("file F 2M 1\npopulate F 0 1\nmmap A v F 0 2M shared minor hgm wp\n"
+            f"{singles}\ncontinue A v 64K 1920K\nfork A B\nobserve")
+    expected, got = (replay(text, scheme, geometry="arm64-4k", batch=batch) for replay in (replay_in_model, replay_in_core))
+    assert_same_observation(expected.observations[0], got.observations[0])
+    assert_same(expected.cost, got.cost)
+
+
+def pte_table(machine, process):
+    """The entries of the first page table of level 1."""
+    table = machine.page_table(process)
+    for _ in range(3):
+        table = machine.page_table(process, int(table[table != 0][0]) >> 12)
+    return table
+
+
+@pytest.mark.parametrize("batch", ["no", "yes"])
+def test_fork_copies_leaves_and_nothing_else(batch):
+    """A base page that failed leaves a mark in the parent's table."""
+    m = hgm.Machine("mm_id", batch=batch)
+    parent = m.process("A")
+    v = parent.mmap(m.file("F", "1G", 1, populate=True), "v", wp=True, minor=True, hgm=True)
+    v.uffd_continue(np.arange(400) * 4096)
+    v.hwpoison(100 * 4096)
+    mine, child = pte_table(m, parent), pte_table(m, parent.fork("B"))
+    assert mine[100] and not mine[100] & 0x80
+    assert np.array_equal(child, np.where(mine & np.uint64(0x80), mine, 0))
