@@ -142,7 +142,8 @@ def test_fork_copies_groups_between_base_pages_as_groups(scheme, batch):
     singles = continues("v", [*range(16), *range(496, 512)])
     text = ("file F 2M 1\npopulate F 0 1\nmmap A v F 0 2M shared minor hgm wp\n"
             f"{singles}\ncontinue A v 64K 1920K\nfork A B\nobserve")
-    expected, got = (replay(text, scheme, geometry="arm64-4k", batch=batch) for replay in (replay_in_model, replay_in_core))
+    options = {"geometry": "arm64-4k", "batch": batch}
+    expected, got = replay_in_model(text, scheme, **options), replay_in_core(text, scheme, **options)
     assert_same_observation(expected.observations[0], got.observations[0])
     assert_same(expected.cost, got.cost)
 
