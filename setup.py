@@ -13,7 +13,7 @@ SCHEMES = next(
     for node in ast.parse((ROOT / "hgmcore/schemes/__init__.py").read_text()).body
     if isinstance(node, ast.Assign) and node.targets[0].id == "NAMES"
 )
-MODULES = ["machine", "truth", "view", *(f"schemes.{name}" for name in SCHEMES)]
+MODULES = ["core.machine", "core.truth", "core.view", *(f"schemes.{name}" for name in SCHEMES)]
 
 
 def extension(module):

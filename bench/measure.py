@@ -7,7 +7,7 @@ memory lies matters as well (which physical pages share a place in a cache): the
 from __future__ import annotations
 
 import time
-from typing import Callable
+from collections.abc import Callable
 
 import numpy as np
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hgmcore import importers
-from hgmcore.statements import CODES
+from hgmcore.trace.statements import CODES
 
 PLACEMENTS = 500_000
 ACCESSES = Path(__file__).parent.parent / "tests" / "data" / "true.lackey"

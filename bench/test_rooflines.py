@@ -5,7 +5,7 @@ import pytest
 from rooflines import PIECES, Gigabyte
 from works import WORKS
 
-from hgmcore import truth
+from hgmcore.core import truth
 
 FIELDS = ("_refcount", "_mapcount", "_entire_mapcount", "_large_mapcount", "_nr_pages_mapped")
 ENTIRELY_MAPPED = 0x800000    # in _nr_pages_mapped, once for a whole leaf

@@ -9,7 +9,7 @@ from peers import peer
 from rooflines import PIECES, Gigabyte
 from works import RECOUNT, WORKS, Guest
 
-from hgmcore import truth
+from hgmcore.core import truth
 
 
 @pytest.mark.parametrize("work, scheme", [pytest.param(work, scheme, id=f"{work.name}-{scheme}")

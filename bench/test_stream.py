@@ -4,8 +4,8 @@ import os
 
 import numpy as np
 import pytest
-from works import GIGABYTE, PIECE_BY_PIECE
 from rooflines import ENTRIES, PIECES, TABLE
+from works import GIGABYTE, PIECE_BY_PIECE
 
 import hgmcore as hgm
 from hgmcore import recordings

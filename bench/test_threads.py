@@ -15,9 +15,9 @@ from rooflines import PIECES, Gigabyte
 from works import GIGABYTE, PIECE_BY_PIECE
 
 import hgmcore as hgm
-from hgmcore.statements import CODES, OPERATION
 from hgmcore.threads import Threads
 from hgmcore.trace import Trace
+from hgmcore.trace.statements import CODES, OPERATION
 
 TURN = 512
 EACH = 4    # huge pages that each thread fills, where they fill different ones

@@ -5,14 +5,15 @@ hugetlb, which maps no pieces, does the same works over 16,384 huge pages of 2M.
 
 from __future__ import annotations
 
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from rooflines import PIECES, WHOLE, Gigabyte, WholePages
 
 import hgmcore as hgm
 from hgmcore.schemes import NAMES
-from hgmcore.statements import CODES, OPERATION
+from hgmcore.trace.statements import CODES, OPERATION
 
 GIGABYTE = 1 << 30
 

@@ -13,11 +13,11 @@
 
 from pathlib import Path
 
-from . import schemes, workloads
-from .api import Machine, OperationError
-from .compare import compare
-from .replay import replay
-from .trace import Trace, TraceError
+from hgmcore import schemes, workloads
+from hgmcore.analysis.compare import compare
+from hgmcore.api import Machine, OperationError
+from hgmcore.replay import replay
+from hgmcore.trace import Trace, TraceError
 
 __all__ = ["Machine", "OperationError", "Trace", "TraceError", "compare", "get_include", "replay", "schemes",
            "workloads"]

@@ -7,16 +7,15 @@ import operator
 
 import numpy as np
 
-from . import observe, options, schemes
-from .geometry import GEOMETRIES
-from .machine import FOLIO_CACHED, RESULT, Core, Engine
-from .names import FILE_KINDS
-from .names import File as FileName
-from .names import Mapping as MappingName
-from .names import is_word
-from .sizes import format_size, parse_size
-from .statements import ALL, CODES, HGM, MINOR, NO_ARG, OPERATION, READ, SHARED, URGENT, WP, WRITE
-from .trace import Header
+from hgmcore import observe, options, schemes
+from hgmcore.core.machine import FOLIO_CACHED, RESULT, Core, Engine
+from hgmcore.geometry import GEOMETRIES
+from hgmcore.sizes import format_size, parse_size
+from hgmcore.trace import Header
+from hgmcore.trace.names import FILE_KINDS, is_word
+from hgmcore.trace.names import File as FileName
+from hgmcore.trace.names import Mapping as MappingName
+from hgmcore.trace.statements import ALL, CODES, HGM, MINOR, NO_ARG, OPERATION, READ, SHARED, URGENT, WP, WRITE
 
 ERROR_NAMES = {**errnos.errorcode, errnos.EAGAIN: "EAGAIN", 133: "EHWPOISON"}    # which Python does not know
 

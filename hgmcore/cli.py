@@ -6,21 +6,25 @@ import sys
 
 import click
 
-from hgmcore import __version__, importers, listing, recordings, report, schemes, workloads
-from hgmcore.compare import compare as run_compare
-from hgmcore.costs import cost_table, cost_text
-from hgmcore.compare import describe, scheme_names, why_refused
+from hgmcore import __version__, importers, recordings, schemes, workloads
+from hgmcore.analysis.compare import compare as run_compare
+from hgmcore.analysis.compare import scheme_names, why_refused
+from hgmcore.analysis.costs import cost_table, cost_text
+from hgmcore.commands.output import progress, write_json
+from hgmcore.files import check_writable, write_file
 from hgmcore.inputs import load_input
+from hgmcore.kernel.validate import SHIPPED, validate_text
+from hgmcore.kernel.validate import validate as run_validate
 from hgmcore.options import resolve
-from hgmcore.output import check_writable, progress, write_file, write_json
-from hgmcore.prose import WIDTH, ascii_only, listed, printable
 from hgmcore.replay import replay as run_replay
 from hgmcore.replay import to_json
+from hgmcore.report import compare as report
+from hgmcore.report import listing
+from hgmcore.report.prose import WIDTH, ascii_only, listed, printable
 from hgmcore.sizes import parse_size
 from hgmcore.threads import MOST
 from hgmcore.trace import TraceError
-from hgmcore.validate import SHIPPED, validate_text
-from hgmcore.validate import validate as run_validate
+from hgmcore.trace.describe import describe
 
 OK, DIFFERENT, UNUSABLE, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 130, 141
 
@@ -198,11 +202,11 @@ def compare(input, names, options, repeat, machine, json_file, plot, html, markd
     with progress(quiet=json_file == "-") as show:
         result = run_compare(trace, schemes=names, repeat=repeat, progress=show, machine=machine, **options)
     if plot:
-        from hgmcore.plot import image
+        from hgmcore.report.plot import image
 
         write_file(plot, image(result, plot.lower().rpartition(".")[2]))
     if html:
-        from hgmcore.htmlpage import compare_html
+        from hgmcore.report.html import compare_html
 
         write_file(html, compare_html(result).encode())
     if json_file:
@@ -373,7 +377,7 @@ def validate(directory, live, seed, seconds, hugetlb, timed, json_file):
 def _validate_live(directory, json_file, seed, seconds, hugetlb, timed):
     if directory:
         raise click.UsageError("--live makes its own recordings: no DIRECTORY")
-    from hgmcore.live import live_text, validate_live  # the rest of hgmcore runs where this cannot be imported
+    from hgmcore.kernel.live import live_text, validate_live  # the rest of hgmcore runs where this cannot be imported
 
     with progress(quiet=json_file == "-") as show:
         result = validate_live(seed, seconds, hugetlb, timed, progress=show)

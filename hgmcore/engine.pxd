@@ -6,7 +6,7 @@ scheme's functions in one file and inlines these where they are called. So there
 and no call, branch or pointer between them; the pointers of an Engine are followed once for each run of records.
 """
 from hgmcore.hgm cimport *
-from hgmcore.machine cimport Engine, HUGETLB, Machine
+from hgmcore.core.machine cimport Engine, HUGETLB, Machine
 from hgmcore.operations.address_space cimport exit_process, mmap_file, mprotect, mremap, munmap
 from hgmcore.operations.advise cimport register, split
 from hgmcore.operations.common cimport Outcome, folio_answer, outcome, record
@@ -22,20 +22,20 @@ from hgmcore.scheme cimport *
 cdef inline uint64_t asked(Machine *m, const hgm_operation *op) noexcept nogil:
     """The bytes (of a pin: references) that an operation is asked to do."""
     if op.op == HGM_OP_POPULATE:
-        return op.length << m.files[op.target].page_shift
+        return op.length << m.state.files[op.target].page_shift
     if op.op == HGM_OP_TOUCH or op.op == HGM_OP_HWPOISON:
-        return <uint64_t>1 << m.geometry.base_shift
+        return <uint64_t>1 << m.config.geometry.base_shift
     return op.length
 
 cdef inline bint on_hugetlb(Machine *m, const hgm_operation *op) noexcept nogil:
     """Is the operation's file or mapping one of hugetlb, or has it neither?"""
     if op.op in (HGM_OP_POPULATE, HGM_OP_PUNCH, HGM_OP_TRUNCATE, HGM_OP_PIN, HGM_OP_UNPIN):
-        return m.files[op.target].kind == HUGETLB
+        return m.state.files[op.target].kind == HUGETLB
     if op.op == HGM_OP_MMAP:
-        return m.files[op.arg].kind == HUGETLB
+        return m.state.files[op.arg].kind == HUGETLB
     if op.op in (HGM_OP_FILE, HGM_OP_FORK, HGM_OP_EXIT, HGM_OP_FAIL, HGM_OP_OBSERVE):
         return True
-    return m.files[m.mappings[op.target].file].kind == HUGETLB
+    return m.state.files[m.state.mappings[op.target].file].kind == HUGETLB
 
 cdef inline Outcome execute_memory(Machine *m, const hgm_operation *op) noexcept nogil:
     """One operation on shmem or anonymous memory."""
@@ -89,21 +89,21 @@ cdef inline uint64_t run(Machine *m, const hgm_operation *ops, uint64_t n, uint6
     cdef uint64_t i = 0
     cdef const hgm_operation *op
     cdef Outcome o
-    while i < n and not m.out_of_memory:
+    while i < n and not m.context.out_of_memory:
         op = &ops[i]
         if op.op == HGM_OP_FAIL:    # for the next operation alone
-            m.fail = op.offset
+            m.context.fail = op.offset
             i += 1
             continue
         if not on_hugetlb(m, op):
             o = execute_memory(m, op)
         elif op.op in (HGM_OP_CONTINUE, HGM_OP_TOUCH, HGM_OP_DONTNEED, HGM_OP_COLLAPSE):
-            i += streaks(m, op, 1 if m.fail else n - i, index + i)
-            m.fail = 0
+            i += streaks(m, op, 1 if m.context.fail else n - i, index + i)
+            m.context.fail = 0
             continue
         else:
             o = execute(m, op)
-        m.fail = 0
+        m.context.fail = 0
         if o.error or o.event or o.done < asked(m, op) or (op.op == HGM_OP_MIGRATE and o.done > op.length):
             record(m, index + i, &o)
         i += 1
@@ -114,12 +114,12 @@ cdef inline uint64_t page_mapcount_runs(Machine *m, const hgm_folio *folio, long
 
     With `out` NULL only counts them.
     """
-    cdef int64_t value, count = hgm_page_mapcount(&m.options, folio, 0)
+    cdef int64_t value, count = hgm_page_mapcount(&m.config.options, folio, 0)
     cdef uint64_t page, first = 0, n = 0
     if folio.nr_pages == 1:
         count = folio.page._mapcount
     for page in range(1, folio.nr_pages + 1):
-        value = hgm_page_mapcount(&m.options, folio, page) if page < folio.nr_pages else count + 1
+        value = hgm_page_mapcount(&m.config.options, folio, page) if page < folio.nr_pages else count + 1
         if value != count:
             if out is not NULL:
                 out[3 * n] = <long long>first

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import truth
-from .geometry import LEVEL_NAMES, PMD, PTE, PUD
-from .machine import FOLIO, FOLIO_CACHED, FOLIO_FREED, PAGE, PAGE_DOUBLE_MAP
+from hgmcore.core import truth
+from hgmcore.core.machine import FOLIO, FOLIO_CACHED, FOLIO_FREED, PAGE, PAGE_DOUBLE_MAP
+from hgmcore.geometry import LEVEL_NAMES, PMD, PTE, PUD
 
 SHARED_AT = 2
 """smaps: a page counts as shared from this map count on (Linux fs/proc/task_mmu.c)."""

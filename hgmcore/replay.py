@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from .api import ERROR_NAMES, Machine
-from .machine import RESULT
-from .statements import CODES, NAMES
-from .threads import Threads, checked
+from hgmcore.api import ERROR_NAMES, Machine
+from hgmcore.core.machine import RESULT
+from hgmcore.threads import Threads, checked
+from hgmcore.trace.statements import CODES, NAMES
 
 CHUNK = 1 << 20
 """Operations between two reports of progress."""

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .statements import CODES
+from hgmcore.trace.statements import CODES
 
 CONTINUE, DONTNEED, TOUCH = CODES["continue"], CODES["dontneed"], CODES["touch"]
 

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from .stretches import alone, layout, stretches
-from .view import View, join
+from hgmcore.core.view import View, join
+from hgmcore.stretches import alone, layout, stretches
 
 MOST = 256
 """Native threads."""

@@ -5,7 +5,6 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
-
 from model import Model, merged
 
 # `operations` has (error, done, event) of each statement.
@@ -79,7 +78,7 @@ class CoreMachine:
 
 def asked(trace, geometry):
     """Bytes that the last statement was to do, if all went well."""
-    from hgmcore.statements import NAMES
+    from hgmcore.trace.statements import NAMES
 
     record, verb = trace.operations[-1], NAMES[trace.operations["op"][-1]]
     if verb in ("touch", "hwpoison"):

@@ -8,10 +8,10 @@ import os
 from pathlib import Path
 
 import pytest
+from comparing import replay_in_core, replay_in_model
 from hypothesis import HealthCheck, settings
 
 import hgmcore
-from comparing import replay_in_core, replay_in_model
 
 # The same examples each time, however long one takes on a busy machine.
 settings.register_profile("hgmcore", deadline=None, derandomize=not os.environ.get("HGMCORE_EXAMPLES"),

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from hgmcore import importers
-from hgmcore.statements import NAMES
+from hgmcore.trace.statements import NAMES
 
 DATA = Path(__file__).parent / "data"
 

@@ -7,11 +7,10 @@ import os
 from dataclasses import dataclass
 from zlib import crc32
 
+from comparing import CoreMachine, assert_same, assert_same_observation, plain, plain_cost, replay_in_core
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
-
-from comparing import CoreMachine, assert_same, assert_same_observation, plain, plain_cost, replay_in_core
 from model import Model
 
 EXAMPLES = os.environ.get("HGMCORE_EXAMPLES")

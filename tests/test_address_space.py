@@ -4,12 +4,12 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hgmcore.importers.accesses import PAGE
-from hgmcore.importers.calls import PERMISSIONS, Calls
 from hgmcore.importers.linux import MAP_ANONYMOUS, MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE
-from hgmcore.importers.mapper import File
+from hgmcore.importers.processes.accesses import PAGE
+from hgmcore.importers.processes.calls import PERMISSIONS, Calls
+from hgmcore.importers.processes.mapper import File
 from hgmcore.importers.report import Report
-from hgmcore.statements import NAMES, NO_ARG
+from hgmcore.trace.statements import NAMES, NO_ARG
 
 BASE, PAGES = 0x7f0000000000, 24
 BOTH = PROT_READ | PROT_WRITE

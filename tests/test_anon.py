@@ -4,7 +4,6 @@ What mm_id has to answer is what Linux 6.18.44 did, from recordings of it (x86-6
 and k, a sequence of forks and writes. Counts are those of kpagecount, sizes those of smaps.
 """
 import pytest
-
 from test_shmem import K, M, errors, last, run
 
 HUGE = "mmap A v anon:2M 0 2M private\n"

@@ -5,12 +5,12 @@ import weakref
 
 import numpy as np
 import pytest
+from hgmcore.core.machine import PAGE
 
 import hgmcore as hgm
-from hgmcore.machine import PAGE
-from hgmcore.names import Mapping as MappingName
-from hgmcore.statements import CODES, NO_ARG, OPERATION
 from hgmcore.trace import Header
+from hgmcore.trace.names import Mapping as MappingName
+from hgmcore.trace.statements import CODES, NO_ARG, OPERATION
 
 
 @pytest.fixture

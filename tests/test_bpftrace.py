@@ -5,12 +5,14 @@ from collections import Counter
 from importlib import resources
 
 import pytest
+from recorded_calls import DATA, counted, load, operations, statements, text_of
 
-from hgmcore.importers import accesses, bpftrace, bpftrace_events, mapper
-from hgmcore.importers import lines as line_blocks
+from hgmcore.importers import bpftrace
+from hgmcore.importers.parsers import bpftrace_events
+from hgmcore.importers.parsers import lines as line_blocks
+from hgmcore.importers.processes import accesses, mapper
 from hgmcore.replay import replay
 from hgmcore.trace import TraceError
-from recorded_calls import DATA, counted, load, operations, statements, text_of
 
 A = 0x7f0000000000
 MMAP = f"5 7 7 MMAP {A:x} 400000 prot=3 flags=22 fd=-1 off=0\n"

@@ -300,7 +300,8 @@ def test_standard_streams_that_are_closed(closed, arguments, status):
 
 HALF = """
 import sys, time
-from hgmcore import __main__, text
+from hgmcore import __main__
+from hgmcore.trace import text
 
 def write(trace, stream):
     stream.write(b"half")

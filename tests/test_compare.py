@@ -4,15 +4,24 @@ import importlib
 
 import numpy as np
 import pytest
+from hgmcore.core.machine import RESULT
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hgmcore import Trace, schemes
-from hgmcore.compare import (Errors, compare, describe, end_to_end, measured, refusals, runs_difference,
-                             scheme_names, struct_pages)
-from hgmcore.machine import RESULT
+from hgmcore.analysis.compare import (
+    Errors,
+    compare,
+    describe,
+    end_to_end,
+    measured,
+    refusals,
+    runs_difference,
+    scheme_names,
+    struct_pages,
+)
 
-module = importlib.import_module("hgmcore.compare")
+module = importlib.import_module("hgmcore.analysis.compare")
 
 
 def runs(*rows):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hgmcore.costs import ACTIONS, action_cost, cost_table, cost_text
+from hgmcore.analysis.costs import ACTIONS, action_cost, cost_table, cost_text
 
 # action: {scheme: (atomics, lines)}
 TABLE = {

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hgmcore import replay
-from hgmcore.importers import guest
-from hgmcore.importers.guest import Guest
 from hgmcore.trace import TraceError
+from hgmcore.workloads import guest
+from hgmcore.workloads.guest import Guest
 
 SMALL = {"page_size": "2M", "observations": 0}
 PER_PAGE = 512

@@ -101,7 +101,8 @@ def test_a_terminal_shows_progress(tmp_path):
 PEAK = """
 import sys
 from programs import memory_peak
-from hgmcore import binary, importers, wellformed
+from hgmcore.trace import binary, wellformed
+from hgmcore import importers
 binary.ROW_GROUP = wellformed.CHUNK = 1 << 14
 trace, _ = importers.read(sys.argv[1], sys.argv[2], **eval(sys.argv[3]))
 trace.save(sys.argv[2] + ".hgmt")

@@ -13,7 +13,6 @@ logical_table holds a truncated page until its tables go, so tables are freed (e
 import random
 
 import pytest
-
 from comparing import CoreMachine, plain
 from model import SCHEMES, Model
 

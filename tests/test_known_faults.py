@@ -1,6 +1,5 @@
 """What is known to be wrong of a scheme goes wrong as it did (worked.py says how to read the tables)."""
 import pytest
-
 from worked import FORKED, PIECES, check, steps_table
 
 ABSENT = "file F 2M 1; mmap A v F 0 2M shared minor hgm"

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hgmcore.importers import lackey
-from hgmcore.importers import lines as line_blocks
-from hgmcore.statements import CODES, WRITE
+from hgmcore.importers.parsers import lines as line_blocks
 from hgmcore.trace import TraceError
+from hgmcore.trace.statements import CODES, WRITE
 
 DATA = Path(__file__).parent / "data"
 RAW = (DATA / "true.lackey").read_bytes()

@@ -13,21 +13,21 @@ from pathlib import Path
 import pytest
 
 from hgmcore import Trace, cli, importers, replay
-from hgmcore.live import conditions, missing, validate_live
-from hgmcore.live import run as live_run
-from hgmcore.live.kernel import HUGE, PAGE
-from hgmcore.live.report import live_text
-from hgmcore.live.sequences import sequence
-from hgmcore.live.session import Session
-from hgmcore.live.shrink import shortest
-from hgmcore.simulated import Simulated
-from hgmcore.validate import SHIPPED
+from hgmcore.kernel.live import conditions, missing, validate_live
+from hgmcore.kernel.live import run as live_run
+from hgmcore.kernel.live.kernel import HUGE, PAGE
+from hgmcore.kernel.live.report import live_text
+from hgmcore.kernel.live.sequences import sequence
+from hgmcore.kernel.live.session import Session
+from hgmcore.kernel.live.shrink import shortest
+from hgmcore.kernel.simulated import Simulated
+from hgmcore.kernel.validate import SHIPPED
 
 LACKING = missing()
 live = pytest.mark.skipif(LACKING is not None, reason=f"against the running kernel: {LACKING}")
 
 
-WORKER = b"hgmcore/live/worker.py"
+WORKER = b"hgmcore/kernel/live/worker.py"
 
 
 def workers(of):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import hgmcore as hgm
-from hgmcore.statements import CODES, OPERATION
+from hgmcore.trace.statements import CODES, OPERATION
 
 PIECES = 262144
 PAGES = 8

@@ -5,7 +5,6 @@ With HGMCORE_EXAMPLES (see sequences.py) all sets of options are tried with each
 from dataclasses import replace
 
 import pytest
-
 from model import SCHEMES, Model
 from sequences import EXAMPLES, Comparison, G, Ground, K, M, operations, run_sequences
 

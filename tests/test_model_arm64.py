@@ -1,6 +1,5 @@
 """Random operation sequences on arm64, with its contiguous groups and huge pages of a contiguous size."""
 import pytest
-
 from model import SCHEMES
 from sequences import EXAMPLES, Comparison, Ground, K, M, operations, run_sequences
 from test_model import option_sets

@@ -1,7 +1,6 @@
 """Random sequences over a file that fills a PMD table, which plain mappings share: model and core agree."""
 import pytest
 from hypothesis import strategies as st
-
 from sequences import Comparison, G, Ground, K, M, operation, run_sequences
 
 pages = st.sampled_from([0, 0, 1, 2])

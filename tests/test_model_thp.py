@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 from hypothesis import strategies as st
-
 from model import SCHEMES, Model
 from sequences import EXAMPLES, Comparison, Ground, K, M, operation, run_sequences
 

@@ -16,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hgmcore import importers, replay
-from hgmcore.importers import lines as line_blocks
-from hgmcore.importers import pagemap, resident
-from hgmcore.statements import CODES, WRITE
+from hgmcore.importers import pagemap
+from hgmcore.importers.parsers import lines as line_blocks
+from hgmcore.importers.processes import resident
 from hgmcore.trace import TraceError
+from hgmcore.trace.statements import CODES, WRITE
 
 DATA = Path(__file__).parent / "data"
 SNAPSHOT = (DATA / "postgres.pagemapsnap").read_bytes()

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hgmcore import replay
-from hgmcore.importers import lines as line_blocks
 from hgmcore.importers import perf
-from hgmcore.statements import CODES, WRITE
+from hgmcore.importers.parsers import lines as line_blocks
 from hgmcore.trace import TraceError
+from hgmcore.trace.statements import CODES, WRITE
 
 DATA = Path(__file__).parent / "data"
 POSTGRES = (DATA / "postgres_hugepages.perfscript").read_bytes()

@@ -1,6 +1,5 @@
 """Private mappings: pages of their own beside the page cache's, which others map. What happens to one is no other's."""
 import pytest
-
 from worked import ALL, HGM
 
 START = """file F 2M 1; populate F 0 1; mmap A p F 0 2M private; mmap B v F 0 2M shared minor hgm

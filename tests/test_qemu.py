@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hgmcore import importers, recordings
-from hgmcore.importers import lines as line_blocks
 from hgmcore.importers import qemu
-from hgmcore.statements import CODES, URGENT
+from hgmcore.importers.parsers import lines as line_blocks
 from hgmcore.trace import File, Trace, TraceError
+from hgmcore.trace.statements import CODES, URGENT
 
 DATA = Path(__file__).parent / "data"
 SLICES = {"qemu-postcopy_4k.qemutrace": "4K", "qemu-postcopy_2M.qemutrace": "2M"}

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hgmcore import importers, replay
-from hgmcore.importers import guest, qemu
-from hgmcore.importers import lines as line_blocks
-from hgmcore.statements import CODES
+from hgmcore.importers import qemu
+from hgmcore.importers.parsers import lines as line_blocks
 from hgmcore.trace import TraceError
+from hgmcore.trace.statements import CODES
+from hgmcore.workloads import guest
 
 DATA = Path(__file__).parent / "data"
 BALLOON = (DATA / "qemu-balloon_4k.qemutrace").read_bytes()

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from hgmcore import compare, recordings
-from hgmcore.compare import apart
-from hgmcore.statements import CODES, NAMES
+from hgmcore.analysis.compare import apart
+from hgmcore.trace.statements import CODES, NAMES
 
 LIMIT = 5 << 20  # bytes of all of them
 

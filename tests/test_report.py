@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hgmcore import Trace, compare, replay, schemes
-from hgmcore.listing import info_text, replay_text, scheme_text, schemes_text
-from hgmcore.prose import ascii_only, paragraphs, wrapped
-from hgmcore.report import compare_markdown, compare_text, cost_table, error_table
-from hgmcore.texttable import Column, Table, as_text, count, kilobytes, nanoseconds
+from hgmcore.report.compare import compare_markdown, compare_text, cost_table, error_table
+from hgmcore.report.listing import info_text, replay_text, scheme_text, schemes_text
+from hgmcore.report.prose import ascii_only, paragraphs, wrapped
+from hgmcore.report.table import Column, Table, as_text, count, kilobytes, nanoseconds
 
 TRACE = """\
 hgmcore-trace 1
@@ -209,7 +209,7 @@ def test_refused_schemes_have_a_row_that_says_why(with_hvo):
 
 
 def test_refused_schemes_in_figure_and_page(with_hvo):
-    from hgmcore.htmlpage import compare_html
+    from hgmcore.report.html import compare_html
 
     page = compare_html(with_hvo)
     assert page.count('<td class="text">mm_id</td><td colspan=') == 2
@@ -347,7 +347,7 @@ def test_replay_tells_answers_and_counters(operations):
 
 
 def test_figure_as_png_and_svg(result):
-    from hgmcore.plot import image
+    from hgmcore.report.plot import image
 
     assert image(result, "png").startswith(b"\x89PNG")
     svg = image(result, "svg")
@@ -359,13 +359,13 @@ def test_figure_as_png_and_svg(result):
 
 
 def test_figure_without_times_and_with_one_scheme():
-    from hgmcore.plot import image
+    from hgmcore.report.plot import image
 
     assert image(compare(Trace.parse(TRACE), schemes="subtree", repeat=0), "png").startswith(b"\x89PNG")
 
 
 def test_page_is_whole_and_needs_nothing_else(result):
-    from hgmcore.htmlpage import compare_html
+    from hgmcore.report.html import compare_html
 
     made = copy.deepcopy(result)
     made["trace"]["provenance"] = {"who": "<script>alert(1)</script>"}

@@ -5,12 +5,12 @@ records change. 511 is the last entry of a table, 512 the first of the next.
 """
 import numpy as np
 import pytest
+from comparing import assert_same, assert_same_observation, plain, replay_in_core, replay_in_model
+from model import SCHEMES
 
 import hgmcore as hgm
-from comparing import assert_same, assert_same_observation, plain, replay_in_core, replay_in_model
-from hgmcore import truth
+from hgmcore.core import truth
 from hgmcore.sizes import parse_size
-from model import SCHEMES
 
 K, M, G = 2**10, 2**20, 2**30
 START = """

@@ -4,7 +4,6 @@ What mm_id has to answer is what Linux 6.18.44 did, from recordings of it (x86-6
 are named by their recording, as a01. Counts are those of kpagecount, sizes those of smaps.
 """
 import pytest
-
 from comparing import replay_in_core
 
 K, M = 2**10, 2**20

@@ -6,10 +6,10 @@ import sys
 import numpy as np
 import pytest
 
-from hgmcore.importers import sink as sink_module
-from hgmcore.importers.sink import Sink, word
-from hgmcore.statements import CODES, MINOR, OPERATION, SHARED
 from hgmcore.trace import Trace, TraceError
+from hgmcore.trace import writer as sink_module
+from hgmcore.trace.statements import CODES, MINOR, OPERATION, SHARED
+from hgmcore.trace.writer import Sink, word
 
 
 def test_every_way_in():
@@ -93,11 +93,11 @@ GROW = """
 import sys
 import numpy as np
 from programs import memory_peak
-from hgmcore import binary, text, wellformed
-from hgmcore.compare import describe
-from hgmcore.importers import sink as sink_module
-from hgmcore.importers.sink import Sink
-from hgmcore.statements import OPERATION, SHARED
+from hgmcore.trace import binary, text, wellformed
+from hgmcore.trace.describe import describe
+from hgmcore.trace import writer as sink_module
+from hgmcore.trace.writer import Sink
+from hgmcore.trace.statements import OPERATION, SHARED
 binary.ROW_GROUP = text.CHUNK = wellformed.CHUNK = 1 << 15
 sink, n = Sink(), int(sys.argv[1])
 v = sink.mmap(sink.process("p"), "v", sink.file("f", 2 << 20, 1), 0, 2 << 20, SHARED)

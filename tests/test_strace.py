@@ -5,14 +5,16 @@ import tracemalloc
 
 import numpy as np
 import pytest
-
-from hgmcore.importers import lines as line_blocks
-from hgmcore.importers import accesses, strace, strace_calls
-from hgmcore.importers.accesses import ACCESS
-from hgmcore.importers.strace_lines import key
-from hgmcore.statements import CODES
-from hgmcore.trace import NO_TIME, File, TraceError
 from recorded_calls import DATA, counted, load, operations, statements, text_of
+
+from hgmcore.importers import strace
+from hgmcore.importers.parsers import lines as line_blocks
+from hgmcore.importers.parsers import strace_calls
+from hgmcore.importers.parsers.strace_lines import key
+from hgmcore.importers.processes import accesses
+from hgmcore.importers.processes.accesses import ACCESS
+from hgmcore.trace import NO_TIME, File, TraceError
+from hgmcore.trace.statements import CODES
 
 A = 0x7f0000000000  # an address at which a hugetlb page may begin
 MEMFD = 'memfd_create("ram", MFD_HUGETLB|21<<MFD_HUGE_SHIFT) = 3</memfd:ram>(deleted)\n'

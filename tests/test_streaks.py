@@ -7,13 +7,14 @@ from random import Random
 
 import numpy as np
 import pytest
-
-import hgmcore as hgm
 from comparing import assert_same, assert_same_observation, plain, replay_in_core, replay_in_model
-from hgmcore import Trace, truth
-from hgmcore.geometry import GEOMETRIES
 from model import SCHEMES
 from sequences import EXAMPLES
+
+import hgmcore as hgm
+from hgmcore import Trace
+from hgmcore.core import truth
+from hgmcore.geometry import GEOMETRIES
 
 START = """
 file F 2M 3

@@ -1,7 +1,7 @@
 """Shmem and anonymous memory where Linux (6.18, mm/khugepaged.c, mremap.c, memory.c, shmem.c) or a scheme's own rule
 decides what is easily got wrong."""
-from test_anon import HUGE, WRITTEN, sizes, tables
-from test_shmem import K, M, MINOR, ONE, errors, last, run
+from test_anon import HUGE, sizes, tables
+from test_shmem import MINOR, ONE, K, M, errors, last, run
 
 SMALL = "file F 4K 1024 shmem\nmmap A v F 0 4M shared\n"
 

@@ -6,7 +6,6 @@ left, nothing was freed while mapped and no count went below zero; subtree_poste
 import random
 
 import pytest
-
 from comparing import replay_in_core
 from model import SCHEMES
 from test_invariants import MISCOUNTS, check_promises

@@ -4,19 +4,19 @@ import itertools
 
 import numpy as np
 import pytest
+from comparing import plain
+from hgmcore.core.view import View
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hgmcore as hgm
-from comparing import plain
 from hgmcore import stretches, threads
 from hgmcore.replay import plain as plain_result
 from hgmcore.replay import replay
 from hgmcore.schemes import NAMES
-from hgmcore.statements import CODES, OPERATION
 from hgmcore.stretches import Layout
 from hgmcore.trace import Trace
-from hgmcore.view import View
+from hgmcore.trace.statements import CODES, OPERATION
 
 K, M, G = 2**10, 2**20, 2**30
 LOCKS = ("none", "pt", "posted")

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hgmcore import binary, sizes, statements, text
-from hgmcore.trace import File, Trace, TraceError
+from hgmcore import get_include, sizes
+from hgmcore.trace import File, Trace, TraceError, binary, statements, text
 
-HEADER = Path(text.__file__).parent / "include/hgmcore/hgm.h"
+HEADER = Path(get_include(), "hgmcore", "hgm.h")
 
 # Every form of every statement, as the writer writes it.
 EVERY = """\

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-
-from hgmcore.trace import Trace, TraceError
 from test_trace import EVERY, in_binary, parse, refusal
 from test_trace_errors import NO_VAX
+
+from hgmcore.trace import Trace, TraceError
 
 
 def load(table):

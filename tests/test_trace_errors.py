@@ -4,9 +4,9 @@ import io
 import re
 
 import pytest
+from test_trace import parse, refusal
 
 from hgmcore.trace import File, Header, Mapping, Trace, TraceError
-from test_trace import parse, refusal
 
 NO_VAX = "unknown geometry 'vax' (known: x86-64, x86-64-5level, arm64-4k, arm64-16k, arm64-64k)"
 

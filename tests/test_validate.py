@@ -8,9 +8,9 @@ import sys
 import pytest
 
 from hgmcore import importers
-from hgmcore.simulated import KINDS, Difference, Simulated, options_of, pss_kb
+from hgmcore.kernel.simulated import KINDS, Difference, Simulated, options_of, pss_kb
+from hgmcore.kernel.validate import SHIPPED, recordings, validate, validate_recording, validate_text
 from hgmcore.trace import TraceError
-from hgmcore.validate import SHIPPED, recordings, validate, validate_recording, validate_text
 
 NAMES = [path.name for path in recordings(SHIPPED)]
 K, M = 1 << 10, 1 << 20

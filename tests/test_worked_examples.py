@@ -1,8 +1,23 @@
 """Counter values worked out by hand, table by table (worked.py says how to read them)."""
 import pytest
-
-from worked import (ALL, EACH_PIECE, FORKED, GIGABYTE, HGM, LARGE, LOGICAL, ONE_COUNT, PER_LEAF, SLOTS,
-                    SUBPAGES, Example, N, check, schemes_table, steps_table)
+from worked import (
+    ALL,
+    EACH_PIECE,
+    FORKED,
+    GIGABYTE,
+    HGM,
+    LARGE,
+    LOGICAL,
+    ONE_COUNT,
+    PER_LEAF,
+    SLOTS,
+    SUBPAGES,
+    Example,
+    N,
+    check,
+    schemes_table,
+    steps_table,
+)
 
 CLASSIC = """file F 2M 2; populate F 0 1
     mmap A v F 0 2M shared; mmap A w F 0 2M shared; mmap A x F 2M 2M shared minor"""

@@ -2,7 +2,6 @@
 import re
 
 import pytest
-
 from worked import ALL, GIGABYTE, HGM, LARGE, LOGICAL, PER_LEAF, PIECES, SUBPAGES, cells
 
 FOUR = PIECES + "; continue A v 0 4K; continue A v 28K 4K; continue A v 36K 4K; continue A v 2044K 4K"

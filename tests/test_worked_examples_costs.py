@@ -1,8 +1,8 @@
 """The atomics and struct pages that operations cost, scheme by scheme."""
 import pytest
-
 from comparing import replay_in_core, replay_in_model
 from worked import EACH_PIECE, FORKED, GIGABYTE, LOGICAL, PIECES, N, cells
+
 
 def added_cost(replay, scheme, setup, action, **options):
     """(persistent atomics, transient atomics) of the action, and the distinct lines of it and its setup."""

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from hgmcore import workloads
-from hgmcore.statements import CODES, URGENT
 from hgmcore.trace import Trace
+from hgmcore.trace.statements import CODES, URGENT
 
 SMALL = {"page_size": "2M", "pages": 3}
 

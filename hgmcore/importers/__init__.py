@@ -18,22 +18,13 @@ import os
 import sys
 import tempfile
 import zlib
-from typing import NamedTuple
 
 from hgmcore.importers.report import Report
 from hgmcore.sizes import quoted
 from hgmcore.trace import Trace, TraceError
-from hgmcore.wellformed import check_provenance
+from hgmcore.trace.wellformed import check_provenance
 
 NAMES = ("qemu", "strace", "bpftrace", "perf", "lackey", "pagemap", "kernel-recording")
-
-
-class Option(NamedTuple):
-    """A keyword of an importer's `read`."""
-
-    name: str
-    default: object
-    help: str
 
 
 def load(name: str):

@@ -31,11 +31,6 @@ from pathlib import Path
 
 import numpy as np
 
-from hgmcore.importers import guest
-from hgmcore.importers.accesses import ACCESS, CONTINUE, COPY, FAULT, ZEROPAGE
-from hgmcore.importers.bpftrace_events import Events
-from hgmcore.importers.calls import Calls
-from hgmcore.importers.lines import blocks
 from hgmcore.importers.linux import (
     PF_WRITE,
     UFFDIO,
@@ -43,9 +38,14 @@ from hgmcore.importers.linux import (
     UFFDIO_REGISTER_MODE_MISSING,
     UFFDIO_REGISTER_MODE_WP,
 )
+from hgmcore.importers.options import WAYS
+from hgmcore.importers.parsers.bpftrace_events import Events
+from hgmcore.importers.parsers.lines import blocks
+from hgmcore.importers.processes.accesses import ACCESS, CONTINUE, COPY, FAULT, ZEROPAGE
+from hgmcore.importers.processes.calls import Calls
 from hgmcore.importers.report import Report
-from hgmcore.importers.ways import WAYS
 from hgmcore.trace import NO_TIME, Trace, TraceError
+from hgmcore.workloads import guest
 
 RECORDER = str(Path(__file__).with_name("hgm.bt"))
 

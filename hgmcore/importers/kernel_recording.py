@@ -24,10 +24,10 @@ import json
 import struct
 import tempfile
 
-from hgmcore.importers.kernel_steps import Translation
+from hgmcore.importers.processes.kernel_steps import Translation
 from hgmcore.importers.report import Report
-from hgmcore.importers.sink import Sink
 from hgmcore.trace import Trace, TraceError
+from hgmcore.trace.writer import Sink
 
 explanation = __doc__
 

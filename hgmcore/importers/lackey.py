@@ -27,18 +27,18 @@ import re
 
 import numpy as np
 
-from hgmcore import importers
-from hgmcore.importers import guest
-from hgmcore.importers.lines import blocks
+from hgmcore.importers.options import GUEST, Option
+from hgmcore.importers.parsers.lines import blocks
 from hgmcore.importers.report import Report
 from hgmcore.sizes import parse_named
 from hgmcore.trace import Trace, TraceError
+from hgmcore.workloads import guest
 
 explanation = __doc__ + "\n" + guest.__doc__
 
 options = (
-    importers.Option("window", 100_000, "accesses within which touches of one page count once, with later=touch"),
-    *guest.OPTIONS,
+    Option("window", 100_000, "accesses within which touches of one page count once, with later=touch"),
+    *GUEST,
 )
 
 _LARGEST = 1 << 16  # bytes that one access may reach

@@ -32,22 +32,21 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from hgmcore import importers
-from hgmcore.importers.lines import blocks
 from hgmcore.importers.linux import KERNEL
+from hgmcore.importers.options import OPTIONS, Option
+from hgmcore.importers.parsers.lines import blocks
+from hgmcore.importers.processes.resident import PAGE, Resident
 from hgmcore.importers.report import Report
-from hgmcore.importers.resident import PAGE, Resident
-from hgmcore.importers.sink import Sink, word
-from hgmcore.importers.ways import OPTIONS
-from hgmcore.names import FILE_LIMIT
 from hgmcore.sizes import format_size, parse_named, quoted
-from hgmcore.statements import SHARED
 from hgmcore.trace import Trace, TraceError
+from hgmcore.trace.names import FILE_LIMIT
+from hgmcore.trace.statements import SHARED
+from hgmcore.trace.writer import Sink, word
 
 explanation = __doc__
 
 options = (
-    importers.Option("process", "process", "what to call the process"),
+    Option("process", "process", "what to call the process"),
     *(option for option in OPTIONS if option.name in ("kinds", "hugetlb", "geometry")),
 )
 

@@ -37,26 +37,25 @@ import re
 
 import numpy as np
 
-from hgmcore import importers
-from hgmcore.importers import guest
-from hgmcore.importers.accesses import ACCESS, FAULT
-from hgmcore.importers.calls import PERMISSIONS, Calls
-from hgmcore.importers.lines import blocks
 from hgmcore.importers.linux import KERNEL, MADVISE, MAP_STACK, PROT_READ, PROT_WRITE
-from hgmcore.importers.mapper import File
-from hgmcore.importers.perf_lines import Lines
+from hgmcore.importers.options import WAYS, Option, way_of
+from hgmcore.importers.parsers.lines import blocks
+from hgmcore.importers.parsers.perf_lines import Lines
+from hgmcore.importers.processes.accesses import ACCESS, FAULT
+from hgmcore.importers.processes.calls import PERMISSIONS, Calls
+from hgmcore.importers.processes.mapper import File
 from hgmcore.importers.report import Report
-from hgmcore.importers.ways import WAYS, way_of
 from hgmcore.sizes import format_size, parse_named, quoted
 from hgmcore.trace import Trace, TraceError
+from hgmcore.workloads import guest
 
 explanation = __doc__ + "\n" + guest.__doc__
 
 options = (
-    importers.Option("as", "guest", "guest: one command as a postcopied guest; touch: all processes as they are"),
-    importers.Option("command", None, "as=guest: the command to take, as perf names it; default: that with the most "
+    Option("as", "guest", "guest: one command as a postcopied guest; touch: all processes as they are"),
+    Option("command", None, "as=guest: the command to take, as perf names it; default: that with the most "
                                       "page faults"),
-    importers.Option("region", None, "as=touch: ADDRESS+LENGTH of shared hugetlb memory that no recorded mmap maps"),
+    Option("region", None, "as=touch: ADDRESS+LENGTH of shared hugetlb memory that no recorded mmap maps"),
     *WAYS[1:],
 )
 

@@ -48,25 +48,25 @@ from __future__ import annotations
 
 import numpy as np
 
-from hgmcore import importers
-from hgmcore.importers.guest import MOST_PIECES, PART, Spool, continues, guest_memory, is_in
-from hgmcore.importers.lines import blocks
-from hgmcore.importers.qemu_log import BALLOON, DISCARD, PAGE_OF_BALLOON, PLACE, Log, Ram
+from hgmcore.importers.options import Option
+from hgmcore.importers.parsers.lines import blocks
+from hgmcore.importers.parsers.qemu_log import BALLOON, DISCARD, PAGE_OF_BALLOON, PLACE, Log, Ram
 from hgmcore.importers.report import Report
-from hgmcore.importers.sink import Sink
 from hgmcore.sizes import format_size, parse_named, quoted
-from hgmcore.statements import CODES, URGENT
 from hgmcore.trace import NO_TIME, Trace, TraceError
+from hgmcore.trace.statements import CODES, URGENT
+from hgmcore.trace.writer import Sink
+from hgmcore.workloads.guest import MOST_PIECES, PART, Spool, continues, guest_memory, is_in
 
 explanation = __doc__
 
 options = (
-    importers.Option("block", None, "RAM block to take, as QEMU names it; default: the largest"),
-    importers.Option("page_size", "1G", "huge page that the memory is mapped from"),
-    importers.Option("piece", "4K", "page size of the recorded RAM: what one placement maps"),
-    importers.Option("start", None, "what is mapped at first: empty, or mapped; default: empty if anything is placed"),
-    importers.Option("observations", 8, "observations before the one at the end, evenly spaced"),
-    importers.Option("geometry", "x86-64", "page tables to map with"),
+    Option("block", None, "RAM block to take, as QEMU names it; default: the largest"),
+    Option("page_size", "1G", "huge page that the memory is mapped from"),
+    Option("piece", "4K", "page size of the recorded RAM: what one placement maps"),
+    Option("start", None, "what is mapped at first: empty, or mapped; default: empty if anything is placed"),
+    Option("observations", 8, "observations before the one at the end, evenly spaced"),
+    Option("geometry", "x86-64", "page tables to map with"),
 )
 
 _OPERATION = np.zeros(4, dtype=np.uint8)

@@ -26,22 +26,21 @@ import re
 
 import numpy as np
 
-from hgmcore import importers
-from hgmcore.importers import guest
-from hgmcore.importers.accesses import ACCESS
-from hgmcore.importers.calls import Calls
-from hgmcore.importers.lines import blocks
+from hgmcore.importers.options import WAYS, Option
+from hgmcore.importers.parsers.lines import blocks
+from hgmcore.importers.parsers.strace_calls import BIRTHS, NAMES, PLACING, Handlers, asked, parted, shares_memory
+from hgmcore.importers.parsers.strace_lines import key, keys, placements, prefixes
+from hgmcore.importers.processes.accesses import ACCESS
+from hgmcore.importers.processes.calls import Calls
 from hgmcore.importers.report import Report
-from hgmcore.importers.strace_calls import BIRTHS, NAMES, PLACING, Handlers, asked, parted, shares_memory
-from hgmcore.importers.strace_lines import key, keys, placements, prefixes
-from hgmcore.importers.ways import WAYS
 from hgmcore.trace import NO_TIME, Trace, TraceError
+from hgmcore.workloads import guest
 
 explanation = __doc__ + "\n" + guest.__doc__
 
 options = (
     *WAYS,
-    importers.Option("hugetlbfs", "/dev/hugepages", "directories where hugetlbfs is mounted, separated by commas, "
+    Option("hugetlbfs", "/dev/hugepages", "directories where hugetlbfs is mounted, separated by commas, "
                                                     "each as DIRECTORY or DIRECTORY=PAGESIZE"),
 )
 

@@ -3,8 +3,8 @@
 from hgmcore.operations.common cimport *
 from hgmcore.operations.thp_zap cimport unmap_memory
 from hgmcore.operations.zap cimport zap_range
-from hgmcore.share cimport unshare_range
-from hgmcore.vma cimport vma_delete, vma_insert, vma_search, vma_split
+from hgmcore.core.share cimport unshare_range
+from hgmcore.core.vma cimport vma_delete, vma_insert, vma_search, vma_split
 
 cdef inline bint place(Machine *m, Process *p, const File *f, uint64_t file_offset, uint64_t length,
                        uint64_t *address) noexcept nogil:
@@ -13,8 +13,8 @@ cdef inline bint place(Machine *m, Process *p, const File *f, uint64_t file_offs
     A mapping of small huge pages agrees in address and file offset modulo the span of the largest leaf and has
     that span to itself, so that mappings of one file at one offset can share the table below it.
     """
-    cdef uint64_t span = <uint64_t>1 << m.geometry.leaf_shift[m.geometry.nr_leaves - 1]
-    cdef uint64_t limit = <uint64_t>1 << (m.geometry.level_shift[m.geometry.levels] + m.geometry.index_bits - 1)
+    cdef uint64_t span = <uint64_t>1 << m.config.geometry.leaf_shift[m.config.geometry.nr_leaves - 1]
+    cdef uint64_t limit = <uint64_t>1 << (m.config.geometry.level_shift[m.config.geometry.levels] + m.config.geometry.index_bits - 1)
     cdef uint64_t at = ((p.next_address + span - 1) & ~(span - 1)) + (file_offset & (span - 1))
     if length > limit or at > limit - length:
         return False
@@ -28,9 +28,9 @@ cdef inline void mean(Mapping *v, uint32_t file) noexcept nogil:
         v.file = file
 
 cdef inline Outcome mmap_file(Machine *m, const hgm_operation *op) noexcept nogil:
-    cdef Mapping *v = &m.mappings[op.target]
-    cdef Process *p = &m.processes[v.process]
-    cdef File *f = &m.files[op.arg]
+    cdef Mapping *v = &m.state.mappings[op.target]
+    cdef Process *p = &m.state.processes[v.process]
+    cdef File *f = &m.state.files[op.arg]
     cdef uint64_t mask = page_mask(f), length = (op.length + mask) & ~mask
     if p.exited:
         return outcome(0, ESRCH)
@@ -64,7 +64,7 @@ cdef inline uint64_t unmap(Machine *m, Mapping *v, uint64_t start, uint64_t end)
     cdef HugePage h
     cdef uint32_t i
     cdef uint64_t done = 0
-    if m.files[v.file].kind != HUGETLB:
+    if m.state.files[v.file].kind != HUGETLB:
         return unmap_memory(m, v, start, end)
     if not vma_split(m, v, start) or not vma_split(m, v, end):
         return 0
@@ -85,21 +85,21 @@ cdef inline bint vma_in(const Mapping *v, uint64_t start, uint64_t end) noexcept
 
 cdef inline bint span_used(Machine *m, const Mapping *v, uint64_t start, uint64_t span) noexcept nogil:
     """Does a VMA of the process of `v` reach into the span at `start`? Small ones `v` has to itself: see place()."""
-    cdef uint32_t next = m.processes[v.process].first_mapping
-    if span <= <uint64_t>1 << m.geometry.leaf_shift[m.geometry.nr_leaves - 1]:
+    cdef uint32_t next = m.state.processes[v.process].first_mapping
+    if span <= <uint64_t>1 << m.config.geometry.leaf_shift[m.config.geometry.nr_leaves - 1]:
         return vma_in(v, start, start + span)
     while next:
-        if vma_in(&m.mappings[next - 1], start, start + span):
+        if vma_in(&m.state.mappings[next - 1], start, start + span):
             return True
-        next = m.mappings[next - 1].next
+        next = m.state.mappings[next - 1].next
     return False
 
 cdef inline void free_pgtables(Machine *m, const Mapping *v, uint32_t table, int level, uint64_t start,
                                uint64_t end) noexcept nogil:
     """Below `table`, with entries of `level`: free the upper tables for addresses [start, end) that no VMA uses."""
-    cdef uint64_t span = <uint64_t>1 << m.geometry.level_shift[level], stop
+    cdef uint64_t span = <uint64_t>1 << m.config.geometry.level_shift[level], stop
     cdef uint64_t *entry
-    while start < end and level > m.files[v.file].level:
+    while start < end and level > m.state.files[v.file].level:
         stop = min((start | (span - 1)) + 1, end)
         entry = &table_entries(m, table)[entry_index(m, start, level)]
         if entry[0] != 0:
@@ -112,14 +112,14 @@ cdef inline void free_pgtables(Machine *m, const Mapping *v, uint32_t table, int
 cdef inline bint cuts_huge_page(Machine *m, const Mapping *v, uint64_t offset) noexcept nogil:
     """Would a cut at `offset` go through a huge page of a VMA (hugetlb_vm_op_split)?"""
     cdef uint32_t i = vma_search(v, offset)
-    return i < v.nr_vmas and v.vmas[i].start < offset and offset & page_mask(&m.files[v.file]) != 0
+    return i < v.nr_vmas and v.vmas[i].start < offset and offset & page_mask(&m.state.files[v.file]) != 0
 
 cdef inline Outcome munmap(Machine *m, const hgm_operation *op) noexcept nogil:
     """The length is rounded to base pages; holes do not matter. EINVAL: a huge page would be cut.
 
     Where that is at the end, the VMA stays cut at the start (here and in mprotect).
     """
-    cdef Mapping *v = &m.mappings[op.target]
+    cdef Mapping *v = &m.state.mappings[op.target]
     cdef uint64_t base = base_mask(m), done, end = op.offset + ((op.length + base) & ~base)
     if process_exited(m, v):
         return outcome(0, ESRCH)
@@ -129,7 +129,7 @@ cdef inline Outcome munmap(Machine *m, const hgm_operation *op) noexcept nogil:
         return outcome(0, EINVAL)
     done = unmap(m, v, op.offset, end)
     if done:
-        free_pgtables(m, v, m.processes[v.process].root, m.geometry.levels, v.address + op.offset,
+        free_pgtables(m, v, m.state.processes[v.process].root, m.config.geometry.levels, v.address + op.offset,
                       v.address + min(end, v.length))
     return outcome(done, 0)
 
@@ -138,7 +138,7 @@ cdef inline Outcome mprotect(Machine *m, const hgm_operation *op) noexcept nogil
 
     ENOMEM where the range has a gap, EINVAL where a VMA to be changed would be cut in a huge page; those before were changed.
     """
-    cdef Mapping *v = &m.mappings[op.target]
+    cdef Mapping *v = &m.state.mappings[op.target]
     cdef uint64_t base = base_mask(m), end = op.offset + ((op.length + base) & ~base), at = op.offset, stop
     cdef uint32_t i, flags
     if process_exited(m, v):
@@ -184,9 +184,9 @@ cdef inline bint move_entries(Machine *m, Mapping *v, uint64_t start, uint64_t e
 
 cdef inline Outcome mremap_move(Machine *m, Mapping *v, const hgm_operation *op) noexcept nogil:
     """Move a part to a new mapping; it keeps what userfaultfd does not own. The length is rounded to huge pages."""
-    cdef Mapping *w = &m.mappings[op.arg]
+    cdef Mapping *w = &m.state.mappings[op.arg]
     cdef Vma *vma
-    cdef uint64_t mask = page_mask(&m.files[v.file]), length = (op.length + mask) & ~mask, end = op.offset + length
+    cdef uint64_t mask = page_mask(&m.state.files[v.file]), length = (op.length + mask) & ~mask, end = op.offset + length
     cdef uint32_t flags
     mean(w, v.file)
     if op.offset & mask or op.length == 0 or length < op.length or end < length:
@@ -197,7 +197,7 @@ cdef inline Outcome mremap_move(Machine *m, Mapping *v, const hgm_operation *op)
     if w.nr_vmas > 0:
         return outcome(0, EEXIST)
     flags = vma.flags
-    if not place(m, &m.processes[v.process], &m.files[v.file], v.file_offset + op.offset, length, &w.address):
+    if not place(m, &m.state.processes[v.process], &m.state.files[v.file], v.file_offset + op.offset, length, &w.address):
         return outcome(0, ENOMEM)
     w.file = v.file
     w.file_offset = v.file_offset + op.offset
@@ -207,13 +207,13 @@ cdef inline Outcome mremap_move(Machine *m, Mapping *v, const hgm_operation *op)
             or not vma_split(m, v, op.offset) or not vma_split(m, v, end)):
         return outcome(0, ENOMEM)
     vma_delete(v, vma_search(v, op.offset))
-    free_pgtables(m, v, m.processes[v.process].root, m.geometry.levels, v.address + op.offset, v.address + end)
+    free_pgtables(m, v, m.state.processes[v.process].root, m.config.geometry.levels, v.address + op.offset, v.address + end)
     return outcome(op.length, 0)
 
 cdef inline Outcome mremap(Machine *m, const hgm_operation *op) noexcept nogil:
     """Shrink in place, or move a part; hugetlb mappings cannot grow (EINVAL)."""
-    cdef Mapping *v = &m.mappings[op.target]
-    cdef uint64_t mask = page_mask(&m.files[v.file]), length = (op.length + mask) & ~mask
+    cdef Mapping *v = &m.state.mappings[op.target]
+    cdef uint64_t mask = page_mask(&m.state.files[v.file]), length = (op.length + mask) & ~mask
     if process_exited(m, v):
         return outcome(0, ESRCH)
     if op.arg != 0xffff:
@@ -225,20 +225,20 @@ cdef inline Outcome mremap(Machine *m, const hgm_operation *op) noexcept nogil:
     if length > v.length:
         return outcome(0, EINVAL)
     if unmap(m, v, length, v.length):
-        free_pgtables(m, v, m.processes[v.process].root, m.geometry.levels, v.address + length, v.address + v.length)
+        free_pgtables(m, v, m.state.processes[v.process].root, m.config.geometry.levels, v.address + length, v.address + v.length)
     v.length = length
     return outcome(op.length, 0)
 
 cdef inline Outcome exit_process(Machine *m, const hgm_operation *op) noexcept nogil:
-    cdef Process *p = &m.processes[op.target]
+    cdef Process *p = &m.state.processes[op.target]
     cdef uint32_t next = p.first_mapping
     if p.exited:
         return outcome(0, ESRCH)
     while next:
-        unmap(m, &m.mappings[next - 1], 0, m.mappings[next - 1].length)
-        next = m.mappings[next - 1].next
+        unmap(m, &m.state.mappings[next - 1], 0, m.state.mappings[next - 1].length)
+        next = m.state.mappings[next - 1].next
     if p.root != NO_TABLE:
-        upper_tables_free(m, p.root, m.geometry.levels)
+        upper_tables_free(m, p.root, m.config.geometry.levels)
         p.root = NO_TABLE
     p.exited = True
     return outcome(0, 0)

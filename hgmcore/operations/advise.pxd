@@ -2,16 +2,16 @@
 """What sets flags of VMAs: MADV_SPLIT, UFFDIO_REGISTER and UFFDIO_UNREGISTER."""
 from hgmcore.operations.common cimport *
 from hgmcore.operations.zap cimport zap_range
-from hgmcore.share cimport unshare_range
-from hgmcore.vma cimport vma_search, vma_split
+from hgmcore.core.share cimport unshare_range
+from hgmcore.core.vma cimport vma_search, vma_split
 
 cdef inline Outcome split(Machine *m, const hgm_operation *op) noexcept nogil:
     """MADV_SPLIT: the range's VMAs may be mapped in pieces from now on.
 
     HGM v2 changes no table. Under the policy base_only everything in the range is unmapped first.
     """
-    cdef Mapping *v = &m.mappings[op.target]
-    cdef uint64_t mask = page_mask(&m.files[v.file]), end = op.offset + op.length, done = 0
+    cdef Mapping *v = &m.state.mappings[op.target]
+    cdef uint64_t mask = page_mask(&m.state.files[v.file]), end = op.offset + op.length, done = 0
     cdef uint64_t start, stop
     cdef uint32_t i
     cdef HugePage h
@@ -33,7 +33,7 @@ cdef inline Outcome split(Machine *m, const hgm_operation *op) noexcept nogil:
             i = vma_search(v, start)
             unshare_range(m, v, start, stop)
             v.vmas[i].flags |= HGM_OPF_HGM
-        if m.options.base_only:
+        if m.config.options.base_only:
             zap_range(m, v, start, stop, True, &h)
         done += stop - start
         i += 1
@@ -41,7 +41,7 @@ cdef inline Outcome split(Machine *m, const hgm_operation *op) noexcept nogil:
 
 cdef inline Outcome register(Machine *m, const hgm_operation *op) noexcept nogil:
     """UFFDIO_REGISTER or, with no flag, UFFDIO_UNREGISTER of all that is left of the mapping."""
-    cdef Mapping *v = &m.mappings[op.target]
+    cdef Mapping *v = &m.state.mappings[op.target]
     cdef uint32_t i
     if process_exited(m, v):
         return outcome(0, ESRCH)

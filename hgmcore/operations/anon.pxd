@@ -5,7 +5,7 @@ Rules of Linux (mm/memory.c, mm/huge_memory.c). A page that only one process has
 entry, where Linux has PageAnonExclusive; a write to any other asks counts first. The zero page, which reads map, is no
 folio and is not counted: HGM_PTE_ZERO stands in its place.
 """
-from hgmcore.folio cimport frames_alloc
+from hgmcore.core.folio cimport frames_alloc
 from hgmcore.operations.thp_zap cimport *
 
 cdef enum:
@@ -15,10 +15,10 @@ cdef inline hgm_folio *anon_alloc(Machine *m, uint32_t file, uint64_t nr_pages) 
     """A folio for anonymous memory, in no page cache and with no reference yet. NULL: no memory."""
     cdef hgm_folio *folio = NULL
     if not allocation_fails(m):
-        folio = frames_alloc(m, file, m.files[file].size, nr_pages)
+        folio = frames_alloc(m, file, m.state.files[file].size, nr_pages)
     if folio is not NULL:
         folio.flags = HGM_FOLIO_ANON
-        m.files[file].size += 1
+        m.state.files[file].size += 1
     return folio
 
 cdef inline bint may_reuse(Machine *m, const hgm_folio *folio, bint by_pmd) noexcept nogil:
@@ -29,9 +29,9 @@ cdef inline bint may_reuse(Machine *m, const hgm_folio *folio, bint by_pmd) noex
     mappings and all of these this process's; a last page is given up for a copy (__wp_can_reuse_large_anon_folio).
     """
     cdef hgm_answer answer
-    if by_pmd or folio.nr_pages == 1 or m.options.era < 615:
+    if by_pmd or folio.nr_pages == 1 or m.config.options.era < 615:
         return folio.page._refcount == 1
-    answer = folio_answer(&m.options, folio)
+    answer = folio_answer(&m.config.options, folio)
     return answer.mapcount > 1 and not answer.maybe_shared and answer.mapcount == folio.page._refcount
 
 cdef inline bint touch_pmd(Machine *m, Pmd *pmd, bint write) noexcept nogil:
@@ -43,8 +43,8 @@ cdef inline bint touch_pmd(Machine *m, Pmd *pmd, bint write) noexcept nogil:
         if may_reuse(m, folio_of(m, frame(pmd.entry[0])), True):
             pmd.entry[0] |= HGM_PTE_EXCLUSIVE
             return True
-    elif m.options.era >= 615:
-        folio = anon_alloc(m, pmd.mapping.file, m.files[pmd.mapping.file].nr_pages)    # do_huge_zero_wp_pmd, from 6.13
+    elif m.config.options.era >= 615:
+        folio = anon_alloc(m, pmd.mapping.file, m.state.files[pmd.mapping.file].nr_pages)    # do_huge_zero_wp_pmd, from 6.13
         if folio is not NULL:
             install_pmd(m, pmd, folio, HGM_PTE_EXCLUSIVE, HGM_BY_FAULT)
             return True
@@ -56,7 +56,7 @@ cdef inline int fault_pmd(Machine *m, Pmd *pmd, bint write) noexcept nogil:
     cdef uint64_t table
     cdef hgm_folio *folio = NULL
     if write:
-        folio = anon_alloc(m, pmd.mapping.file, m.files[pmd.mapping.file].nr_pages)
+        folio = anon_alloc(m, pmd.mapping.file, m.state.files[pmd.mapping.file].nr_pages)
         if folio is NULL:
             return FALLBACK
     if not deposit_alloc(m, &table):
@@ -92,14 +92,14 @@ cdef inline int touch_pte(Machine *m, Pmd *pmd, uint64_t address, bint write) no
 
 cdef inline Outcome anon_touch(Machine *m, const hgm_operation *op, Vma *vma) noexcept nogil:
     """An access: a folio of the memory's size where it fits and nothing is mapped yet, else base pages."""
-    cdef Mapping *v = &m.mappings[op.target]
+    cdef Mapping *v = &m.state.mappings[op.target]
     cdef uint64_t offset = op.offset & ~base_mask(m)
     cdef bint write = op.flags & HGM_OPF_WRITE != 0, huge
     cdef Pmd pmd = pmd_at(m, v, offset, True)
     cdef int error = FALLBACK
     if pmd.entry is NULL:
         return outcome(0, ENOMEM)
-    huge = pmd.entry[0] == 0 and m.files[v.file].nr_pages > 1 and pmd_aligned(m, v, vma, offset)
+    huge = pmd.entry[0] == 0 and m.state.files[v.file].nr_pages > 1 and pmd_aligned(m, v, vma, offset)
     if huge:
         vma.flags |= VMA_ANON
         error = fault_pmd(m, &pmd, write)
@@ -130,7 +130,7 @@ cdef inline int copy_pmd(Machine *m, Pmd *parent, Pmd *child) noexcept nogil:
 
 cdef inline int copy_ptes(Machine *m, Pmd *parent, Pmd *child, uint64_t start, uint64_t end) noexcept nogil:
     """Copy the PTEs for addresses [start, end), in runs of one folio. 0 or ENOMEM."""
-    cdef uint64_t i = 0, j, run, n = (end - start) >> m.geometry.base_shift
+    cdef uint64_t i = 0, j, run, n = (end - start) >> m.config.geometry.base_shift
     cdef uint64_t *source = pte_at(m, parent, start)
     cdef uint64_t *target
     cdef hgm_folio *folio
@@ -159,7 +159,7 @@ cdef inline int copy_memory(Machine *m, Mapping *v, const Vma *vma, Mapping *w) 
     """
     cdef Pmd parent, child
     cdef uint64_t at = vma.start, stop
-    cdef bint anon = m.files[v.file].kind == ANON
+    cdef bint anon = m.state.files[v.file].kind == ANON
     cdef int error
     if anon and not vma.flags & (VMA_ANON | HGM_OPF_WP):
         return 0

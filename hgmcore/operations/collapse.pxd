@@ -3,7 +3,7 @@
 from hgmcore.operations.common cimport *
 from hgmcore.operations.uffd_continue cimport largest_leaf
 from hgmcore.operations.zap cimport Zapped, group_tables_free, leaf_like, zap_entries
-from hgmcore.vma cimport vma_search
+from hgmcore.core.vma cimport vma_search
 
 cdef inline bint entries_hold_leaf(Machine *m, const uint64_t *entry, int n) noexcept nogil:
     """Is there a leaf at or below one of `n` adjacent entries?"""
@@ -20,33 +20,33 @@ cdef inline void replace_by_leaf(Machine *m, HugePage *h, uint64_t *entry, int s
 
     One replacement: the scheme is told of each leaf, but neither of a last nor of a first one.
     """
-    cdef int level = m.geometry.leaf_level[size], n = m.geometry.leaf_entries[size], i
+    cdef int level = m.config.geometry.leaf_level[size], n = m.config.geometry.leaf_entries[size], i
     cdef hgm_leaf leaf = leaf_like(m, h, HGM_BY_COLLAPSE)
     cdef hgm_subtree s = subtree_of(m, h, HGM_BY_COLLAPSE)
-    cdef uint64_t bytes = <uint64_t>1 << m.geometry.leaf_shift[size], address = h.mapping.address + offset
-    cdef uint64_t step = <uint64_t>1 << (m.geometry.level_shift[level] - m.geometry.base_shift)
+    cdef uint64_t bytes = <uint64_t>1 << m.config.geometry.leaf_shift[size], address = h.mapping.address + offset
+    cdef uint64_t step = <uint64_t>1 << (m.config.geometry.level_shift[level] - m.config.geometry.base_shift)
     cdef uint64_t *table = entry - entry_index(m, address, level)
     cdef bint whole = size == h.file.leaf
     cdef Zapped zapped
-    leaf.first = (offset - h.start) >> m.geometry.base_shift
+    leaf.first = (offset - h.start) >> m.config.geometry.base_shift
     leaf.folio = h.folio
     leaf.covers = s.covers = whole
     zapped = zap_entries(m, table, level, address, address + bytes, &leaf, leaf.first)
     s.removed = zapped.leaves
     if whole:
-        hgm_table_free(&m.cost, &m.options, &s)
+        hgm_table_free(&m.context.cost, &m.config.options, &s)
     for i in range(n):
         if is_table(entry[i]):
             subtree_free(m, &entry[i], level)
     if NEEDS & NEEDS_COUNTER and not (whole or level == h.file.level):
         table_desc(m, path[level]).children += 1 - <uint32_t>zapped.children
-    leaf.nr_pages = bytes >> m.geometry.base_shift
+    leaf.nr_pages = bytes >> m.config.geometry.base_shift
     leaf.count = 1
     leaf.whole = whole
     for i in range(n):
         entry[i] = leaf_entry(h.folio.pfn + leaf.first + i * step) | (HGM_PTE_GROUP if n > 1 else 0)
-    m.cost.leaf_installs += 1
-    hgm_leaf_install(&m.cost, &m.options, &leaf)
+    m.context.cost.leaf_installs += 1
+    hgm_leaf_install(&m.context.cost, &m.config.options, &leaf)
 
 cdef inline Outcome collapse_vma(Machine *m, Mapping *v, uint64_t start, uint64_t end, HugePage *h) noexcept nogil:
     """Targets from `start` on: the largest leaf that is aligned and ends by `end`. h: see collapse."""
@@ -63,21 +63,21 @@ cdef inline Outcome collapse_vma(Machine *m, Mapping *v, uint64_t start, uint64_
         size = largest_leaf(m, h, at, end - at, True)
         if h.entry is not NULL:
             level = h.file.level
-            target = m.geometry.leaf_level[size]
-            n = m.geometry.leaf_entries[size]
+            target = m.config.geometry.leaf_level[size]
+            n = m.config.geometry.leaf_entries[size]
             entry = descend(m, entry_for(m, h, at), v.address + at, &level, target, path)
             if is_leaf(entry[0]) and (level > target or n == 1 and entry[0] & HGM_PTE_GROUP):
                 return outcome(at - start, EEXIST)
             if (level == target and size > 0 and h.folio is not NULL and not (n == 1 and is_leaf(entry[0]))
                     and not entry[0] & HGM_PTE_GROUP and entries_hold_leaf(m, entry, n)):
                 replace_by_leaf(m, h, entry, size, at, path)
-        at += <uint64_t>1 << m.geometry.leaf_shift[size]
+        at += <uint64_t>1 << m.config.geometry.leaf_shift[size]
     return outcome(at - start, 0)
 
 cdef inline Outcome collapse(Machine *m, const hgm_operation *op, HugePage *h) noexcept nogil:
     """MADV_COLLAPSE. h: a huge page of the mapping that the record before was about, or its entry is NULL; so is the last
     one left for the next."""
-    cdef Mapping *v = &m.mappings[op.target]
+    cdef Mapping *v = &m.state.mappings[op.target]
     cdef uint64_t base = base_mask(m), start = op.offset, end, at, stop
     cdef uint32_t i, first
     cdef Outcome o = outcome(0, 0)
@@ -89,7 +89,7 @@ cdef inline Outcome collapse(Machine *m, const hgm_operation *op, HugePage *h) n
     first = i = vma_search(v, start)
     if NEEDS & WHOLE_ONLY and (end == start or i == v.nr_vmas or v.vmas[i].start >= end):    # madvise of nothing
         return outcome(0, ENOMEM if end > start else 0)
-    if NEEDS & WHOLE_ONLY or m.options.base_only:
+    if NEEDS & WHOLE_ONLY or m.config.options.base_only:
         return outcome(0, EINVAL)
     at = start
     while at < end:

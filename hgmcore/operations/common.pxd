@@ -4,15 +4,17 @@ from libc.errno cimport EAGAIN, EEXIST, EFAULT, EINVAL, EIO, ENOENT, ENOMEM, ESR
 from libc.stdint cimport INT32_MAX
 from libc.string cimport memset
 from hgmcore.hgm cimport *
-from hgmcore.folio cimport folio_at, folio_get, folio_number, folio_of, page_cache_get
-from hgmcore.lock cimport *
-from hgmcore.machine cimport (ALONE, ANON, BY_ATOMICS, File, HUGETLB, Machine, Mapping, MAX_LEVELS, POSTED_LOCKS, Process,
-                              PT_LOCKS, SHMEM, Vma, VMA_ANON)
-from hgmcore.memory cimport region_grow
+from hgmcore.core.folio cimport folio_at, folio_get, folio_number, folio_of, page_cache_get
+from hgmcore.core.lock cimport *
+from hgmcore.core.machine cimport (
+    ALONE, ANON, BY_ATOMICS, File, HUGETLB, Machine, Mapping, MAX_LEVELS, POSTED_LOCKS, Process, PT_LOCKS,
+    SHMEM, Vma, VMA_ANON
+)
+from hgmcore.core.memory cimport region_grow
 from hgmcore.scheme cimport *
-from hgmcore.share cimport share_table
-from hgmcore.table cimport *
-from hgmcore.vma cimport vma_find
+from hgmcore.core.share cimport share_table
+from hgmcore.core.table cimport *
+from hgmcore.core.vma cimport vma_find
 
 cdef extern from "<errno.h>" nogil:
     const int EHWPOISON
@@ -33,13 +35,13 @@ cdef struct HugePage "hgm_huge_page":
     bint leaf_known          # this operation installed a leaf in its subtree
 
 cdef inline uint64_t base_mask(Machine *m) noexcept nogil:
-    return (<uint64_t>1 << m.geometry.base_shift) - 1
+    return (<uint64_t>1 << m.config.geometry.base_shift) - 1
 
 cdef inline uint64_t page_mask(const File *f) noexcept nogil:
     return (<uint64_t>1 << f.page_shift) - 1
 
 cdef inline bint process_exited(Machine *m, const Mapping *v) noexcept nogil:
-    return m.processes[v.process].exited
+    return m.state.processes[v.process].exited
 
 cdef inline bint maps_pieces(Machine *m, uint32_t vma_flags) noexcept nogil:
     """May a VMA be mapped in pieces?"""
@@ -55,11 +57,11 @@ cdef inline Outcome outcome(uint64_t done, int error) noexcept nogil:
 cdef inline void record(Machine *m, uint64_t index, Outcome *o) noexcept nogil:
     """Keep a result that says more than that the operation did what it was asked to."""
     cdef hgm_result *result
-    if not region_grow(&m.results, (m.nr_results + 1) * sizeof(hgm_result)):
-        m.out_of_memory = True
+    if not region_grow(&m.context.results, (m.context.nr_results + 1) * sizeof(hgm_result)):
+        m.context.out_of_memory = True
         return
-    result = &(<hgm_result *>m.results.base)[m.nr_results]
-    m.nr_results += 1
+    result = &(<hgm_result *>m.context.results.base)[m.context.nr_results]
+    m.context.nr_results += 1
     result.index = index
     result.done = o.done
     result.error = o.error
@@ -68,11 +70,11 @@ cdef inline void record(Machine *m, uint64_t index, Outcome *o) noexcept nogil:
 cdef inline HugePage huge_page(Machine *m, Mapping *v, uint64_t offset, bint alloc) noexcept nogil:
     """The huge page that holds `offset`, which lies in a VMA; `alloc` makes (or shares) the upper tables."""
     cdef HugePage h
-    cdef Process *p = &m.processes[v.process]
+    cdef Process *p = &m.state.processes[v.process]
     cdef uint64_t *upper
     cdef uint64_t address
     h.mapping = v
-    h.file = &m.files[v.file]
+    h.file = &m.state.files[v.file]
     h.start = offset & ~page_mask(h.file)
     h.folio = page_cache_get(m, h.file, (v.file_offset + h.start) >> h.file.page_shift)
     h.entry = NULL
@@ -91,7 +93,7 @@ cdef inline HugePage huge_page(Machine *m, Mapping *v, uint64_t offset, bint all
 
 cdef inline uint64_t *entry_for(Machine *m, const HugePage *h, uint64_t offset) noexcept nogil:
     """The hstate-level entry of `h` that holds `offset`."""
-    return &h.entry[(offset - h.start) >> m.geometry.level_shift[h.file.level]]
+    return &h.entry[(offset - h.start) >> m.config.geometry.level_shift[h.file.level]]
 
 # A huge page of a contiguous size has several hstate-level entries and no table of its own: its subtree are
 # those entries and what hangs below them. Its first piece counts as `table_add`, its last as `table_free`.
@@ -136,7 +138,7 @@ cdef inline hgm_subtree subtree_of(Machine *m, const HugePage *h, int origin) no
     s.folio = h.folio
     s.removed = 0
     s.process = h.mapping.process
-    s.mapping = <uint32_t>(h.mapping - m.mappings)
+    s.mapping = <uint32_t>(h.mapping - m.state.mappings)
     s.origin = <uint8_t>origin
     s.covers = 0
     s.whole = 0
@@ -160,7 +162,7 @@ cdef inline bint table_added(Machine *m, const HugePage *h, int origin) noexcept
     Did the scheme count the subtree with it?
     """
     cdef hgm_subtree s = subtree_of(m, h, origin)
-    cdef bint counted = hgm_table_add(&m.cost, &m.options, &s)
+    cdef bint counted = hgm_table_add(&m.context.cost, &m.config.options, &s)
     if counted and NEEDS & NEEDS_BIT and h.file.entries == 1:
         subtree_counted(m, h)
     return counted
@@ -183,22 +185,22 @@ cdef inline bint tables_alloc(Machine *m, HugePage *h, uint64_t **entry, uint64_
 cdef inline void look_up_and_put(Machine *m, hgm_cost *cost, hgm_folio *folio) noexcept nogil:
     """A look-up's reference that does not stay."""
     cost.transient += 2
-    if m.options.transient_real:
+    if m.config.options.transient_real:
         hgm_get_and_put(folio)
 
 cdef inline int lookup_refused(Machine *m, hgm_folio *folio, bint fault) noexcept nogil:
     """The overflow check of a look-up: 0 or an errno."""
     cdef int32_t references = folio.page._refcount
-    if m.options.overflow_check == HGM_CHECK_AFTER and (references == INT32_MAX or references < 0):
-        if m.options.posted:
+    if m.config.options.overflow_check == HGM_CHECK_AFTER and (references == INT32_MAX or references < 0):
+        if m.config.options.posted:
             folio_get(m, folio, 1)    # the posting forgot to put it back
         else:
-            look_up_and_put(m, &m.cost, folio)
+            look_up_and_put(m, &m.context.cost, folio)
         return EFAULT
-    if m.options.overflow_check == HGM_CHECK_TRY and references <= 0:    # none was taken
+    if m.config.options.overflow_check == HGM_CHECK_TRY and references <= 0:    # none was taken
         return EFAULT
-    if m.options.overflow_check == HGM_CHECK_HALF and references > INT32_MAX // 2:
-        look_up_and_put(m, &m.cost, folio)
+    if m.config.options.overflow_check == HGM_CHECK_HALF and references > INT32_MAX // 2:
+        look_up_and_put(m, &m.context.cost, folio)
         return EFAULT if fault else ENOMEM
     return 0
 
@@ -231,16 +233,16 @@ cdef inline int install(Machine *m, hgm_cost *cost, const HugePage *h, uint64_t 
     leaf.nr_pages = nr_pages
     leaf.count = <uint32_t>count
     leaf.process = h.mapping.process
-    leaf.mapping = <uint32_t>(h.mapping - m.mappings)
+    leaf.mapping = <uint32_t>(h.mapping - m.state.mappings)
     leaf.origin = <uint8_t>origin
     leaf.whole = nr_pages == h.file.nr_pages
     leaf.covers = leaf.whole
     leaf.hstate_none = hstate_none
     leaf.first_leaf = first_leaf
-    leaf.threads = m.exclusion != ALONE
+    leaf.threads = m.context.exclusion != ALONE
     hgm_fill(entry, count, leaf_entry(h.folio.pfn + first), nr_pages << HGM_PTE_FRAME_SHIFT)
     cost.leaf_installs += count
-    return hgm_leaf_install(cost, &m.options, &leaf)
+    return hgm_leaf_install(cost, &m.config.options, &leaf)
 
 cdef inline bint install_at(Machine *m, HugePage *h, uint64_t *entry, int size, uint64_t offset,
                             uint64_t count, const uint32_t *path, int origin, bint hstate_none) noexcept nogil:
@@ -249,17 +251,17 @@ cdef inline bint install_at(Machine *m, HugePage *h, uint64_t *entry, int size, 
     count: more than 1 for base pages that stand side by side in one table. The folio is that of `h`. Did the scheme
     keep a look-up's reference?
     """
-    cdef int level = m.geometry.leaf_level[size], i
-    cdef uint64_t pages = <uint64_t>1 << (m.geometry.leaf_shift[size] - m.geometry.base_shift)
-    cdef uint64_t step = <uint64_t>1 << (m.geometry.level_shift[level] - m.geometry.base_shift), first = (offset - h.start) >> m.geometry.base_shift
+    cdef int level = m.config.geometry.leaf_level[size], i
+    cdef uint64_t pages = <uint64_t>1 << (m.config.geometry.leaf_shift[size] - m.config.geometry.base_shift)
+    cdef uint64_t step = <uint64_t>1 << (m.config.geometry.level_shift[level] - m.config.geometry.base_shift), first = (offset - h.start) >> m.config.geometry.base_shift
     cdef bint first_leaf = False, piece = size != h.file.leaf, found
     cdef int answer
     cdef uint64_t ignored = 0
     cdef hgm_ptdesc *desc = table_desc(m, number_of_table(m, entry))
-    table_lock(desc, m.exclusion)
-    m.cost.locks += m.exclusion >= PT_LOCKS
+    table_lock(desc, m.context.exclusion)
+    m.context.cost.locks += m.context.exclusion >= PT_LOCKS
     if h.file.entries > 1:
-        found = h.leaf_known or find_leaf(m, h, &m.cost.entries_scanned if NEEDS & (NEEDS_SCAN | NEEDS_COUNTER)
+        found = h.leaf_known or find_leaf(m, h, &m.context.cost.entries_scanned if NEEDS & (NEEDS_SCAN | NEEDS_COUNTER)
                                           else &ignored)
         first_leaf = not found
         if NEEDS & NEEDS_TABLES:
@@ -274,17 +276,17 @@ cdef inline bint install_at(Machine *m, HugePage *h, uint64_t *entry, int size, 
         first_leaf = h.entry[0] & HGM_PTE_COUNTED == 0
     elif NEEDS & NEEDS_SCAN:
         first_leaf = not h.leaf_known and (
-            hstate_none or not find_leaf(m, h, &m.cost.entries_scanned))
+            hstate_none or not find_leaf(m, h, &m.context.cost.entries_scanned))
     if NEEDS & NEEDS_COUNTER and count > 1 and level < h.file.level:
         table_desc(m, path[level]).children += <uint32_t>(count - 1)
     h.leaf_known = True
     if origin == HGM_BY_POISON:    # one replacement: it was counted before
         first_leaf = False
-    answer = install(m, &m.cost, h, entry, first, pages, count, origin, hstate_none, first_leaf)
+    answer = install(m, &m.context.cost, h, entry, first, pages, count, origin, hstate_none, first_leaf)
     if NEEDS & NEEDS_BIT and answer & HGM_COUNTS and piece and h.file.entries == 1:
         subtree_counted(m, h)
-    if m.geometry.leaf_entries[size] > 1:
-        for i in range(m.geometry.leaf_entries[size]):
+    if m.config.geometry.leaf_entries[size] > 1:
+        for i in range(m.config.geometry.leaf_entries[size]):
             entry[i] = leaf_entry(h.folio.pfn + first + i * step) | HGM_PTE_GROUP
-    table_unlock(desc, m.exclusion)
+    table_unlock(desc, m.context.exclusion)
     return answer & HGM_KEEPS

@@ -1,13 +1,13 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """What is done to a file and its page cache: populate, hole punch, truncate, extra references."""
-from hgmcore.folio cimport folio_get, folio_put, page_cache_alloc, page_cache_remove
+from hgmcore.core.folio cimport folio_get, folio_put, page_cache_alloc, page_cache_remove
 from hgmcore.operations.common cimport *
 from hgmcore.operations.zap cimport zap_huge_page
-from hgmcore.rmap cimport rmap_next
+from hgmcore.core.rmap cimport rmap_next
 
 cdef inline Outcome populate(Machine *m, const hgm_operation *op) noexcept nogil:
     """Bring huge pages [offset, offset + length) of a file into its page cache."""
-    cdef File *f = &m.files[op.target]
+    cdef File *f = &m.state.files[op.target]
     cdef uint64_t i
     for i in range(op.offset, op.offset + op.length):
         if page_cache_get(m, f, i) is NULL and page_cache_alloc(m, op.target, i) is NULL:
@@ -20,7 +20,7 @@ cdef inline void remove_pages(Machine *m, uint32_t file, uint64_t first, uint64_
 
     The reverse map holds no mmap lock, so it frees no page table unless zap_frees_tables says so.
     """
-    cdef File *f = &m.files[file]
+    cdef File *f = &m.state.files[file]
     cdef uint64_t index, offset = 0
     cdef uint32_t at
     cdef Mapping *v
@@ -31,7 +31,7 @@ cdef inline void remove_pages(Machine *m, uint32_t file, uint64_t first, uint64_
         v = rmap_next(m, file, index, &at, &offset)
         while v is not NULL:
             h = huge_page(m, v, offset, False)
-            zap_huge_page(m, &h, offset, offset + page_mask(f) + 1, HGM_BY_TRUNCATE, m.options.zap_frees_tables)
+            zap_huge_page(m, &h, offset, offset + page_mask(f) + 1, HGM_BY_TRUNCATE, m.config.options.zap_frees_tables)
             v = rmap_next(m, file, index, &at, &offset)
         folio = page_cache_get(m, f, index)
         if folio is not NULL:
@@ -39,7 +39,7 @@ cdef inline void remove_pages(Machine *m, uint32_t file, uint64_t first, uint64_
 
 cdef inline Outcome punch(Machine *m, const hgm_operation *op) noexcept nogil:
     """FALLOC_FL_PUNCH_HOLE: whole huge pages go; the edges are only zeroed, their mappings stay."""
-    cdef File *f = &m.files[op.target]
+    cdef File *f = &m.state.files[op.target]
     cdef uint64_t mask = page_mask(f)
     cdef uint64_t first = (op.offset + mask) >> f.page_shift
     cdef uint64_t last = min((op.offset + op.length) >> f.page_shift, f.pages)
@@ -52,7 +52,7 @@ cdef inline Outcome punch(Machine *m, const hgm_operation *op) noexcept nogil:
 
 cdef inline Outcome truncate(Machine *m, const hgm_operation *op) noexcept nogil:
     """ftruncate: what is mapped or cached behind the new end goes, and accesses there get SIGBUS."""
-    cdef File *f = &m.files[op.target]
+    cdef File *f = &m.state.files[op.target]
     cdef uint64_t size = op.offset >> f.page_shift
     if op.offset & page_mask(f) or size > f.pages:
         return outcome(0, EINVAL)
@@ -81,7 +81,7 @@ cdef inline Outcome unpin_folio(const hgm_operation *op, hgm_folio *folio) noexc
     return outcome(op.length, 0)
 
 cdef inline Outcome pin(Machine *m, const hgm_operation *op) noexcept nogil:
-    return pin_folio(m, op, page_cache_get(m, &m.files[op.target], op.offset))
+    return pin_folio(m, op, page_cache_get(m, &m.state.files[op.target], op.offset))
 
 cdef inline Outcome unpin(Machine *m, const hgm_operation *op) noexcept nogil:
-    return unpin_folio(op, page_cache_get(m, &m.files[op.target], op.offset))
+    return unpin_folio(op, page_cache_get(m, &m.state.files[op.target], op.offset))

@@ -4,16 +4,16 @@ from hgmcore.operations.address_space cimport unmap
 from hgmcore.operations.anon cimport copy_memory
 from hgmcore.operations.common cimport *
 from hgmcore.operations.runs cimport base_page_leaf, counted, fork_run, keep_flags, table_gets
-from hgmcore.vma cimport vma_insert
+from hgmcore.core.vma cimport vma_insert
 
 cdef inline int copy_refused(Machine *m, const hgm_folio *folio) noexcept nogil:
     """The overflow check of a copied leaf (try_get_page): 0 or an errno. HGM v2 had its sense inverted."""
     cdef int32_t references = folio.page._refcount
-    if m.options.overflow_check == HGM_CHECK_AFTER and NEEDS & FORK_CHECK_INVERTED:
+    if m.config.options.overflow_check == HGM_CHECK_AFTER and NEEDS & FORK_CHECK_INVERTED:
         return EFAULT if references > 0 else 0
-    if m.options.overflow_check in (HGM_CHECK_AFTER, HGM_CHECK_TRY) and references <= 0:
+    if m.config.options.overflow_check in (HGM_CHECK_AFTER, HGM_CHECK_TRY) and references <= 0:
         return EFAULT
-    if m.options.overflow_check == HGM_CHECK_HALF and references > INT32_MAX // 2:
+    if m.config.options.overflow_check == HGM_CHECK_HALF and references > INT32_MAX // 2:
         return ENOMEM
     return 0
 
@@ -25,7 +25,7 @@ cdef inline int copy_leaves(Machine *m, HugePage *child, uint64_t offset, int si
     cdef uint64_t *entry = entry_for(m, child, offset)
     if error:
         return error
-    if not tables_alloc(m, child, &entry, child.mapping.address + offset, &level, m.geometry.leaf_level[size], path,
+    if not tables_alloc(m, child, &entry, child.mapping.address + offset, &level, m.config.geometry.leaf_level[size], path,
                         HGM_BY_FORK):
         return ENOMEM
     install_at(m, child, entry, size, offset, n, path, HGM_BY_FORK, hstate_none)
@@ -35,14 +35,14 @@ cdef inline void copy_at_once(Machine *m, HugePage *child, uint64_t first, uint6
     """Tell the scheme of `n` adjacent base-page leaves at once; the subtree has one already."""
     cdef hgm_folio folio = child.folio[0]
     cdef hgm_leaf leaf = base_page_leaf(m, child, &folio, HGM_BY_FORK)
-    cdef hgm_options options = m.options
+    cdef hgm_options options = m.config.options
     cdef hgm_cost cost = hgm_no_cost()
     leaf.first = first
     leaf.count = <uint32_t>n
     hgm_leaf_install(&cost, &options, &leaf)
     cost.leaf_installs = n
     keep_flags(child.folio, &folio)
-    hgm_cost_add(&m.cost, &cost)
+    hgm_cost_add(&m.context.cost, &cost)
 
 cdef inline int copy_run(Machine *m, HugePage *child, const uint64_t *entries, uint64_t offset, uint64_t *n) noexcept nogil:
     """Install what the first of `*n` entries of one table have for leaves of base pages, one by one or (batch) at once.
@@ -51,17 +51,17 @@ cdef inline int copy_run(Machine *m, HugePage *child, const uint64_t *entries, u
     """
     cdef uint32_t path[MAX_LEVELS]
     cdef int level = child.file.level
-    cdef bint batch = m.options.batch
+    cdef bint batch = m.config.options.batch
     cdef uint64_t *entry = child.entry
-    cdef uint64_t first = (offset - child.start) >> m.geometry.base_shift
+    cdef uint64_t first = (offset - child.start) >> m.config.geometry.base_shift
     # the long way, where one may be the subtree's first, or is to be told of more than here
-    if (child.file.entries > 1 or not child.leaf_known or m.options.overflow_check != HGM_CHECK_NONE
-            or batch and (m.exclusion != ALONE or not counted(child))):
-        n[0] = hgm_leaf_run(entries, n[0]) if batch and m.options.overflow_check == HGM_CHECK_NONE else 1
+    if (child.file.entries > 1 or not child.leaf_known or m.config.options.overflow_check != HGM_CHECK_NONE
+            or batch and (m.context.exclusion != ALONE or not counted(child))):
+        n[0] = hgm_leaf_run(entries, n[0]) if batch and m.config.options.overflow_check == HGM_CHECK_NONE else 1
         return copy_leaves(m, child, offset, 0, n[0])
     if not tables_alloc(m, child, &entry, child.mapping.address + offset, &level, 1, path, HGM_BY_FORK):
         return ENOMEM
-    n[0] = hgm_copy_run(entry, entries, n[0], m.geometry.group[1] > 1)
+    n[0] = hgm_copy_run(entry, entries, n[0], m.config.geometry.group[1] > 1)
     if batch:
         table_gets(m, child, path, n[0])
         copy_at_once(m, child, first, n[0])
@@ -72,22 +72,22 @@ cdef inline int copy_run(Machine *m, HugePage *child, const uint64_t *entries, u
 cdef inline int copy_entries(Machine *m, HugePage *child, const uint64_t *entries, int level, uint64_t n,
                              uint64_t offset) noexcept nogil:
     """Copy the leaves at and below `n` source entries of `level`, the first of which stands for `offset`."""
-    cdef uint64_t i = 0, run, bytes = <uint64_t>1 << m.geometry.level_shift[level]
+    cdef uint64_t i = 0, run, bytes = <uint64_t>1 << m.config.geometry.level_shift[level]
     cdef int error = 0, size
     while i < n and error == 0:
         if is_table(entries[i]):
             error = copy_entries(m, child, table_entries(m, table_number(entries[i])), level - 1,
-                                 <uint64_t>1 << m.geometry.index_bits, offset + i * bytes)
+                                 <uint64_t>1 << m.config.geometry.index_bits, offset + i * bytes)
         elif is_leaf(entries[i]) and entries[i] & HGM_PTE_GROUP:
-            size = m.geometry.entry_leaf[level] + 1
+            size = m.config.geometry.entry_leaf[level] + 1
             error = copy_leaves(m, child, offset + i * bytes, size, 1)
-            i += m.geometry.leaf_entries[size] - 1
+            i += m.config.geometry.leaf_entries[size] - 1
         elif is_leaf(entries[i]) and level == 1:
             run = n - i
             error = copy_run(m, child, &entries[i], offset + i * bytes, &run)
             i += run - 1
         elif is_leaf(entries[i]):
-            error = copy_leaves(m, child, offset + i * bytes, m.geometry.entry_leaf[level], 1)
+            error = copy_leaves(m, child, offset + i * bytes, m.config.geometry.entry_leaf[level], 1)
         i += 1
     return error
 
@@ -125,7 +125,7 @@ cdef inline int copy_mapping(Machine *m, Mapping *v, Mapping *w) noexcept nogil:
         if not vma_insert(m, w, i, v.vmas[i].start, v.vmas[i].end, flags):
             return ENOMEM
         if flags & HGM_OPF_WP or not flags & HGM_OPF_SHARED:
-            if m.files[v.file].kind == HUGETLB:
+            if m.state.files[v.file].kind == HUGETLB:
                 error = copy_vma(m, v, &v.vmas[i], w)
             else:
                 error = copy_memory(m, v, &v.vmas[i], w)
@@ -135,8 +135,8 @@ cdef inline int copy_mapping(Machine *m, Mapping *v, Mapping *w) noexcept nogil:
 
 cdef inline Outcome fork(Machine *m, const hgm_operation *op) noexcept nogil:
     """The child has the parent's mappings under their names. If copying fails there is no child."""
-    cdef Process *parent = &m.processes[op.target]
-    cdef Process *child = &m.processes[op.arg]
+    cdef Process *parent = &m.state.processes[op.target]
+    cdef Process *child = &m.state.processes[op.arg]
     cdef uint32_t v = parent.first_mapping, w = child.first_mapping
     cdef int error = 0
     if parent.exited or child.exited:
@@ -148,14 +148,14 @@ cdef inline Outcome fork(Machine *m, const hgm_operation *op) noexcept nogil:
         if child.root == NO_TABLE:
             return outcome(0, ENOMEM)
     while v and w and error == 0:
-        if m.mappings[v - 1].name == m.mappings[w - 1].name:
-            error = copy_mapping(m, &m.mappings[v - 1], &m.mappings[w - 1])
-            w = m.mappings[w - 1].next
-        v = m.mappings[v - 1].next
+        if m.state.mappings[v - 1].name == m.state.mappings[w - 1].name:
+            error = copy_mapping(m, &m.state.mappings[v - 1], &m.state.mappings[w - 1])
+            w = m.state.mappings[w - 1].next
+        v = m.state.mappings[v - 1].next
     if error:
         w = child.first_mapping
         while w:
-            unmap(m, &m.mappings[w - 1], 0, m.mappings[w - 1].length)
-            w = m.mappings[w - 1].next
+            unmap(m, &m.state.mappings[w - 1], 0, m.state.mappings[w - 1].length)
+            w = m.state.mappings[w - 1].next
         child.exited = True
     return outcome(0, error)

@@ -1,17 +1,17 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """Memory failure of one base page: what maps it is cut until a base-page leaf does, and that one goes."""
-from hgmcore.folio cimport folio_get, page_poisoned
+from hgmcore.core.folio cimport folio_get, page_poisoned
 from hgmcore.operations.common cimport *
 from hgmcore.operations.zap cimport leaf_like, zap_huge_page
-from hgmcore.rmap cimport rmap_next
-from hgmcore.share cimport unshare_table
+from hgmcore.core.rmap cimport rmap_next
+from hgmcore.core.share cimport unshare_table
 
 cdef inline int largest_beside(Machine *m, uint64_t offset, uint64_t bad, int below) noexcept nogil:
     """The largest leaf smaller than number `below` that begins at `offset` and, but for a base page, spares `bad`."""
     cdef int i = below - 1
     cdef uint64_t bytes
     while i > 0:
-        bytes = <uint64_t>1 << m.geometry.leaf_shift[i]
+        bytes = <uint64_t>1 << m.config.geometry.leaf_shift[i]
         if offset & (bytes - 1) == 0 and bad - offset >= bytes:
             break
         i -= 1
@@ -43,7 +43,7 @@ cdef inline int cut_leaf(Machine *m, HugePage *h, uint64_t *entry, int level, in
 
     bad: offset in the mapping. One replacement: a scheme is told of no first and no last leaf.
     """
-    cdef uint64_t bytes = <uint64_t>1 << m.geometry.leaf_shift[size], start = bad & ~(bytes - 1), at = start
+    cdef uint64_t bytes = <uint64_t>1 << m.config.geometry.leaf_shift[size], start = bad & ~(bytes - 1), at = start
     cdef uint64_t address = h.mapping.address + bad
     cdef uint64_t *place
     cdef uint32_t tables[MAX_LEVELS]
@@ -53,15 +53,15 @@ cdef inline int cut_leaf(Machine *m, HugePage *h, uint64_t *entry, int level, in
         return ENOMEM
     leaf = leaf_like(m, h, HGM_BY_POISON)
     leaf.folio = h.folio
-    leaf.first = (start - h.start) >> m.geometry.base_shift
-    leaf.nr_pages = bytes >> m.geometry.base_shift
+    leaf.first = (start - h.start) >> m.config.geometry.base_shift
+    leaf.nr_pages = bytes >> m.config.geometry.base_shift
     leaf.count = 1
     leaf.whole = size == h.file.leaf
     place = entry - (entry_index(m, address, level) - entry_index(m, h.mapping.address + start, level))
-    for i in range(m.geometry.leaf_entries[size]):
+    for i in range(m.config.geometry.leaf_entries[size]):
         place[i] = 0
-    m.cost.leaf_removes += 1
-    hgm_leaf_remove(&m.cost, &m.options, &leaf)
+    m.context.cost.leaf_removes += 1
+    hgm_leaf_remove(&m.context.cost, &m.config.options, &leaf)
     if NEEDS & NEEDS_COUNTER and level < h.file.level:
         table_desc(m, path[level]).children -= 1
     place = entry
@@ -76,9 +76,9 @@ cdef inline int cut_leaf(Machine *m, HugePage *h, uint64_t *entry, int level, in
     while at < start + bytes:
         part = largest_beside(m, at, bad, size)
         reached = h.file.level
-        place = descend(m, entry_for(m, h, at), h.mapping.address + at, &reached, m.geometry.leaf_level[part], path)
+        place = descend(m, entry_for(m, h, at), h.mapping.address + at, &reached, m.config.geometry.leaf_level[part], path)
         install_at(m, h, place, part, at, 1, path, HGM_BY_POISON, False)
-        at += <uint64_t>1 << m.geometry.leaf_shift[part]
+        at += <uint64_t>1 << m.config.geometry.leaf_shift[part]
     return 0
 
 cdef inline int poison_mapping(Machine *m, HugePage *h, uint64_t bad) noexcept nogil:
@@ -99,7 +99,7 @@ cdef inline int poison_mapping(Machine *m, HugePage *h, uint64_t bad) noexcept n
         return error
     if level > 1 or entry[0] & HGM_PTE_GROUP:
         error = cut_leaf(m, h, entry, level,
-                         m.geometry.entry_leaf[level] + (1 if entry[0] & HGM_PTE_GROUP else 0), bad, path)
+                         m.config.geometry.entry_leaf[level] + (1 if entry[0] & HGM_PTE_GROUP else 0), bad, path)
         if error:
             return error
     zap_huge_page(m, h, bad, bad + base_mask(m) + 1, HGM_BY_ZAP, False)
@@ -114,7 +114,7 @@ cdef inline Outcome hwpoison(Machine *m, const hgm_operation *op) noexcept nogil
     EFAULT: no page there. EHWPOISON: that base page failed before. EAGAIN: the caller's address is not mapped; the
     page is poisoned all the same. The reference of memory failure stays on the folio.
     """
-    cdef Mapping *caller = &m.mappings[op.target]
+    cdef Mapping *caller = &m.state.mappings[op.target]
     cdef Mapping *v = caller
     cdef uint64_t bad = op.offset & ~base_mask(m), offset = 0, pfn
     cdef uint32_t at = 0
@@ -131,13 +131,13 @@ cdef inline Outcome hwpoison(Machine *m, const hgm_operation *op) noexcept nogil
     folio = h.folio
     if folio is NULL:
         return outcome(0, EFAULT)
-    pfn = folio.pfn + ((bad - h.start) >> m.geometry.base_shift)
+    pfn = folio.pfn + ((bad - h.start) >> m.config.geometry.base_shift)
     if page_poisoned(m, pfn, 1):
         return outcome(0, EHWPOISON)
-    if not region_grow(&m.poisoned, m.poisoned.used + sizeof(uint64_t)):
-        m.out_of_memory = True
+    if not region_grow(&m.state.poisoned, m.state.poisoned.used + sizeof(uint64_t)):
+        m.context.out_of_memory = True
         return outcome(0, ENOMEM)
-    (<uint64_t *>m.poisoned.base)[m.poisoned.used // sizeof(uint64_t) - 1] = pfn
+    (<uint64_t *>m.state.poisoned.base)[m.state.poisoned.used // sizeof(uint64_t) - 1] = pfn
     folio.flags |= HGM_FOLIO_POISONED
     folio.poisons += 1
     folio_get(m, folio, 1)

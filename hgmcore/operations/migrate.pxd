@@ -4,42 +4,42 @@
 A page can only be moved while nobody but the migration knows it: every leaf becomes a migration entry, then its
 map count must be 0 and its references those of the page cache and of the isolation (folio_migrate_mapping()).
 """
-from hgmcore.folio cimport cache_refs, folio_alloc, folio_get, folio_put
+from hgmcore.core.folio cimport cache_refs, folio_alloc, folio_get, folio_put
 from hgmcore.operations.common cimport *
 from hgmcore.operations.zap cimport zap_huge_page
-from hgmcore.rmap cimport rmap_next
-from hgmcore.vma cimport vma_search
+from hgmcore.core.rmap cimport rmap_next
+from hgmcore.core.vma cimport vma_search
 
 cdef enum:
     ATTEMPTS = 10    # NR_MAX_MIGRATE_PAGES_RETRY, mm/migrate.c
 
 cdef inline bint looks_exclusive(Machine *m, const HugePage *h) noexcept nogil:
     """Would mbind without MOVE_ALL take it? By the era's rule, and if its page table is not shared."""
-    cdef hgm_answer answer = folio_answer(&m.options, h.folio)
+    cdef hgm_answer answer = folio_answer(&m.config.options, h.folio)
     cdef int64_t count = answer.sharers
     cdef uint64_t *table = h.entry - entry_index(m, h.mapping.address + h.start, h.file.level)
-    if table_desc(m, (<unsigned char *>table - m.tables.base) >> m.geometry.table_shift).sharers:
+    if table_desc(m, (<unsigned char *>table - m.state.tables.base) >> m.config.geometry.table_shift).sharers:
         return False
-    if m.options.era >= 615:
+    if m.config.options.era >= 615:
         return (answer.mapcount if count < 0 else count) <= 1
-    return (hgm_page_mapcount(&m.options, h.folio, 0) if count < 0 else count) == 1
+    return (hgm_page_mapcount(&m.config.options, h.folio, 0) if count < 0 else count) == 1
 
 cdef inline void remove_migration_ptes(Machine *m, HugePage *h, uint64_t *entries, int level, uint64_t n,
                                        uint64_t offset, uint32_t *path) noexcept nogil:
     """Turn the migration entries at and below `n` entries of `level` into leaves of the folio of `h`."""
-    cdef uint64_t i = 0, bytes = <uint64_t>1 << m.geometry.level_shift[level]
+    cdef uint64_t i = 0, bytes = <uint64_t>1 << m.config.geometry.level_shift[level]
     cdef int size, j
     while i < n:
         if is_table(entries[i]):
             path[level - 1] = table_number(entries[i])
             remove_migration_ptes(m, h, table_entries(m, path[level - 1]), level - 1,
-                                  <uint64_t>1 << m.geometry.index_bits, offset + i * bytes, path)
+                                  <uint64_t>1 << m.config.geometry.index_bits, offset + i * bytes, path)
         elif entries[i] & HGM_PTE_MIGRATION:
-            size = m.geometry.entry_leaf[level] + (1 if entries[i] & HGM_PTE_GROUP else 0)
-            for j in range(m.geometry.leaf_entries[size]):
+            size = m.config.geometry.entry_leaf[level] + (1 if entries[i] & HGM_PTE_GROUP else 0)
+            for j in range(m.config.geometry.leaf_entries[size]):
                 entries[i + j] = 0
             install_at(m, h, &entries[i], size, offset + i * bytes, 1, path, HGM_BY_MIGRATION, huge_page_none(h))
-            i += m.geometry.leaf_entries[size] - 1
+            i += m.config.geometry.leaf_entries[size] - 1
         i += 1
 
 cdef inline void for_each_mapping(Machine *m, hgm_folio *old, hgm_folio *new) noexcept nogil:
@@ -72,7 +72,7 @@ cdef inline int migrate_folio(Machine *m, hgm_folio *folio) noexcept nogil:
     folio_get(m, folio, 1)
     for attempt in range(ATTEMPTS):
         for_each_mapping(m, folio, NULL)
-        if not folio_answer(&m.options, folio).mapped and folio.page._refcount == refs + 1:
+        if not folio_answer(&m.config.options, folio).mapped and folio.page._refcount == refs + 1:
             break
         for_each_mapping(m, folio, folio)
     else:
@@ -82,7 +82,7 @@ cdef inline int migrate_folio(Machine *m, hgm_folio *folio) noexcept nogil:
     new.flags = folio.flags
     new.page._refcount = refs
     if cached:
-        m.files[folio.file].cache[folio.index] = folio_number(m, new) + 1
+        m.state.files[folio.file].cache[folio.index] = folio_number(m, new) + 1
         folio.flags &= ~HGM_FOLIO_CACHED
     for_each_mapping(m, folio, new)
     folio_put(folio, refs + 1)
@@ -90,7 +90,7 @@ cdef inline int migrate_folio(Machine *m, hgm_folio *folio) noexcept nogil:
 
 cdef inline Outcome migrate(Machine *m, const hgm_operation *op) noexcept nogil:
     """Each huge page met in the range, once. A shared one is skipped unless `all`; EFAULT: the range has a gap."""
-    cdef Mapping *v = &m.mappings[op.target]
+    cdef Mapping *v = &m.state.mappings[op.target]
     cdef uint64_t base = base_mask(m), at = op.offset, end, ignored = 0, done = 0
     cdef uint32_t i
     cdef int error = 0, failed

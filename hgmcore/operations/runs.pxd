@@ -19,7 +19,7 @@ cdef inline hgm_leaf base_page_leaf(Machine *m, const HugePage *h, hgm_folio *fo
     leaf.nr_pages = 1
     leaf.count = 1
     leaf.process = h.mapping.process
-    leaf.mapping = <uint32_t>(h.mapping - m.mappings)
+    leaf.mapping = <uint32_t>(h.mapping - m.state.mappings)
     leaf.origin = <uint8_t>origin
     leaf.whole = 0
     leaf.covers = 0
@@ -49,9 +49,9 @@ cdef inline uint64_t install_leaves "hgm_install_leaves"(Machine *m, HugePage *h
 
     Returns how many leaves were installed. exclusion: of the machine, a constant.
     """
-    cdef bint real = m.options.transient_real
+    cdef bint real = m.config.options.transient_real
     cdef bint at_once = exclusion == ALONE and not uncounted    # the entries; the scheme is told of each all the same
-    cdef hgm_options options = m.options
+    cdef hgm_options options = m.config.options
     cdef hgm_folio folio = h.folio[0]
     cdef hgm_leaf leaf = base_page_leaf(m, h, &folio, origin)
     cdef hgm_ptdesc *desc = table_desc(m, table)
@@ -90,7 +90,7 @@ cdef inline uint64_t install_leaves "hgm_install_leaves"(Machine *m, HugePage *h
     if exclusion >= PT_LOCKS:
         cost.locks = i * (1 + locks_held(&locks, exclusion))
     keep_flags(h.folio, &folio)
-    hgm_cost_add(&m.cost, &cost)
+    hgm_cost_add(&m.context.cost, &cost)
     if uncounted and answer & HGM_COUNTS:
         subtree_counted(m, h)
     return i
@@ -99,7 +99,7 @@ cdef inline void table_gets(Machine *m, const HugePage *h, const uint32_t *path,
     """Table path[1] gets `n` more leaves, or some that count themselves (0). Their subtree has a leaf already."""
     if NEEDS & NEEDS_COUNTER:
         if h.file.level == 3 and table_desc(m, path[1]).children == 0:
-            child_add(table_desc(m, path[2]), m.exclusion != ALONE)
+            child_add(table_desc(m, path[2]), m.context.exclusion != ALONE)
         if n:    # no store else: another thread may count here now
             table_desc(m, path[1]).children += <uint32_t>n
 
@@ -110,7 +110,7 @@ cdef inline void install_run "hgm_install_run"(Machine *m, HugePage *h, uint64_t
     first: the base page of the first of them. The entries are none; for a fork they hold the leaves already. Their subtree has a leaf already. A continue's look-ups are counted.
     """
     cdef uint64_t i = 0
-    cdef int exclusion = m.exclusion if origin == HGM_BY_CONTINUE else min(m.exclusion, PT_LOCKS)
+    cdef int exclusion = m.context.exclusion if origin == HGM_BY_CONTINUE else min(m.context.exclusion, PT_LOCKS)
     table_gets(m, h, path, n if exclusion == ALONE else 0)
     if not counted(h):
         i = install_leaves(m, h, entries, n, first, path[1], origin, True, exclusion)
@@ -145,7 +145,7 @@ cdef inline uint64_t zap_leaves "hgm_zap_leaves"(hgm_cost *cost, const hgm_optio
 cdef inline uint64_t zap_ptes "hgm_zap_ptes"(Machine *m, uint64_t *entries, uint64_t n, const hgm_leaf *like,
                                              uint64_t page) noexcept nogil:
     """Remove the base-page leaves among `n` entries; `page` is the base page of the first. None is in a group."""
-    cdef hgm_options options = m.options
+    cdef hgm_options options = m.config.options
     cdef hgm_folio folio
     cdef hgm_leaf leaf = like[0]
     cdef hgm_cost cost = hgm_no_cost()
@@ -160,5 +160,5 @@ cdef inline uint64_t zap_ptes "hgm_zap_ptes"(Machine *m, uint64_t *entries, uint
     leaf.whole = 0
     removed = zap_leaves(&cost, &options, &leaf, entries, n, page)
     keep_flags(like.folio, &folio)
-    hgm_cost_add(&m.cost, &cost)
+    hgm_cost_add(&m.context.cost, &cost)
     return removed

@@ -3,9 +3,9 @@
 
 Rules of Linux 6.18 (mm/filemap.c, mm/memory.c, mm/userfaultfd.c).
 """
-from hgmcore.folio cimport folio_alloc, folio_put, frames_alloc, page_poisoned
+from hgmcore.core.folio cimport folio_alloc, folio_put, frames_alloc, page_poisoned
 from hgmcore.operations.thp cimport *
-from hgmcore.vma cimport vma_find
+from hgmcore.core.vma cimport vma_find
 
 cdef enum:
     FAULT_AROUND = 16    # fault_around_bytes is 64K
@@ -14,41 +14,41 @@ cdef inline void cache_add(Machine *m, hgm_folio *folio) noexcept nogil:
     """The page cache holds a reference for each base page."""
     cdef uint64_t i
     for i in range(folio.index, folio.index + folio.nr_pages):
-        m.files[folio.file].cache[i] = folio_number(m, folio) + 1
+        m.state.files[folio.file].cache[i] = folio_number(m, folio) + 1
     folio.flags |= HGM_FOLIO_CACHED
     hgm_plain_add(folio, <int32_t>folio.nr_pages)
 
 cdef inline void cache_remove(Machine *m, hgm_folio *folio) noexcept nogil:
     cdef uint64_t i
     for i in range(folio.index, folio.index + folio.nr_pages):
-        m.files[folio.file].cache[i] = 0
+        m.state.files[folio.file].cache[i] = 0
     folio.flags &= ~HGM_FOLIO_CACHED
     folio_put(folio, <int32_t>folio.nr_pages)
 
 cdef inline hgm_folio *cache_alloc(Machine *m, uint32_t file, uint64_t index, bint huge) noexcept nogil:
     """Allocate base page `index` into the page cache: if `huge` and nothing of the huge page around it is there yet,
     all of that, else the page alone. NULL: no memory."""
-    cdef File *f = &m.files[file]
+    cdef File *f = &m.state.files[file]
     cdef uint64_t first = index & ~(f.nr_pages - 1), i
     cdef hgm_folio *folio = NULL
     for i in range(first, first + f.nr_pages):
         huge = huge and f.cache[i] == 0
     if huge:
         folio = folio_alloc(m, file, first)
-    if folio is NULL and not (huge and f.nr_pages == 1) and not m.out_of_memory and not allocation_fails(m):
+    if folio is NULL and not (huge and f.nr_pages == 1) and not m.context.out_of_memory and not allocation_fails(m):
         folio = frames_alloc(m, file, index, 1)
     if folio is not NULL:
         cache_add(m, folio)
     return folio
 
 cdef inline Outcome shmem_populate(Machine *m, const hgm_operation *op) noexcept nogil:
-    cdef File *f = &m.files[op.target]
+    cdef File *f = &m.state.files[op.target]
     cdef uint64_t i, first = op.offset * f.nr_pages
     for i in range(first, first + op.length * f.nr_pages):
         if f.cache[i] == 0 and cache_alloc(m, op.target, i, True) is NULL:
-            return outcome((i - first) << m.geometry.base_shift, ENOMEM)
+            return outcome((i - first) << m.config.geometry.base_shift, ENOMEM)
         f.size = max(f.size, i + 1)
-        f.length = max(f.length, (i + 1) << m.geometry.base_shift)
+        f.length = max(f.length, (i + 1) << m.config.geometry.base_shift)
     return outcome(op.length << f.page_shift, 0)
 
 cdef inline bint map_pmd(Machine *m, Pmd *pmd, const Vma *vma, uint64_t offset, hgm_folio *folio) noexcept nogil:
@@ -57,7 +57,7 @@ cdef inline bint map_pmd(Machine *m, Pmd *pmd, const Vma *vma, uint64_t offset, 
             or not pmd_aligned(m, pmd.mapping, vma, offset)):
         return False
     if not install_pmd(m, pmd, folio, 0, HGM_BY_FAULT):
-        look_up_and_put(m, &m.cost, folio)
+        look_up_and_put(m, &m.context.cost, folio)
     return True
 
 cdef inline bint ensure_ptes(Machine *m, Pmd *pmd) noexcept nogil:
@@ -81,12 +81,12 @@ cdef inline void map_free_ptes(Machine *m, Pmd *pmd, uint64_t *entry, hgm_folio 
             kept |= install_ptes(m, pmd, &entry[i], folio, first + i, run, 0, HGM_BY_FAULT)
         i += run + 1
     if not kept:
-        look_up_and_put(m, &m.cost, folio)
+        look_up_and_put(m, &m.context.cost, folio)
 
 cdef inline bint folio_fits(Machine *m, const Vma *vma, const hgm_folio *folio, uint64_t offset,
                             uint64_t page) noexcept nogil:
     """Do all base pages of the folio, of which number `page` belongs at `offset`, lie in the VMA and one page table?"""
-    cdef int shift = m.geometry.base_shift
+    cdef int shift = m.config.geometry.base_shift
     cdef uint64_t before = page << shift, after = folio.nr_pages - page << shift
     return (offset - vma.start >= before and vma.end - offset >= after
             and (offset & pmd_mask(m)) >= before and (offset & pmd_mask(m)) + after <= pmd_mask(m) + 1)
@@ -97,8 +97,8 @@ cdef inline int fault_around(Machine *m, Pmd *pmd, const Vma *vma, uint64_t offs
     16: the pages of the aligned 16 around it. folio: also all pages of folios of which one is among those, where the
     folio lies in the VMA and in one page table.
     """
-    cdef File *f = &m.files[pmd.mapping.file]
-    cdef int shift = m.geometry.base_shift
+    cdef File *f = &m.state.files[pmd.mapping.file]
+    cdef int shift = m.config.geometry.base_shift
     cdef uint64_t pte = entry_index(m, pmd.mapping.address + offset, PTE), vma_page = (offset - vma.start) >> shift
     cdef uint64_t from_pte = max(pte & ~<uint64_t>(FAULT_AROUND - 1), pte - min(pte, vma_page))
     cdef uint64_t to_pte = min(min(from_pte + FAULT_AROUND, ptes_per_table(m)),
@@ -118,7 +118,7 @@ cdef inline int fault_around(Machine *m, Pmd *pmd, const Vma *vma, uint64_t offs
             return ENOMEM
         page = first = at - folio.index
         last = min(<uint64_t>folio.nr_pages, end - folio.index)
-        if m.options.fault_around == HGM_AROUND_FOLIO and folio_fits(m, vma, folio, place, page):
+        if m.config.options.fault_around == HGM_AROUND_FOLIO and folio_fits(m, vma, folio, place, page):
             first = 0
             last = folio.nr_pages
         entry = pte_at(m, pmd, pmd.mapping.address + place) - (page - first)
@@ -138,10 +138,10 @@ cdef inline int finish_fault(Machine *m, Pmd *pmd, const Vma *vma, uint64_t offs
     if map_pmd(m, pmd, vma, offset, folio):
         return 0
     if not ensure_ptes(m, pmd):
-        look_up_and_put(m, &m.cost, folio)
+        look_up_and_put(m, &m.context.cost, folio)
         return ENOMEM
     entry = pte_at(m, pmd, pmd.mapping.address + offset)
-    all = (m.options.fault_around != HGM_AROUND_NONE and not vma.flags & (HGM_OPF_MINOR | HGM_OPF_WP)
+    all = (m.config.options.fault_around != HGM_AROUND_NONE and not vma.flags & (HGM_OPF_MINOR | HGM_OPF_WP)
            and not folio.flags & HGM_FOLIO_POISONED and folio_fits(m, vma, folio, offset, page))
     if all:
         for i in range(folio.nr_pages):
@@ -154,9 +154,9 @@ cdef inline int finish_fault(Machine *m, Pmd *pmd, const Vma *vma, uint64_t offs
 
 cdef inline Outcome shmem_touch(Machine *m, const hgm_operation *op, const Vma *vma) noexcept nogil:
     """An access, and the fault that it takes where nothing maps its address (do_read_fault, do_shared_fault)."""
-    cdef Mapping *v = &m.mappings[op.target]
-    cdef File *f = &m.files[v.file]
-    cdef uint64_t offset = op.offset & ~base_mask(m), index = (v.file_offset + offset) >> m.geometry.base_shift
+    cdef Mapping *v = &m.state.mappings[op.target]
+    cdef File *f = &m.state.files[v.file]
+    cdef uint64_t offset = op.offset & ~base_mask(m), index = (v.file_offset + offset) >> m.config.geometry.base_shift
     cdef Pmd pmd = pmd_at(m, v, offset, True)
     cdef Outcome done = outcome(base_mask(m) + 1, 0)
     cdef uint64_t entry = 0
@@ -166,7 +166,7 @@ cdef inline Outcome shmem_touch(Machine *m, const hgm_operation *op, const Vma *
         return outcome(0, ENOMEM)
     if pmd.entry[0] != 0:
         entry = pte_at(m, &pmd, v.address + offset)[0] if is_table(pmd.entry[0]) else pmd.entry[0]
-    if entry == 0 and m.options.fault_around != HGM_AROUND_NONE and not op.flags & HGM_OPF_WRITE and (
+    if entry == 0 and m.config.options.fault_around != HGM_AROUND_NONE and not op.flags & HGM_OPF_WRITE and (
             not vma.flags & (HGM_OPF_MINOR | HGM_OPF_WP)):
         error = fault_around(m, &pmd, vma, offset, index)
         if error:
@@ -183,7 +183,7 @@ cdef inline Outcome shmem_touch(Machine *m, const hgm_operation *op, const Vma *
         if error:
             return outcome(0, error)
         if vma.flags & HGM_OPF_MINOR:
-            look_up_and_put(m, &m.cost, folio)
+            look_up_and_put(m, &m.context.cost, folio)
             done.done = 0
             done.event = HGM_EVENT_MINOR
             return done
@@ -192,7 +192,7 @@ cdef inline Outcome shmem_touch(Machine *m, const hgm_operation *op, const Vma *
         if folio is NULL:
             return outcome(0, ENOMEM)
     if folio.flags & HGM_FOLIO_POISONED and page_poisoned(m, folio.pfn + index - folio.index, 1):
-        look_up_and_put(m, &m.cost, folio)
+        look_up_and_put(m, &m.context.cost, folio)
         return outcome(0, EHWPOISON)
     error = finish_fault(m, &pmd, vma, offset, folio, index - folio.index)
     return outcome(0, error) if error else done
@@ -200,8 +200,8 @@ cdef inline Outcome shmem_touch(Machine *m, const hgm_operation *op, const Vma *
 cdef inline int continue_page(Machine *m, Pmd *pmd, uint64_t offset) noexcept nogil:
     """Map one base page of the page cache by a PTE (mfill_atomic_pte_continue). 0 or an errno."""
     cdef Mapping *v = pmd.mapping
-    cdef File *f = &m.files[v.file]
-    cdef uint64_t index = (v.file_offset + offset) >> m.geometry.base_shift
+    cdef File *f = &m.state.files[v.file]
+    cdef uint64_t index = (v.file_offset + offset) >> m.config.geometry.base_shift
     cdef hgm_folio *folio
     cdef uint64_t *entry
     cdef int error
@@ -226,12 +226,12 @@ cdef inline int continue_page(Machine *m, Pmd *pmd, uint64_t offset) noexcept no
     elif entry[0] != 0:
         error = EEXIST
     if error or not install_ptes(m, pmd, entry, folio, index - folio.index, 1, 0, HGM_BY_CONTINUE):
-        look_up_and_put(m, &m.cost, folio)
+        look_up_and_put(m, &m.context.cost, folio)
     return error
 
 cdef inline Outcome shmem_continue(Machine *m, const hgm_operation *op) noexcept nogil:
     """UFFDIO_CONTINUE: base pages only, whatever the size of the folio."""
-    cdef Mapping *v = &m.mappings[op.target]
+    cdef Mapping *v = &m.state.mappings[op.target]
     cdef Vma *vma = vma_find(v, op.offset)
     cdef uint64_t done = 0
     cdef int error
@@ -242,7 +242,7 @@ cdef inline Outcome shmem_continue(Machine *m, const hgm_operation *op) noexcept
         return outcome(0, EINVAL)
     if vma is NULL or op.offset + op.length > vma.end or not vma.flags & (HGM_OPF_MINOR | HGM_OPF_WP):
         return outcome(0, ENOENT)
-    if m.files[v.file].kind == ANON:
+    if m.state.files[v.file].kind == ANON:
         return outcome(0, EINVAL)
     pmd.entry = NULL
     while done < op.length:

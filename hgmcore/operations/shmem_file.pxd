@@ -6,12 +6,12 @@ from hgmcore.operations.thp_zap cimport zap_memory
 
 cdef inline void unmap_pages(Machine *m, uint32_t file, uint64_t first, uint64_t last) noexcept nogil:
     """Unmap base pages [first, last) of a file everywhere; a PMD leaf that maps one of them goes as a whole."""
-    cdef int shift = m.geometry.base_shift
+    cdef int shift = m.config.geometry.base_shift
     cdef uint64_t start = first << shift, end = last << shift, from_byte, to_byte
     cdef uint32_t i, j
     cdef Mapping *v
-    for i in range(m.nr_mappings):
-        v = &m.mappings[i]
+    for i in range(m.state.nr_mappings):
+        v = &m.state.mappings[i]
         if v.file != file:
             continue
         for j in range(v.nr_vmas):
@@ -31,7 +31,7 @@ cdef inline bint split_folio(Machine *m, hgm_folio *folio, uint64_t index) noexc
 
     Parts behind the end of the file are dropped. The others get frames of their own, as a simulated frame belongs to one folio for ever.
     """
-    cdef uint64_t first = folio.index, half = folio.nr_pages, other, size = m.files[folio.file].size
+    cdef uint64_t first = folio.index, half = folio.nr_pages, other, size = m.state.files[folio.file].size
     cdef uint32_t file = folio.file
     cdef hgm_folio *part
     if extra_references(m, folio):
@@ -62,7 +62,7 @@ cdef inline bint cut_folio(Machine *m, hgm_folio *folio, uint64_t start, uint64_
 
     True: it was removed or split. False: its bytes are only zeroed. A last look is due to what a split leaves inside.
     """
-    cdef int shift = m.geometry.base_shift
+    cdef int shift = m.config.geometry.base_shift
     cdef uint64_t first = <uint64_t>folio.index << shift, last = first + (folio.nr_pages << shift)
     cdef uint32_t file = folio.file
     if start <= first and last <= end:
@@ -72,16 +72,16 @@ cdef inline bint cut_folio(Machine *m, hgm_folio *folio, uint64_t start, uint64_
         return True
     if not split_folio(m, folio, max(start, first) >> shift):
         return False
-    if end < last and m.files[file].cache[end >> shift]:
-        folio = folio_at(m, m.files[file].cache[end >> shift] - 1)
+    if end < last and m.state.files[file].cache[end >> shift]:
+        folio = folio_at(m, m.state.files[file].cache[end >> shift] - 1)
         if folio.nr_pages > 1:
             split_folio(m, folio, end >> shift)
     return True
 
 cdef inline void undo_range(Machine *m, uint32_t file, uint64_t start, uint64_t end) noexcept nogil:
     """Make bytes [start, end) of the file a hole (shmem_undo_range): folios inside go, those at the edges are split."""
-    cdef File *f = &m.files[file]
-    cdef uint64_t first = (start + base_mask(m)) >> m.geometry.base_shift, last = end >> m.geometry.base_shift
+    cdef File *f = &m.state.files[file]
+    cdef uint64_t first = (start + base_mask(m)) >> m.config.geometry.base_shift, last = end >> m.config.geometry.base_shift
     cdef uint64_t edge, at = first
     cdef hgm_folio *folio
     cdef bint same = False    # one folio at both edges
@@ -94,14 +94,14 @@ cdef inline void undo_range(Machine *m, uint32_t file, uint64_t start, uint64_t 
             remove_folio(m, folio)
         else:
             at = folio.index + folio.nr_pages
-    edge = start >> m.geometry.base_shift
+    edge = start >> m.config.geometry.base_shift
     if f.cache[edge]:
         folio = folio_at(m, f.cache[edge] - 1)
         at = folio.index + folio.nr_pages
-        same = end <= at << m.geometry.base_shift
+        same = end <= at << m.config.geometry.base_shift
         if not cut_folio(m, folio, start, end):
             first = at
-    edge = (end - 1) >> m.geometry.base_shift
+    edge = (end - 1) >> m.config.geometry.base_shift
     if f.cache[edge] and not same:
         folio = folio_at(m, f.cache[edge] - 1)
         at = folio.index
@@ -115,13 +115,13 @@ cdef inline void undo_range(Machine *m, uint32_t file, uint64_t start, uint64_t 
 
 cdef inline Outcome punch_memory(Machine *m, const hgm_operation *op) noexcept nogil:
     """FALLOC_FL_PUNCH_HOLE: base pages inside go; folios that lose some are split, or only zeroed if they cannot be."""
-    cdef File *f = &m.files[op.target]
+    cdef File *f = &m.state.files[op.target]
     cdef uint64_t base = base_mask(m), end = op.offset + op.length
-    cdef uint64_t first = (op.offset + base) >> m.geometry.base_shift, last
+    cdef uint64_t first = (op.offset + base) >> m.config.geometry.base_shift, last
     if op.length == 0 or end < op.offset:
         return outcome(0, EINVAL)
     end = min(end, f.pages << f.page_shift)
-    last = end >> m.geometry.base_shift
+    last = end >> m.config.geometry.base_shift
     if first < last:
         unmap_pages(m, op.target, first, last)
     if op.offset < end:
@@ -133,12 +133,12 @@ cdef inline Outcome truncate_memory(Machine *m, const hgm_operation *op) noexcep
 
     A folio across the end is split, also where no base page goes.
     """
-    cdef File *f = &m.files[op.target]
-    cdef uint64_t size = (op.offset + base_mask(m)) >> m.geometry.base_shift, end = f.pages << f.page_shift
+    cdef File *f = &m.state.files[op.target]
+    cdef uint64_t size = (op.offset + base_mask(m)) >> m.config.geometry.base_shift, end = f.pages << f.page_shift
     if op.offset > end:
         return outcome(0, EINVAL)
     if op.offset < f.length:
-        unmap_pages(m, op.target, size, end >> m.geometry.base_shift)
+        unmap_pages(m, op.target, size, end >> m.config.geometry.base_shift)
         f.size = size
         undo_range(m, op.target, op.offset, end)
     f.size = size
@@ -147,7 +147,7 @@ cdef inline Outcome truncate_memory(Machine *m, const hgm_operation *op) noexcep
 
 cdef inline Outcome file_operation(Machine *m, const hgm_operation *op) noexcept nogil:
     """One operation on a shmem file."""
-    cdef File *f = &m.files[op.target]
+    cdef File *f = &m.state.files[op.target]
     cdef hgm_folio *folio = NULL
     if op.op == HGM_OP_POPULATE:
         return shmem_populate(m, op)

@@ -35,17 +35,17 @@ cdef inline uint64_t install_streak "hgm_install_streak"(Machine *m, HugePage *h
     cdef uint64_t inside = table_bits(base_shift, index_bits)
     cdef uint64_t in_page = page - 1 if kind == HGM_OP_TOUCH else 0    # an access may be anywhere in its page
     cdef uint64_t outside = ~(page_mask(h.file) & ~(page - 1) | in_page), start = h.start
-    cdef uint32_t target = <uint32_t>(h.mapping - m.mappings), top = table_number(h.entry[0]), number = NO_TABLE
-    cdef bint two_levels = h.file.level == 3, real = m.options.transient_real
+    cdef uint32_t target = <uint32_t>(h.mapping - m.state.mappings), top = table_number(h.entry[0]), number = NO_TABLE
+    cdef bint two_levels = h.file.level == 3, real = m.config.options.transient_real
     cdef const uint64_t *root = table_entries(m, top)    # a load on the way to a count makes the next atomic wait
     cdef const uint64_t *pmd = root if two_levels else h.entry
-    cdef unsigned char *tables = m.tables.base
-    cdef hgm_ptdesc *descs = <hgm_ptdesc *>m.ptdescs.base
+    cdef unsigned char *tables = m.state.tables.base
+    cdef hgm_ptdesc *descs = <hgm_ptdesc *>m.state.ptdescs.base
     cdef uint64_t i = 0, offset, pmd_entry, ahead, kept = 0, mapped = 0, scanned = 0
     cdef uint64_t before = ~(ops[0].offset - start) if n else 0    # offset of the last record; at first in no table
     cdef uint64_t *entries = NULL
     cdef uint64_t *entry
-    cdef hgm_options options = m.options
+    cdef hgm_options options = m.config.options
     cdef hgm_folio folio = h.folio[0]
     cdef hgm_leaf leaf = base_page_leaf(m, h, &folio, HGM_BY_CONTINUE if kind == HGM_OP_CONTINUE else HGM_BY_FAULT)
     cdef hgm_cost cost = hgm_no_cost()
@@ -106,7 +106,7 @@ cdef inline uint64_t install_streak "hgm_install_streak"(Machine *m, HugePage *h
     if exclusion >= PT_LOCKS:
         cost.locks = i * (1 + locks_held(&locks, exclusion))
     keep_flags(h.folio, &folio)
-    hgm_cost_add(&m.cost, &cost)
+    hgm_cost_add(&m.context.cost, &cost)
     if uncounted and answer & HGM_COUNTS:
         subtree_counted(m, h)
     return i
@@ -117,16 +117,16 @@ cdef inline uint64_t zap_streak "hgm_zap_streak"(Machine *m, HugePage *h, const 
     cdef uint64_t page = <uint64_t>1 << base_shift, fan_out = <uint64_t>1 << index_bits
     cdef uint64_t inside = table_bits(base_shift, index_bits)
     cdef uint64_t outside = ~(page_mask(h.file) & ~(page - 1)), start = h.start
-    cdef uint32_t target = <uint32_t>(h.mapping - m.mappings), top = table_number(h.entry[0]), number = NO_TABLE
+    cdef uint32_t target = <uint32_t>(h.mapping - m.state.mappings), top = table_number(h.entry[0]), number = NO_TABLE
     cdef bint two_levels = h.file.level == 3
     cdef const uint64_t *pmd = table_entries(m, top) if two_levels else h.entry
-    cdef unsigned char *tables = m.tables.base
-    cdef hgm_ptdesc *descs = <hgm_ptdesc *>m.ptdescs.base
+    cdef unsigned char *tables = m.state.tables.base
+    cdef hgm_ptdesc *descs = <hgm_ptdesc *>m.state.ptdescs.base
     cdef uint64_t i = 0, offset, pmd_entry, removed = 0
     cdef uint64_t before = ~(ops[0].offset - start) if n else 0
     cdef uint64_t *entries = NULL
     cdef uint64_t *entry
-    cdef hgm_options options = m.options
+    cdef hgm_options options = m.config.options
     cdef hgm_folio folio = h.folio[0]
     cdef hgm_leaf leaf = base_page_leaf(m, h, &folio, HGM_BY_ZAP)
     cdef hgm_subtree s = subtree_of(m, h, HGM_BY_ZAP)
@@ -167,7 +167,7 @@ cdef inline uint64_t zap_streak "hgm_zap_streak"(Machine *m, HugePage *h, const 
         i += 1
     cost.leaf_removes = removed
     keep_flags(h.folio, &folio)
-    hgm_cost_add(&m.cost, &cost)
+    hgm_cost_add(&m.context.cost, &cost)
     return i
 
 cdef inline uint64_t collapse_streak "hgm_collapse_streak"(Machine *m, HugePage *h, const hgm_operation *ops, uint64_t n,
@@ -176,12 +176,12 @@ cdef inline uint64_t collapse_streak "hgm_collapse_streak"(Machine *m, HugePage 
     cdef int shift = base_shift + index_bits
     cdef uint64_t bytes = <uint64_t>1 << shift, pages = <uint64_t>1 << index_bits, i = 0, offset, start = h.start, page
     cdef uint64_t outside = ~(page_mask(h.file) & ~(bytes - 1))
-    cdef uint32_t target = <uint32_t>(h.mapping - m.mappings)
+    cdef uint32_t target = <uint32_t>(h.mapping - m.state.mappings)
     cdef uint64_t *pmd = table_entries(m, table_number(h.entry[0]))
-    cdef unsigned char *tables = m.tables.base
+    cdef unsigned char *tables = m.state.tables.base
     cdef uint64_t *entry
     cdef uint64_t *entries
-    cdef hgm_options options = m.options
+    cdef hgm_options options = m.config.options
     cdef hgm_folio folio = h.folio[0]
     cdef hgm_leaf leaf = base_page_leaf(m, h, &folio, HGM_BY_COLLAPSE)
     cdef hgm_cost cost = hgm_no_cost()
@@ -204,44 +204,44 @@ cdef inline uint64_t collapse_streak "hgm_collapse_streak"(Machine *m, HugePage 
         i += 1
     cost.leaf_installs = i
     keep_flags(h.folio, &folio)
-    hgm_cost_add(&m.cost, &cost)
+    hgm_cost_add(&m.context.cost, &cost)
     return i
 
 # For what runs most, constants: one thread, tables of 512 entries, pages of 4K.
 
 cdef inline uint64_t continues "hgm_continues"(Machine *m, HugePage *h, const hgm_operation *ops,
                                                uint64_t n) noexcept nogil:
-    if m.exclusion == ALONE and m.geometry.base_shift == 12:
+    if m.context.exclusion == ALONE and m.config.geometry.base_shift == 12:
         return install_streak(m, h, ops, n, HGM_OP_CONTINUE, 12, 9, False, ALONE)
-    return install_streak(m, h, ops, n, HGM_OP_CONTINUE, m.geometry.base_shift, m.geometry.index_bits, False, m.exclusion)
+    return install_streak(m, h, ops, n, HGM_OP_CONTINUE, m.config.geometry.base_shift, m.config.geometry.index_bits, False, m.context.exclusion)
 
 cdef inline uint64_t touches "hgm_touches"(Machine *m, HugePage *h, const hgm_operation *ops, uint64_t n) noexcept nogil:
-    if m.exclusion != ALONE:
+    if m.context.exclusion != ALONE:
         return 0
-    if m.geometry.base_shift == 12:
+    if m.config.geometry.base_shift == 12:
         return install_streak(m, h, ops, n, HGM_OP_TOUCH, 12, 9, False, ALONE)
-    return install_streak(m, h, ops, n, HGM_OP_TOUCH, m.geometry.base_shift, m.geometry.index_bits, False, ALONE)
+    return install_streak(m, h, ops, n, HGM_OP_TOUCH, m.config.geometry.base_shift, m.config.geometry.index_bits, False, ALONE)
 
 cdef inline uint64_t uncounted "hgm_uncounted"(Machine *m, HugePage *h, const hgm_operation *ops, uint64_t n,
                                                int kind) noexcept nogil:
     """Of a subtree that is not counted, as one of `subtree` after a full zap; only one thread may come to count it."""
-    if m.exclusion != ALONE:
+    if m.context.exclusion != ALONE:
         return 0
-    if kind == HGM_OP_CONTINUE and m.geometry.base_shift == 12:
+    if kind == HGM_OP_CONTINUE and m.config.geometry.base_shift == 12:
         return install_streak(m, h, ops, n, HGM_OP_CONTINUE, 12, 9, True, ALONE)
-    return install_streak(m, h, ops, n, kind, m.geometry.base_shift, m.geometry.index_bits, True, ALONE)
+    return install_streak(m, h, ops, n, kind, m.config.geometry.base_shift, m.config.geometry.index_bits, True, ALONE)
 
 cdef inline uint64_t dontneeds "hgm_dontneeds"(Machine *m, HugePage *h, const hgm_operation *ops,
                                                uint64_t n) noexcept nogil:
-    if m.geometry.base_shift == 12:
+    if m.config.geometry.base_shift == 12:
         return zap_streak(m, h, ops, n, 12, 9)
-    return zap_streak(m, h, ops, n, m.geometry.base_shift, m.geometry.index_bits)
+    return zap_streak(m, h, ops, n, m.config.geometry.base_shift, m.config.geometry.index_bits)
 
 cdef inline uint64_t collapses "hgm_collapses"(Machine *m, HugePage *h, const hgm_operation *ops,
                                                uint64_t n) noexcept nogil:
-    if m.geometry.base_shift == 12:
+    if m.config.geometry.base_shift == 12:
         return collapse_streak(m, h, ops, n, 12, 9)
-    return collapse_streak(m, h, ops, n, m.geometry.base_shift, m.geometry.index_bits)
+    return collapse_streak(m, h, ops, n, m.config.geometry.base_shift, m.config.geometry.index_bits)
 
 cdef inline uint64_t streak(Machine *m, HugePage *h, const hgm_operation *ops, uint64_t n, int kind) noexcept nogil:
     """The records from ops[0] on that go the short way behind one about huge page `h`. Returns how many there were."""
@@ -252,8 +252,8 @@ cdef inline uint64_t streak(Machine *m, HugePage *h, const hgm_operation *ops, u
     if h.folio.flags & HGM_FOLIO_POISONED:
         return 0
     if kind == HGM_OP_COLLAPSE:
-        return collapses(m, h, ops, n) if h.file.level == 3 and m.geometry.group[1] == 1 else 0
-    if m.options.overflow_check != HGM_CHECK_NONE:
+        return collapses(m, h, ops, n) if h.file.level == 3 and m.config.geometry.group[1] == 1 else 0
+    if m.config.options.overflow_check != HGM_CHECK_NONE:
         return 0
     if not counted(h):
         return uncounted(m, h, ops, n, kind)
@@ -280,7 +280,7 @@ cdef inline uint64_t streaks(Machine *m, const hgm_operation *ops, uint64_t n, u
     cdef HugePage h
     cdef Outcome o
     memset(&h, 0, sizeof(h))
-    while i < n and ops[i].op == kind and ops[i].target == ops[0].target and not m.out_of_memory:
+    while i < n and ops[i].op == kind and ops[i].target == ops[0].target and not m.context.out_of_memory:
         o = first_of_streak(m, &ops[i], &h)
         if o.error or o.event or o.done < (done if kind == HGM_OP_TOUCH else ops[i].length):
             record(m, index + i, &o)

@@ -38,10 +38,10 @@ cdef inline bint bad_range(Machine *m, const hgm_operation *op) noexcept nogil:
         op.offset + whole_pages(m, op.length) < op.offset)
 
 cdef inline uint64_t pmd_mask(Machine *m) noexcept nogil:
-    return (<uint64_t>1 << m.geometry.level_shift[PMD]) - 1
+    return (<uint64_t>1 << m.config.geometry.level_shift[PMD]) - 1
 
 cdef inline uint64_t ptes_per_table(Machine *m) noexcept nogil:
-    return <uint64_t>1 << m.geometry.index_bits
+    return <uint64_t>1 << m.config.geometry.index_bits
 
 cdef inline Pmd pmd_at(Machine *m, Mapping *v, uint64_t offset, bint alloc) noexcept nogil:
     """The PMD entry for `offset`; `alloc` makes the upper tables."""
@@ -50,8 +50,8 @@ cdef inline Pmd pmd_at(Machine *m, Mapping *v, uint64_t offset, bint alloc) noex
     pmd.address = (v.address + offset) & ~pmd_mask(m)
     pmd.known = NULL
     pmd.entry = NULL
-    if m.processes[v.process].root != NO_TABLE:
-        pmd.entry = hstate_entry(m, &m.processes[v.process], pmd.address, PMD, alloc)
+    if m.state.processes[v.process].root != NO_TABLE:
+        pmd.entry = hstate_entry(m, &m.state.processes[v.process], pmd.address, PMD, alloc)
     pmd.none = pmd.entry is not NULL and pmd.entry[0] == 0
     return pmd
 
@@ -89,7 +89,7 @@ cdef inline hgm_leaf leaf_of(Machine *m, const Pmd *pmd, hgm_folio *folio, uint6
     leaf.nr_pages = nr_pages
     leaf.count = 1
     leaf.process = pmd.mapping.process
-    leaf.mapping = <uint32_t>(pmd.mapping - m.mappings)
+    leaf.mapping = <uint32_t>(pmd.mapping - m.state.mappings)
     leaf.origin = <uint8_t>origin
     leaf.whole = leaf.covers = nr_pages == folio.nr_pages
     leaf.hstate_none = pmd.none
@@ -101,23 +101,23 @@ cdef inline hgm_subtree pieces_of(Machine *m, const Pmd *pmd, hgm_folio *folio, 
     memset(&s, 0, sizeof(s))
     s.folio = folio
     s.process = pmd.mapping.process
-    s.mapping = <uint32_t>(pmd.mapping - m.mappings)
+    s.mapping = <uint32_t>(pmd.mapping - m.state.mappings)
     s.origin = <uint8_t>origin
     return s
 
 cdef inline int leaf_comes(Machine *m, const hgm_leaf *leaf) noexcept nogil:
     if leaf.folio.nr_pages == 1:
-        hgm_ref_add(&m.cost, leaf.folio, 1)
-        hgm_map_add(&m.cost, leaf.folio.page, &leaf.folio.page._mapcount, 1)
+        hgm_ref_add(&m.context.cost, leaf.folio, 1)
+        hgm_map_add(&m.context.cost, leaf.folio.page, &leaf.folio.page._mapcount, 1)
         return HGM_KEEPS
-    return hgm_leaf_install(&m.cost, &m.options, leaf)
+    return hgm_leaf_install(&m.context.cost, &m.config.options, leaf)
 
 cdef inline void leaf_goes(Machine *m, const hgm_leaf *leaf) noexcept nogil:
     if leaf.folio.nr_pages == 1:
-        hgm_map_add(&m.cost, leaf.folio.page, &leaf.folio.page._mapcount, -1)
-        hgm_ref_add(&m.cost, leaf.folio, -1)
+        hgm_map_add(&m.context.cost, leaf.folio.page, &leaf.folio.page._mapcount, -1)
+        hgm_ref_add(&m.context.cost, leaf.folio, -1)
     else:
-        hgm_leaf_remove(&m.cost, &m.options, leaf)
+        hgm_leaf_remove(&m.context.cost, &m.config.options, leaf)
 
 cdef inline void first_piece(Machine *m, Pmd *pmd, hgm_leaf *leaf) noexcept nogil:
     """A piece is about to come. Where it is the folio's first here: `table_add`, and `first_leaf` if that does not count it.
@@ -133,13 +133,13 @@ cdef inline void first_piece(Machine *m, Pmd *pmd, hgm_leaf *leaf) noexcept nogi
     if pmd.known == leaf.folio or leaf.origin == HGM_BY_POISON:
         return
     pmd.known = leaf.folio
-    if folio_below(m, pmd, leaf.folio, &m.cost.entries_scanned if NEEDS & (NEEDS_SCAN | NEEDS_COUNTER) and not pmd.none
+    if folio_below(m, pmd, leaf.folio, &m.context.cost.entries_scanned if NEEDS & (NEEDS_SCAN | NEEDS_COUNTER) and not pmd.none
                    else &ignored):
         return
     if NEEDS & NEEDS_TABLES:
         leaf.hstate_none = 1
     s = pieces_of(m, pmd, leaf.folio, leaf.origin)
-    leaf.first_leaf = not hgm_table_add(&m.cost, &m.options, &s)
+    leaf.first_leaf = not hgm_table_add(&m.context.cost, &m.config.options, &s)
 
 cdef inline bint install_ptes(Machine *m, Pmd *pmd, uint64_t *entry, hgm_folio *folio, uint64_t first, uint64_t n,
                               uint64_t bits, int origin) noexcept nogil:
@@ -153,8 +153,8 @@ cdef inline bint install_ptes(Machine *m, Pmd *pmd, uint64_t *entry, hgm_folio *
     first_piece(m, pmd, &leaf)
     for i in range(n):
         entry[i] = leaf_entry(folio.pfn + first + i) | bits
-    m.cost.leaf_installs += n
-    if m.options.batch and not NEEDS & WHOLE_ONLY:
+    m.context.cost.leaf_installs += n
+    if m.config.options.batch and not NEEDS & WHOLE_ONLY:
         leaf.count = <uint32_t>n
         return leaf_comes(m, &leaf) & HGM_KEEPS
     for i in range(n):
@@ -171,13 +171,13 @@ cdef inline bint install_pmd(Machine *m, Pmd *pmd, hgm_folio *folio, uint64_t bi
     leaf.first_leaf = asks_pieces() and origin != HGM_BY_COLLAPSE
     pmd.known = folio
     pmd.entry[0] = leaf_entry(folio.pfn) | bits
-    m.cost.leaf_installs += 1
+    m.context.cost.leaf_installs += 1
     return leaf_comes(m, &leaf) & HGM_KEEPS
 
 # A PMD leaf of anonymous memory keeps an empty page table in deposit, so that it can always be split.
 
 cdef inline hgm_ptdesc *pmd_table_desc(Machine *m, const Pmd *pmd) noexcept nogil:
-    return table_desc(m, (<unsigned char *>pmd.entry - m.tables.base) >> m.geometry.table_shift)
+    return table_desc(m, (<unsigned char *>pmd.entry - m.state.tables.base) >> m.config.geometry.table_shift)
 
 cdef inline bint deposit_alloc(Machine *m, uint64_t *table) noexcept nogil:
     """A table for deposit, as an entry. False: no memory."""
@@ -209,4 +209,4 @@ cdef inline bint pmd_aligned(Machine *m, const Mapping *v, const Vma *vma, uint6
 cdef inline bint extra_references(Machine *m, const hgm_folio *folio) noexcept nogil:
     """Has somebody else a reference, by the scheme's own count of mappings (folio_expected_ref_count)?"""
     cdef uint64_t cache = folio.nr_pages if folio.flags & HGM_FOLIO_CACHED else 0
-    return folio.page._refcount != <int64_t>cache + folio_answer(&m.options, folio).mapcount
+    return folio.page._refcount != <int64_t>cache + folio_answer(&m.config.options, folio).mapcount

@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """MADV_COLLAPSE of shmem and anonymous memory (mm/khugepaged.c): what a PMD spans becomes one folio, mapped whole."""
 from libc.errno cimport EBUSY
-from hgmcore.folio cimport frames_alloc
+from hgmcore.core.folio cimport frames_alloc
 from hgmcore.operations.anon cimport anon_alloc
 from hgmcore.operations.shmem_file cimport *
 from hgmcore.operations.thp_zap cimport *
@@ -11,12 +11,12 @@ cdef inline void retract_tables(Machine *m, uint32_t file, uint64_t first) noexc
 
     Where userfaultfd protects from writes they stay, as they may hold its marks.
     """
-    cdef uint64_t start = first << m.geometry.base_shift
+    cdef uint64_t start = first << m.config.geometry.base_shift
     cdef uint32_t i, j
     cdef Mapping *v
     cdef Pmd pmd
-    for i in range(m.nr_mappings):
-        v = &m.mappings[i]
+    for i in range(m.state.nr_mappings):
+        v = &m.state.mappings[i]
         for j in range(v.nr_vmas):
             if (v.file == file and not v.vmas[j].flags & HGM_OPF_WP and v.file_offset + v.vmas[j].start <= start
                     and start + pmd_mask(m) < v.file_offset + v.vmas[j].end
@@ -30,7 +30,7 @@ cdef inline int gather_folio(Machine *m, uint32_t file, uint64_t first) noexcept
     (collapse_file). Whoever mapped one of them has to fault again. 0 or an errno, as from collapse_shmem().
     """
     cdef uint64_t n = ptes_per_table(m), at
-    cdef uint32_t *cache = &m.files[file].cache[first]
+    cdef uint32_t *cache = &m.state.files[file].cache[first]
     cdef hgm_folio *folio
     cdef bint any = False
     for at in range(n):
@@ -72,17 +72,17 @@ cdef inline int map_gathered(Machine *m, Pmd *pmd, const Vma *vma, hgm_folio *fo
             zap_folio(m, pmd, entries, 0, n, folio, HGM_BY_COLLAPSE)
         pte_table_free(m, pmd.entry)
     if not install_pmd(m, pmd, folio, 0, HGM_BY_COLLAPSE if exchanged else HGM_BY_FAULT):
-        look_up_and_put(m, &m.cost, folio)
+        look_up_and_put(m, &m.context.cost, folio)
     return 0
 
 cdef inline int collapse_shmem(Machine *m, Pmd *pmd, const Vma *vma) noexcept nogil:
     """0 or an errno; a negative one, -errno, if nothing behind it is tried (madvise_collapse)."""
     cdef Mapping *v = pmd.mapping
-    cdef File *f = &m.files[v.file]
-    cdef uint64_t first = (v.file_offset + (pmd.address - v.address)) >> m.geometry.base_shift, n = ptes_per_table(m)
+    cdef File *f = &m.state.files[v.file]
+    cdef uint64_t first = (v.file_offset + (pmd.address - v.address)) >> m.config.geometry.base_shift, n = ptes_per_table(m)
     cdef hgm_folio *folio = NULL
     cdef int error
-    if first + n > f.pages << (f.page_shift - m.geometry.base_shift):
+    if first + n > f.pages << (f.page_shift - m.config.geometry.base_shift):
         return -EINVAL
     if f.cache[first]:
         folio = folio_at(m, f.cache[first] - 1)
@@ -132,11 +132,11 @@ cdef inline int collapse_vma_memory(Machine *m, Mapping *v, const Vma *vma, uint
     cdef Pmd pmd
     if vma.end - vma.start <= pmd_mask(m) or not pmd_aligned(m, v, vma, vma.end - pmd_mask(m) - 1):
         return EINVAL
-    if m.files[v.file].kind == ANON and not vma.flags & VMA_ANON or first > last:
+    if m.state.files[v.file].kind == ANON and not vma.flags & VMA_ANON or first > last:
         return EINVAL
     while first < last:
         pmd = pmd_at(m, v, first - v.address, False)
-        error = collapse_anon(m, &pmd, vma) if m.files[v.file].kind == ANON else collapse_shmem(m, &pmd, vma)
+        error = collapse_anon(m, &pmd, vma) if m.state.files[v.file].kind == ANON else collapse_shmem(m, &pmd, vma)
         if error:
             failed = abs(error)
         if error < 0:
@@ -146,7 +146,7 @@ cdef inline int collapse_vma_memory(Machine *m, Mapping *v, const Vma *vma, uint
 
 cdef inline Outcome collapse_memory(Machine *m, const hgm_operation *op, uint64_t end) noexcept nogil:
     """MADV_COLLAPSE of offsets up to `end`, VMA by VMA. The first that fails ends it."""
-    cdef Mapping *v = &m.mappings[op.target]
+    cdef Mapping *v = &m.state.mappings[op.target]
     cdef uint64_t at = op.offset, stop
     cdef uint32_t i = vma_search(v, at)
     cdef bint gap = False

@@ -2,7 +2,7 @@
 """mremap of shmem and anonymous memory: in place, or a part to a new mapping."""
 from hgmcore.operations.address_space cimport place
 from hgmcore.operations.thp_zap cimport *
-from hgmcore.vma cimport vma_find, vma_insert
+from hgmcore.core.vma cimport vma_find, vma_insert
 
 cdef inline void move_ptes(Machine *m, Pmd *source, Pmd *target, uint64_t start, uint64_t end,
                            uint64_t to) noexcept nogil:
@@ -12,7 +12,7 @@ cdef inline void move_ptes(Machine *m, Pmd *source, Pmd *target, uint64_t start,
     """
     cdef uint64_t *old = pte_at(m, source, start)
     cdef uint64_t *new = pte_at(m, target, to)
-    cdef uint64_t i, n = (end - start) >> m.geometry.base_shift
+    cdef uint64_t i, n = (end - start) >> m.config.geometry.base_shift
     cdef hgm_folio *folio
     for i in range(n):
         if is_leaf(old[i]) and asks_pieces():
@@ -45,7 +45,7 @@ cdef inline uint64_t move_memory(Machine *m, Mapping *v, uint64_t start, uint64_
             if source.entry[0] == 0:
                 pass
             elif stop - at > pmd_mask(m):
-                if not is_table(source.entry[0]) and m.files[v.file].kind == ANON:
+                if not is_table(source.entry[0]) and m.state.files[v.file].kind == ANON:
                     deposit(m, &target, withdraw(m, &source))
                 target.entry[0] = source.entry[0]
                 source.entry[0] = 0
@@ -58,8 +58,8 @@ cdef inline uint64_t move_memory(Machine *m, Mapping *v, uint64_t start, uint64_
 
 cdef inline Outcome move_part(Machine *m, const hgm_operation *op) noexcept nogil:
     """A part, rounded to base pages, moves to a new mapping; it keeps what userfaultfd does not own."""
-    cdef Mapping *v = &m.mappings[op.target]
-    cdef Mapping *w = &m.mappings[op.arg]
+    cdef Mapping *v = &m.state.mappings[op.target]
+    cdef Mapping *w = &m.state.mappings[op.arg]
     cdef uint64_t length = whole_pages(m, op.length), end = op.offset + length, moved
     cdef Vma *vma = vma_find(v, op.offset)
     cdef uint32_t flags
@@ -70,7 +70,7 @@ cdef inline Outcome move_part(Machine *m, const hgm_operation *op) noexcept nogi
     if w.nr_vmas > 0:
         return outcome(0, EEXIST)
     flags = vma.flags & ~<uint32_t>(HGM_OPF_MINOR | HGM_OPF_WP)
-    if not place(m, &m.processes[v.process], &m.files[v.file], v.file_offset + op.offset, length, &w.address):
+    if not place(m, &m.state.processes[v.process], &m.state.files[v.file], v.file_offset + op.offset, length, &w.address):
         return outcome(0, ENOMEM)
     w.file = v.file
     w.file_offset = v.file_offset + op.offset
@@ -90,19 +90,19 @@ cdef inline Outcome move_part(Machine *m, const hgm_operation *op) noexcept nogi
 
 cdef inline bint room_behind(Machine *m, const Mapping *v, uint64_t length) noexcept nogil:
     """Are the addresses up to `length` free of other mappings?"""
-    cdef uint32_t next = m.processes[v.process].first_mapping
+    cdef uint32_t next = m.state.processes[v.process].first_mapping
     cdef Mapping *w
     while next:
-        w = &m.mappings[next - 1]
+        w = &m.state.mappings[next - 1]
         next = w.next
         if w != v and w.nr_vmas and w.address > v.address and w.address < v.address + length:
             return False
-    return v.address + length <= <uint64_t>1 << (m.geometry.level_shift[m.geometry.levels] + m.geometry.index_bits - 1)
+    return v.address + length <= <uint64_t>1 << (m.config.geometry.level_shift[m.config.geometry.levels] + m.config.geometry.index_bits - 1)
 
 cdef inline Outcome resize(Machine *m, const hgm_operation *op) noexcept nogil:
     """Shrink, or grow where room is. EFAULT: its first page, or to grow any page, is gone. ENOMEM: no room."""
-    cdef Mapping *v = &m.mappings[op.target]
-    cdef Process *p = &m.processes[v.process]
+    cdef Mapping *v = &m.state.mappings[op.target]
+    cdef Process *p = &m.state.processes[v.process]
     cdef uint64_t length = whole_pages(m, op.length)
     if op.length == 0 or length < op.length:
         return outcome(0, EINVAL)

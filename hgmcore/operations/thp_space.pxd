@@ -6,7 +6,7 @@ from hgmcore.operations.shmem cimport shmem_continue, shmem_touch
 from hgmcore.operations.thp_collapse cimport collapse_memory
 from hgmcore.operations.thp_move cimport move_part, resize
 from hgmcore.operations.thp_zap cimport *
-from hgmcore.vma cimport vma_find, vma_insert
+from hgmcore.core.vma cimport vma_find, vma_insert
 
 cdef inline void vmas_merge(Mapping *v) noexcept nogil:
     """Neighbours that touch and have the same flags are one VMA."""
@@ -21,9 +21,9 @@ cdef inline void vmas_merge(Mapping *v) noexcept nogil:
 
 cdef inline Outcome mmap_memory(Machine *m, const hgm_operation *op) noexcept nogil:
     """mmap of a shmem file, shared only, or of anonymous memory, private only. A mapping may reach beyond the file."""
-    cdef Mapping *v = &m.mappings[op.target]
-    cdef Process *p = &m.processes[v.process]
-    cdef File *f = &m.files[op.arg]
+    cdef Mapping *v = &m.state.mappings[op.target]
+    cdef Process *p = &m.state.processes[v.process]
+    cdef File *f = &m.state.files[op.arg]
     cdef uint64_t length = whole_pages(m, op.length)
     if p.exited:
         return outcome(0, ESRCH)
@@ -52,12 +52,12 @@ cdef inline Outcome mmap_memory(Machine *m, const hgm_operation *op) noexcept no
 cdef inline Outcome munmap_memory(Machine *m, const hgm_operation *op) noexcept nogil:
     if bad_range(m, op) or op.length == 0:
         return outcome(0, EINVAL)
-    return outcome(min(unmap_memory(m, &m.mappings[op.target], op.offset, op.offset + whole_pages(m, op.length)),
+    return outcome(min(unmap_memory(m, &m.state.mappings[op.target], op.offset, op.offset + whole_pages(m, op.length)),
                        op.length), 0)
 
 cdef inline Outcome mprotect_memory(Machine *m, const hgm_operation *op) noexcept nogil:
     """ENOMEM where the range has a gap, after the VMAs before it were changed."""
-    cdef Mapping *v = &m.mappings[op.target]
+    cdef Mapping *v = &m.state.mappings[op.target]
     cdef uint64_t end = op.offset + whole_pages(m, op.length), at = op.offset, stop
     cdef uint32_t i, flags
     if bad_range(m, op):
@@ -81,7 +81,7 @@ cdef inline Outcome mprotect_memory(Machine *m, const hgm_operation *op) noexcep
 
 cdef inline Outcome dontneed_memory(Machine *m, const hgm_operation *op) noexcept nogil:
     """MADV_DONTNEED. From 6.14 on a page table that it empties goes too (CONFIG_PT_RECLAIM)."""
-    cdef Mapping *v = &m.mappings[op.target]
+    cdef Mapping *v = &m.state.mappings[op.target]
     cdef uint64_t end = op.offset + whole_pages(m, op.length), at = op.offset, stop, done = 0
     cdef uint32_t i
     cdef bint gap = False
@@ -95,7 +95,7 @@ cdef inline Outcome dontneed_memory(Machine *m, const hgm_operation *op) noexcep
         gap |= v.vmas[i].start > at
         at = max(at, v.vmas[i].start)
         stop = min(end, v.vmas[i].end)
-        zap_memory(m, v, at, stop, HGM_BY_ZAP, m.options.era >= 615 or m.options.zap_frees_tables)
+        zap_memory(m, v, at, stop, HGM_BY_ZAP, m.config.options.era >= 615 or m.config.options.zap_frees_tables)
         done += stop - at
         at = stop
         i += 1
@@ -103,9 +103,9 @@ cdef inline Outcome dontneed_memory(Machine *m, const hgm_operation *op) noexcep
 
 cdef inline Outcome register_memory(Machine *m, const hgm_operation *op) noexcept nogil:
     """UFFDIO_REGISTER or, with no flag, UFFDIO_UNREGISTER of all that is left of the mapping."""
-    cdef Mapping *v = &m.mappings[op.target]
+    cdef Mapping *v = &m.state.mappings[op.target]
     cdef uint32_t i
-    if v.nr_vmas == 0 or (m.files[v.file].kind == ANON and op.flags & HGM_OPF_MINOR):
+    if v.nr_vmas == 0 or (m.state.files[v.file].kind == ANON and op.flags & HGM_OPF_MINOR):
         return outcome(0, EINVAL)
     for i in range(v.nr_vmas):
         v.vmas[i].flags = (v.vmas[i].flags & ~<uint32_t>(HGM_OPF_MINOR | HGM_OPF_WP)) | (
@@ -114,11 +114,11 @@ cdef inline Outcome register_memory(Machine *m, const hgm_operation *op) noexcep
     return outcome(0, 0)
 
 cdef inline Outcome touch_memory(Machine *m, const hgm_operation *op) noexcept nogil:
-    cdef Mapping *v = &m.mappings[op.target]
+    cdef Mapping *v = &m.state.mappings[op.target]
     cdef Vma *vma = vma_find(v, op.offset)
     if vma is NULL or not vma.flags & (HGM_OPF_WRITE if op.flags & HGM_OPF_WRITE else HGM_OPF_READ):
         return outcome(0, EFAULT)
-    if m.files[v.file].kind == ANON:
+    if m.state.files[v.file].kind == ANON:
         return anon_touch(m, op, vma)
     return shmem_touch(m, op, vma)
 
@@ -127,7 +127,7 @@ cdef inline Outcome memory_operation(Machine *m, const hgm_operation *op) noexce
 
     EINVAL also for what HGM alone has (MADV_SPLIT), and for what is not modelled here: migration and memory failure.
     """
-    if m.processes[m.mappings[op.target].process].exited:
+    if m.state.processes[m.state.mappings[op.target].process].exited:
         return outcome(0, ESRCH)
     if op.op == HGM_OP_TOUCH:
         return touch_memory(m, op)

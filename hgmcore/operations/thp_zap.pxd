@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """Removing leaves of shmem and anonymous memory, splitting a PMD, freeing page tables."""
 from hgmcore.operations.thp cimport *
-from hgmcore.vma cimport vma_delete, vma_search, vma_split
+from hgmcore.core.vma cimport vma_delete, vma_search, vma_split
 
 cdef inline void pieces_gone(Machine *m, Pmd *pmd, hgm_subtree *s) noexcept nogil:
     """Leaves of a folio were removed below the entry: tell the scheme, also if they were the last."""
@@ -11,17 +11,17 @@ cdef inline void pieces_gone(Machine *m, Pmd *pmd, hgm_subtree *s) noexcept nogi
         return
     s.counted = 1
     if s.origin == HGM_BY_COLLAPSE:    # one replacement: a scheme is told of no last leaf
-        hgm_table_free(&m.cost, &m.options, s)
+        hgm_table_free(&m.context.cost, &m.config.options, s)
         return
     last = not folio_below(m, pmd, s.folio, &ignored)
     if s.covers and not NEEDS & SCANS_ALWAYS:
         s.empty = 1
     elif NEEDS & (NEEDS_SCAN | NEEDS_COUNTER):
-        s.empty = not folio_below(m, pmd, s.folio, &m.cost.entries_scanned)
-    if hgm_subtree_zapped(&m.cost, &m.options, s) and NEEDS & NEEDS_BIT:
+        s.empty = not folio_below(m, pmd, s.folio, &m.context.cost.entries_scanned)
+    if hgm_subtree_zapped(&m.context.cost, &m.config.options, s) and NEEDS & NEEDS_BIT:
         s.counted = 0
     if last:
-        hgm_table_free(&m.cost, &m.options, s)
+        hgm_table_free(&m.context.cost, &m.config.options, s)
 
 cdef inline void zap_folio(Machine *m, Pmd *pmd, uint64_t *entries, uint64_t i, uint64_t n, hgm_folio *folio,
                            int origin) noexcept nogil:
@@ -37,7 +37,7 @@ cdef inline void zap_folio(Machine *m, Pmd *pmd, uint64_t *entries, uint64_t i, 
         leaf.first = frame(entries[i]) - folio.pfn
         entries[i] = 0
         run = 1
-        if m.options.batch and not NEEDS & WHOLE_ONLY:
+        if m.config.options.batch and not NEEDS & WHOLE_ONLY:
             while i + run < n and maps(folio, entries[i + run]) and (
                     frame(entries[i + run]) == folio.pfn + leaf.first + run):
                 entries[i + run] = 0
@@ -46,13 +46,13 @@ cdef inline void zap_folio(Machine *m, Pmd *pmd, uint64_t *entries, uint64_t i, 
         leaf_goes(m, &leaf)
         s.removed += run
         i += run
-    m.cost.leaf_removes += s.removed
+    m.context.cost.leaf_removes += s.removed
     pieces_gone(m, pmd, &s)
 
 cdef inline void zap_ptes_between(Machine *m, Pmd *pmd, uint64_t start, uint64_t end, int origin) noexcept nogil:
     """Empty the PTEs for addresses [start, end), folio by folio; the PMD entry is a table."""
     cdef uint64_t *entries = table_entries(m, table_number(pmd.entry[0]))
-    cdef uint64_t first = entry_index(m, start, PTE), i = first, n = first + ((end - start) >> m.geometry.base_shift)
+    cdef uint64_t first = entry_index(m, start, PTE), i = first, n = first + ((end - start) >> m.config.geometry.base_shift)
     cdef hgm_folio *folio
     while i < n:
         if is_leaf(entries[i]):
@@ -65,7 +65,7 @@ cdef inline void zap_ptes_between(Machine *m, Pmd *pmd, uint64_t start, uint64_t
 
 cdef inline void pte_table_free(Machine *m, uint64_t *pmd_entry) noexcept nogil:
     """Free the page table below the entry; it holds no leaf."""
-    memset(table_entries(m, table_number(pmd_entry[0])), 0, <size_t>1 << m.geometry.table_shift)    # zero pages
+    memset(table_entries(m, table_number(pmd_entry[0])), 0, <size_t>1 << m.config.geometry.table_shift)    # zero pages
     subtree_free(m, pmd_entry, PMD)
 
 cdef inline void zap_pmd(Machine *m, Pmd *pmd, int origin) noexcept nogil:
@@ -74,17 +74,17 @@ cdef inline void zap_pmd(Machine *m, Pmd *pmd, int origin) noexcept nogil:
     cdef hgm_leaf leaf
     cdef hgm_subtree s
     pmd.entry[0] = 0
-    if m.files[pmd.mapping.file].kind == ANON:
+    if m.state.files[pmd.mapping.file].kind == ANON:
         table = withdraw(m, pmd)
         subtree_free(m, &table, PMD)
     if is_leaf(entry):
-        leaf = leaf_of(m, pmd, folio_of(m, frame(entry)), 0, pmd_mask(m) + 1 >> m.geometry.base_shift, origin)
-        m.cost.leaf_removes += 1
+        leaf = leaf_of(m, pmd, folio_of(m, frame(entry)), 0, pmd_mask(m) + 1 >> m.config.geometry.base_shift, origin)
+        m.context.cost.leaf_removes += 1
         leaf_goes(m, &leaf)
         s = pieces_of(m, pmd, leaf.folio, origin)
         s.whole = s.covers = s.empty = 1
         s.removed = 1
-        hgm_subtree_zapped(&m.cost, &m.options, &s)
+        hgm_subtree_zapped(&m.context.cost, &m.config.options, &s)
 
 cdef inline void split_pmd(Machine *m, Pmd *pmd) noexcept nogil:
     """Make room below a PMD leaf that only a part is to be done to (__split_huge_pmd).
@@ -95,7 +95,7 @@ cdef inline void split_pmd(Machine *m, Pmd *pmd) noexcept nogil:
     cdef uint64_t *entries
     cdef hgm_folio *folio
     cdef hgm_leaf leaf
-    if m.files[pmd.mapping.file].kind != ANON:
+    if m.state.files[pmd.mapping.file].kind != ANON:
         zap_pmd(m, pmd, HGM_BY_ZAP)
         return
     pmd.entry[0] = withdraw(m, pmd)
@@ -107,7 +107,7 @@ cdef inline void split_pmd(Machine *m, Pmd *pmd) noexcept nogil:
     folio = folio_of(m, frame(entry))
     install_ptes(m, pmd, entries, folio, 0, folio.nr_pages, entry & HGM_PTE_EXCLUSIVE, HGM_BY_POISON)
     leaf = leaf_of(m, pmd, folio, 0, folio.nr_pages, HGM_BY_POISON)
-    m.cost.leaf_removes += 1
+    m.context.cost.leaf_removes += 1
     leaf_goes(m, &leaf)
 
 cdef inline void zap_memory(Machine *m, Mapping *v, uint64_t start, uint64_t end, int origin,
@@ -122,7 +122,7 @@ cdef inline void zap_memory(Machine *m, Mapping *v, uint64_t start, uint64_t end
         pmd = pmd_at(m, v, start, False)
         stop = min(pmd.address + pmd_mask(m) + 1 - v.address, end)
         if pmd.entry is not NULL and pmd.entry[0] != 0:
-            if not is_table(pmd.entry[0]) and (stop - start > pmd_mask(m) or m.files[v.file].kind != ANON):
+            if not is_table(pmd.entry[0]) and (stop - start > pmd_mask(m) or m.state.files[v.file].kind != ANON):
                 zap_pmd(m, &pmd, origin)
             elif not is_table(pmd.entry[0]):
                 split_pmd(m, &pmd)
@@ -144,10 +144,10 @@ cdef inline void split_at(Machine *m, Mapping *v, uint64_t offset) noexcept nogi
 
 cdef inline bint range_used(Machine *m, uint32_t process, uint64_t first, uint64_t last) noexcept nogil:
     """Does a VMA of the process have one of the addresses [first, last]?"""
-    cdef uint32_t next = m.processes[process].first_mapping, i
+    cdef uint32_t next = m.state.processes[process].first_mapping, i
     cdef Mapping *v
     while next:
-        v = &m.mappings[next - 1]
+        v = &m.state.mappings[next - 1]
         next = v.next
         if v.nr_vmas and v.address <= last and v.address + v.length > first:
             i = vma_search(v, first - v.address if first > v.address else 0)
@@ -168,12 +168,12 @@ cdef inline void free_tables(Machine *m, Mapping *v, uint64_t start, uint64_t en
     cdef uint64_t at, span
     cdef uint64_t *entry
     cdef int level
-    for level in range(PMD, m.geometry.levels + 1):
-        span = <uint64_t>1 << m.geometry.level_shift[level]
+    for level in range(PMD, m.config.geometry.levels + 1):
+        span = <uint64_t>1 << m.config.geometry.level_shift[level]
         at = (v.address + start) & ~(span - 1)
         while at < v.address + end:
             if not range_used(m, v.process, at, at + span - 1):
-                entry = hstate_entry(m, &m.processes[v.process], at, level, False)
+                entry = hstate_entry(m, &m.state.processes[v.process], at, level, False)
                 if entry is not NULL and is_table(entry[0]):
                     if level == PMD:
                         pte_table_free(m, entry)
@@ -195,6 +195,6 @@ cdef inline uint64_t unmap_memory(Machine *m, Mapping *v, uint64_t start, uint64
         zap_memory(m, v, v.vmas[i].start, v.vmas[i].end, HGM_BY_ZAP, False)
         done += v.vmas[i].end - v.vmas[i].start
         vma_delete(v, i)
-    if m.processes[v.process].root != NO_TABLE:
+    if m.state.processes[v.process].root != NO_TABLE:
         free_tables(m, v, start, end)
     return done

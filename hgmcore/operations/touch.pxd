@@ -1,6 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """An access, and the page fault that it takes where nothing maps its address."""
-from hgmcore.folio cimport folio_alloc, page_cache_alloc, page_poisoned
+from hgmcore.core.folio cimport folio_alloc, page_cache_alloc, page_poisoned
 from hgmcore.operations.common cimport *
 from hgmcore.operations.zap cimport zap_huge_page
 
@@ -8,7 +8,7 @@ cdef inline int fault_leaf(Machine *m, const HugePage *h, int level) noexcept no
     """The leaf that fills an empty entry of `level`: the whole huge page if nothing of it is mapped."""
     if level == h.file.level and huge_page_none(h):
         return h.file.leaf
-    return m.geometry.entry_leaf[level]
+    return m.config.geometry.entry_leaf[level]
 
 cdef inline uint64_t file_index(const HugePage *h) noexcept nogil:
     """The huge page's place in its file."""
@@ -26,7 +26,7 @@ cdef inline Outcome map_private(Machine *m, HugePage *h, hgm_folio *folio, bint 
     h.folio = folio
     kept = install_at(m, h, h.entry, h.file.leaf, h.start, 1, path, HGM_BY_FAULT, True)
     if by_look_up and not kept:
-        look_up_and_put(m, &m.cost, folio)
+        look_up_and_put(m, &m.context.cost, folio)
     return outcome(base_mask(m) + 1, 0)
 
 cdef inline Outcome write_private(Machine *m, HugePage *h) noexcept nogil:
@@ -35,7 +35,7 @@ cdef inline Outcome write_private(Machine *m, HugePage *h) noexcept nogil:
     cdef hgm_folio *copy
     if is_leaf(h.entry[0]):
         old = folio_of(m, h.entry[0] >> HGM_PTE_FRAME_SHIFT)
-        if old.flags & HGM_FOLIO_ANON and folio_answer(&m.options, old).mapcount == 1:
+        if old.flags & HGM_FOLIO_ANON and folio_answer(&m.config.options, old).mapcount == 1:
             return outcome(base_mask(m) + 1, 0)
     copy = folio_alloc(m, h.mapping.file, file_index(h))
     if copy is NULL:
@@ -55,15 +55,15 @@ cdef inline Outcome fault_private(Machine *m, HugePage *h, const hgm_operation *
         if error:
             return outcome(0, error)
         if vma_flags & HGM_OPF_MINOR:
-            look_up_and_put(m, &m.cost, h.folio)
+            look_up_and_put(m, &m.context.cost, h.folio)
             event = outcome(0, 0)
             event.event = HGM_EVENT_MINOR
             return event
         if h.folio.flags & HGM_FOLIO_POISONED:
-            look_up_and_put(m, &m.cost, h.folio)
+            look_up_and_put(m, &m.context.cost, h.folio)
             return outcome(0, EHWPOISON)
         if op.flags & HGM_OPF_WRITE:    # only its contents are used
-            look_up_and_put(m, &m.cost, h.folio)
+            look_up_and_put(m, &m.context.cost, h.folio)
     if not is_leaf(h.entry[0]) and behind_end(h):
         return outcome(0, EFAULT)
     if op.flags & HGM_OPF_WRITE:
@@ -98,28 +98,28 @@ cdef inline Outcome fault_shared(Machine *m, HugePage *h, const hgm_operation *o
     if error:
         return outcome(0, error)
     if cached and vma_flags & HGM_OPF_MINOR:
-        look_up_and_put(m, &m.cost, h.folio)
+        look_up_and_put(m, &m.context.cost, h.folio)
         done.done = 0
         done.event = HGM_EVENT_MINOR
         return done
     size = fault_leaf(m, h, level)
-    if m.options.base_only and maps_pieces(m, vma_flags):
+    if m.config.options.base_only and maps_pieces(m, vma_flags):
         size = 0
-    offset = op.offset & ~((<uint64_t>1 << m.geometry.leaf_shift[size]) - 1)
+    offset = op.offset & ~((<uint64_t>1 << m.config.geometry.leaf_shift[size]) - 1)
     if h.folio.flags & HGM_FOLIO_POISONED and (NEEDS & POISONS_WHOLE or page_poisoned(
-            m, h.folio.pfn + ((offset - h.start) >> m.geometry.base_shift),
-            <uint64_t>1 << (m.geometry.leaf_shift[size] - m.geometry.base_shift))):
-        look_up_and_put(m, &m.cost, h.folio)
+            m, h.folio.pfn + ((offset - h.start) >> m.config.geometry.base_shift),
+            <uint64_t>1 << (m.config.geometry.leaf_shift[size] - m.config.geometry.base_shift))):
+        look_up_and_put(m, &m.context.cost, h.folio)
         return outcome(0, EHWPOISON)
     hstate_none = huge_page_none(h)
-    if level > m.geometry.leaf_level[size] and not tables_alloc(m, h, &entry, h.mapping.address + offset, &level, 1,
+    if level > m.config.geometry.leaf_level[size] and not tables_alloc(m, h, &entry, h.mapping.address + offset, &level, 1,
                                                                  path, HGM_BY_FAULT):
-        look_up_and_put(m, &m.cost, h.folio)
+        look_up_and_put(m, &m.context.cost, h.folio)
         return outcome(0, ENOMEM)
     if size == h.file.leaf:
         entry = h.entry
     if not install_at(m, h, entry, size, offset, 1, path, HGM_BY_FAULT, hstate_none):
-        look_up_and_put(m, &m.cost, h.folio)
+        look_up_and_put(m, &m.context.cost, h.folio)
     return done
 
 cdef inline Outcome access(Machine *m, Mapping *v, Vma *vma, const hgm_operation *op, HugePage *h) noexcept nogil:
@@ -138,16 +138,16 @@ cdef inline Outcome access(Machine *m, Mapping *v, Vma *vma, const hgm_operation
         return outcome(0, EHWPOISON)
     if entry[0] != 0 and (vma.flags & HGM_OPF_SHARED or is_leaf(entry[0]) and not op.flags & HGM_OPF_WRITE):
         return done
-    if m.exclusion != ALONE:
+    if m.context.exclusion != ALONE:
         locks = locks_of(m, v, vma, h.start, h.folio)
-        m.cost.locks += locks_held(&locks, m.exclusion)
-        huge_page_lock(&locks, m.exclusion)
+        m.context.cost.locks += locks_held(&locks, m.context.exclusion)
+        huge_page_lock(&locks, m.context.exclusion)
     if vma.flags & HGM_OPF_SHARED:
         done = fault_shared(m, h, op, vma.flags, entry, level, path)
     else:
         done = fault_private(m, h, op, vma.flags)
-    if m.exclusion != ALONE:
-        huge_page_unlock(&locks, m.exclusion)
+    if m.context.exclusion != ALONE:
+        huge_page_unlock(&locks, m.context.exclusion)
     return done
 
 cdef inline Outcome touch(Machine *m, const hgm_operation *op, HugePage *h) noexcept nogil:
@@ -155,7 +155,7 @@ cdef inline Outcome touch(Machine *m, const hgm_operation *op, HugePage *h) noex
 
     Leaves `h`, whose entry is NULL, at the huge page, if all accesses to its VMA map what the page cache holds.
     """
-    cdef Mapping *v = &m.mappings[op.target]
+    cdef Mapping *v = &m.state.mappings[op.target]
     cdef Vma *vma
     cdef uint32_t all = HGM_OPF_SHARED | HGM_OPF_READ | HGM_OPF_WRITE
     cdef Outcome done

@@ -7,17 +7,17 @@ cdef inline int largest_leaf(Machine *m, const HugePage *h, uint64_t offset, uin
     """The number of the largest leaf that is aligned at `offset` and fits in `length`."""
     cdef int i = h.file.leaf
     if pieces:
-        if m.options.base_only:
+        if m.config.options.base_only:
             return 0
-        while i > 0 and (offset & ((<uint64_t>1 << m.geometry.leaf_shift[i]) - 1) != 0
-                         or length >> m.geometry.leaf_shift[i] == 0):
+        while i > 0 and (offset & ((<uint64_t>1 << m.config.geometry.leaf_shift[i]) - 1) != 0
+                         or length >> m.config.geometry.leaf_shift[i] == 0):
             i -= 1
     return i
 
 cdef inline bint leaf_free(Machine *m, const uint64_t *entry, int size) noexcept nogil:
     """Are the entries of leaf number `size` none?"""
     cdef int i
-    for i in range(m.geometry.leaf_entries[size]):
+    for i in range(m.config.geometry.leaf_entries[size]):
         if entry[i] != 0:
             return False
     return True
@@ -27,9 +27,9 @@ cdef inline int continue_leaf(Machine *m, HugePage *h, uint64_t offset, int size
     cdef uint32_t path[MAX_LEVELS]
     cdef uint64_t address = h.mapping.address + offset
     cdef uint64_t *entry = entry_for(m, h, offset)
-    cdef int level = h.file.level, target = m.geometry.leaf_level[size], error
+    cdef int level = h.file.level, target = m.config.geometry.leaf_level[size], error
     cdef bint hstate_none = huge_page_none(h)
-    if m.options.lookup_first:
+    if m.config.options.lookup_first:
         if h.folio is NULL:
             return EFAULT
         error = lookup_refused(m, h.folio, False)
@@ -38,20 +38,20 @@ cdef inline int continue_leaf(Machine *m, HugePage *h, uint64_t offset, int size
     entry = descend(m, entry, address, &level, target, path)
     if level > target and entry[0] == 0 and not tables_alloc(m, h, &entry, address, &level, target, path,
                                                              HGM_BY_CONTINUE):
-        if m.options.lookup_first:
-            look_up_and_put(m, &m.cost, h.folio)
+        if m.config.options.lookup_first:
+            look_up_and_put(m, &m.context.cost, h.folio)
         return ENOMEM
     if h.folio is NULL:
         return EFAULT
-    if not m.options.lookup_first:
+    if not m.config.options.lookup_first:
         error = lookup_refused(m, h.folio, False)
         if error:
             return error
     if h.folio.flags & HGM_FOLIO_POISONED or level > target or not leaf_free(m, entry, size):
-        look_up_and_put(m, &m.cost, h.folio)
+        look_up_and_put(m, &m.context.cost, h.folio)
         return EIO if h.folio.flags & HGM_FOLIO_POISONED else EEXIST
     if not install_at(m, h, entry, size, offset, 1, path, HGM_BY_CONTINUE, hstate_none):
-        look_up_and_put(m, &m.cost, h.folio)
+        look_up_and_put(m, &m.context.cost, h.folio)
     return 0
 
 cdef inline uint64_t continue_table(Machine *m, HugePage *h, uint64_t offset, uint64_t length) noexcept nogil:
@@ -61,26 +61,26 @@ cdef inline uint64_t continue_table(Machine *m, HugePage *h, uint64_t offset, ui
     where a look-up may be refused.
     """
     cdef uint32_t path[MAX_LEVELS]
-    cdef uint64_t fan_out = <uint64_t>1 << m.geometry.index_bits, free
+    cdef uint64_t fan_out = <uint64_t>1 << m.config.geometry.index_bits, free
     cdef uint64_t at = entry_index(m, h.mapping.address + offset, 1), n
     cdef uint64_t *entry
     cdef int level = h.file.level
-    if (offset - h.start > page_mask(h.file) or h.file.entries > 1 or m.options.overflow_check != HGM_CHECK_NONE
-            or (at == 0 or m.geometry.group[1] > 1) and not m.options.base_only
-            or m.exclusion != ALONE and (at == 0 or not counted(h))):    # another may count the first leaf too
+    if (offset - h.start > page_mask(h.file) or h.file.entries > 1 or m.config.options.overflow_check != HGM_CHECK_NONE
+            or (at == 0 or m.config.geometry.group[1] > 1) and not m.config.options.base_only
+            or m.context.exclusion != ALONE and (at == 0 or not counted(h))):    # another may count the first leaf too
         return 0
-    n = min(fan_out - at, length >> m.geometry.base_shift)
+    n = min(fan_out - at, length >> m.config.geometry.base_shift)
     entry = descend(m, h.entry, h.mapping.address + offset, &level, 1, path)
     if level > 1:
         return 0
     free = hgm_next_entry(entry, 0, n)
     if free:
-        continue_run(m, h, entry, free, (offset - h.start) >> m.geometry.base_shift, path)
-    return free << m.geometry.base_shift
+        continue_run(m, h, entry, free, (offset - h.start) >> m.config.geometry.base_shift, path)
+    return free << m.config.geometry.base_shift
 
 cdef inline Outcome continue_range(Machine *m, const hgm_operation *op, HugePage *h) noexcept nogil:
     """Leaves `h`, whose entry is NULL, at the last huge page, if pieces of it may be mapped."""
-    cdef Mapping *v = &m.mappings[op.target]
+    cdef Mapping *v = &m.state.mappings[op.target]
     cdef uint64_t done = 0, run
     cdef int size, error = 0
     cdef bint pieces
@@ -94,7 +94,7 @@ cdef inline Outcome continue_range(Machine *m, const hgm_operation *op, HugePage
     if vma is NULL or op.offset + op.length > vma.end or not vma.flags & HGM_OPF_MINOR:
         return outcome(0, ENOENT)
     pieces = maps_pieces(m, vma.flags)
-    if not pieces and (op.offset | op.length) & page_mask(&m.files[v.file]):
+    if not pieces and (op.offset | op.length) & page_mask(&m.state.files[v.file]):
         return outcome(0, EINVAL)
     while done < op.length:
         if h.entry is NULL or op.offset + done - h.start > page_mask(h.file):
@@ -102,16 +102,16 @@ cdef inline Outcome continue_range(Machine *m, const hgm_operation *op, HugePage
             if h.entry is NULL:
                 return outcome(done, ENOMEM)
         size = largest_leaf(m, h, op.offset + done, op.length - done, pieces)
-        if m.exclusion != ALONE:
+        if m.context.exclusion != ALONE:
             locks = locks_of(m, v, vma, h.start, h.folio)
-            m.cost.locks += locks_held(&locks, m.exclusion)
-            huge_page_lock(&locks, m.exclusion)
+            m.context.cost.locks += locks_held(&locks, m.context.exclusion)
+            huge_page_lock(&locks, m.context.exclusion)
         error = continue_leaf(m, h, op.offset + done, size)
-        if m.exclusion != ALONE:
-            huge_page_unlock(&locks, m.exclusion)
+        if m.context.exclusion != ALONE:
+            huge_page_unlock(&locks, m.context.exclusion)
         if error:
             break
-        done += <uint64_t>1 << m.geometry.leaf_shift[size]
+        done += <uint64_t>1 << m.config.geometry.leaf_shift[size]
         while size == 0 and done < op.length:
             run = continue_table(m, h, op.offset + done, op.length - done)
             if run == 0:

@@ -2,8 +2,8 @@
 """Removing leaves: the walk that every operation shares which takes mappings away."""
 from hgmcore.operations.common cimport *
 from hgmcore.operations.runs cimport zap_ptes
-from hgmcore.share cimport unshare_table
-from hgmcore.vma cimport vma_search
+from hgmcore.core.share cimport unshare_table
+from hgmcore.core.vma cimport vma_search
 
 # What a walk removed: leaves, and children of the table that it started in (leaves, and tables now empty).
 cdef struct Zapped:
@@ -22,14 +22,14 @@ cdef inline Zapped zap_entries(Machine *m, uint64_t *entries, int level, uint64_
     `like` has what all of them share; `page` is the base page at `start`. No leaf stands across the borders.
     With batch=yes a zap tells the scheme at once of base-page leaves that stand side by side.
     """
-    cdef int shift = m.geometry.level_shift[level], i
+    cdef int shift = m.config.geometry.level_shift[level], i
     cdef uint64_t step, n
     cdef uint64_t *entry
     cdef uint64_t *table
     cdef hgm_leaf leaf
     cdef Zapped zapped, below
-    cdef bint batch = m.options.batch and like.origin in (HGM_BY_ZAP, HGM_BY_TRUNCATE)
-    cdef bint runs = m.geometry.group[1] == 1 and like.origin != HGM_BY_MIGRATION and not batch
+    cdef bint batch = m.config.options.batch and like.origin in (HGM_BY_ZAP, HGM_BY_TRUNCATE)
+    cdef bint runs = m.config.geometry.group[1] == 1 and like.origin != HGM_BY_MIGRATION and not batch
     zapped.leaves = zapped.children = 0
     if level == 1 and runs:
         zapped.leaves = zap_ptes(m, &entries[entry_index(m, start, 1)], (end - start) >> shift, like, page)
@@ -41,7 +41,7 @@ cdef inline Zapped zap_entries(Machine *m, uint64_t *entries, int level, uint64_
         if is_table(entry[0]):
             table = table_entries(m, table_number(entry[0]))
             if level == 2 and runs:
-                below.leaves = zap_ptes(m, &table[entry_index(m, start, 1)], step >> m.geometry.base_shift, like, page)
+                below.leaves = zap_ptes(m, &table[entry_index(m, start, 1)], step >> m.config.geometry.base_shift, like, page)
                 below.children = below.leaves
             else:
                 below = zap_entries(m, table, level - 1, start, start + step, like, page)
@@ -52,7 +52,7 @@ cdef inline Zapped zap_entries(Machine *m, uint64_t *entries, int level, uint64_
         elif is_leaf(entry[0]):
             n = 1
             if entry[0] & HGM_PTE_GROUP:
-                step = <uint64_t>m.geometry.group[level] << shift
+                step = <uint64_t>m.config.geometry.group[level] << shift
             elif batch and level == 1:
                 n = hgm_leaf_run(entry, (end - start) >> shift)
                 step = n << shift
@@ -60,17 +60,17 @@ cdef inline Zapped zap_entries(Machine *m, uint64_t *entries, int level, uint64_
                 entry[i] = migration_entry(entry[i]) if like.origin == HGM_BY_MIGRATION else 0
             leaf = like[0]
             leaf.first = page
-            leaf.nr_pages = (step >> m.geometry.base_shift) // n
+            leaf.nr_pages = (step >> m.config.geometry.base_shift) // n
             leaf.count = <uint32_t>n
             leaf.whole = leaf.nr_pages == leaf.folio.nr_pages
-            m.cost.leaf_removes += n
-            hgm_leaf_remove(&m.cost, &m.options, &leaf)
+            m.context.cost.leaf_removes += n
+            hgm_leaf_remove(&m.context.cost, &m.config.options, &leaf)
             zapped.leaves += n
             zapped.children += n
         else:
             entry[0] = 0
         start += step
-        page += step >> m.geometry.base_shift
+        page += step >> m.config.geometry.base_shift
     return zapped
 
 cdef inline uint64_t *table_of_entry(Machine *m, const HugePage *h) noexcept nogil:
@@ -83,7 +83,7 @@ cdef inline hgm_leaf leaf_like(Machine *m, const HugePage *h, int origin) noexce
     memset(&leaf, 0, sizeof(leaf))
     leaf.folio = mapped_folio(m, h) if huge_page_whole(h) else h.folio
     leaf.process = h.mapping.process
-    leaf.mapping = <uint32_t>(h.mapping - m.mappings)
+    leaf.mapping = <uint32_t>(h.mapping - m.state.mappings)
     leaf.origin = <uint8_t>origin
     return leaf
 
@@ -103,7 +103,7 @@ cdef inline bint subtree_emptied(Machine *m, const HugePage *h, const hgm_subtre
     if NEEDS & NEEDS_COUNTER and h.file.entries == 1:
         return table_desc(m, table_number(h.entry[0])).children == 0
     if NEEDS & (NEEDS_SCAN | NEEDS_COUNTER):
-        return not find_leaf(m, h, &m.cost.entries_scanned)
+        return not find_leaf(m, h, &m.context.cost.entries_scanned)
     return False
 
 cdef inline void zap_huge_page(Machine *m, HugePage *h, uint64_t start, uint64_t end, int origin,
@@ -131,20 +131,20 @@ cdef inline void zap_huge_page(Machine *m, HugePage *h, uint64_t start, uint64_t
         s.folio = leaf.folio
     s.covers = leaf.covers = end - start > page_mask(h.file)
     zapped = zap_entries(m, table_of_entry(m, h), h.file.level, h.mapping.address + start, h.mapping.address + end,
-                         &leaf, (start - h.start) >> m.geometry.base_shift)
+                         &leaf, (start - h.start) >> m.config.geometry.base_shift)
     s.removed = zapped.leaves
     s.tables_stay = not whole and not free_tables and not (group and not find_leaf(m, h, &ignored))
     s.empty = whole or subtree_emptied(m, h, &s)
-    if hgm_subtree_zapped(&m.cost, &m.options, &s) and NEEDS & NEEDS_BIT:
+    if hgm_subtree_zapped(&m.context.cost, &m.config.options, &s) and NEEDS & NEEDS_BIT:
         s.counted = 0
         if is_table(h.entry[0]):
             h.entry[0] &= ~HGM_PTE_COUNTED
     if group and not find_leaf(m, h, &ignored):
-        hgm_table_free(&m.cost, &m.options, &s)
+        hgm_table_free(&m.context.cost, &m.config.options, &s)
     if free_tables and h.file.entries > 1:
         group_tables_free(m, h)
     elif free_tables and is_table(h.entry[0]):
-        hgm_table_free(&m.cost, &m.options, &s)
+        hgm_table_free(&m.context.cost, &m.config.options, &s)
         subtree_free(m, h.entry, h.file.level)
 
 cdef inline void zap_range(Machine *m, Mapping *v, uint64_t start, uint64_t end, bint free_tables,
@@ -155,7 +155,7 @@ cdef inline void zap_range(Machine *m, Mapping *v, uint64_t start, uint64_t end,
         h[0] = huge_page(m, v, start, False)
         stop = min(h.start + page_mask(h.file) + 1, end)
         zap_huge_page(m, h, start, stop, HGM_BY_ZAP,
-                      free_tables or (m.options.zap_frees_tables and stop - start > page_mask(h.file)))
+                      free_tables or (m.config.options.zap_frees_tables and stop - start > page_mask(h.file)))
         start = stop
 
 cdef inline bint cuts_leaf(Machine *m, Mapping *v, uint64_t offset) noexcept nogil:
@@ -165,16 +165,16 @@ cdef inline bint cuts_leaf(Machine *m, Mapping *v, uint64_t offset) noexcept nog
     cdef uint64_t *entry
     cdef int level
     cdef uint64_t size
-    if offset & page_mask(&m.files[v.file]) == 0:
+    if offset & page_mask(&m.state.files[v.file]) == 0:
         return False
     h = huge_page(m, v, offset, False)
     if h.entry is NULL:
         return False
     level = h.file.level
     entry = descend(m, entry_for(m, &h, offset), v.address + offset, &level, 1, path)
-    size = <uint64_t>1 << m.geometry.level_shift[level]
+    size = <uint64_t>1 << m.config.geometry.level_shift[level]
     if entry[0] & HGM_PTE_GROUP:
-        size *= m.geometry.group[level]
+        size *= m.config.geometry.group[level]
     return is_leaf(entry[0]) and offset & (size - 1) != 0
 
 cdef inline Outcome dontneed(Machine *m, const hgm_operation *op, HugePage *h) noexcept nogil:
@@ -182,8 +182,8 @@ cdef inline Outcome dontneed(Machine *m, const hgm_operation *op, HugePage *h) n
 
     Leaves `h`, whose entry is NULL, at the last huge page, if pieces of it may be mapped.
     """
-    cdef Mapping *v = &m.mappings[op.target]
-    cdef uint64_t base = base_mask(m), mask = page_mask(&m.files[v.file])
+    cdef Mapping *v = &m.state.mappings[op.target]
+    cdef uint64_t base = base_mask(m), mask = page_mask(&m.state.files[v.file])
     cdef uint64_t at, start = op.offset, end, stop, done = 0
     cdef uint32_t i
     cdef Vma *vma

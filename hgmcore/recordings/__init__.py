@@ -9,9 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from hgmcore import binary
 from hgmcore.sizes import quoted
-from hgmcore.trace import Trace
+from hgmcore.trace import Trace, binary
 
 
 class Recording(NamedTuple):

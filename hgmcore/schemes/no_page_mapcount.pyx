@@ -23,8 +23,9 @@ from hgmcore.scheme cimport *
 from hgmcore.schemes.compound cimport compound_add, compound_mapcount
 from hgmcore.schemes.large cimport large_answer, large_mapcount
 from hgmcore.schemes.leaves cimport mappings_of
-from hgmcore.schemes.owners cimport (average_mapcount, owners_add, owners_lock, owners_maybe_shared, owners_sub,
-                                     owners_unlock)
+from hgmcore.schemes.owners cimport (
+    average_mapcount, owners_add, owners_lock, owners_maybe_shared, owners_sub, owners_unlock
+)
 
 
 cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_options *options,

@@ -22,7 +22,7 @@ The kernel stores -1 for no mapping, here 0 is stored, so its raw n - 1 is n in 
     slot freed with              -1                      0
     not shared if                count == large          count == large (of either slot; all unmapped: 0 == 0)
 """
-from hgmcore.lock cimport hgm_mm_ids_lock, hgm_mm_ids_unlock
+from hgmcore.core.lock cimport hgm_mm_ids_lock, hgm_mm_ids_unlock
 from hgmcore.scheme cimport *
 from hgmcore.schemes.large cimport large_add, large_add_locked, large_mapcount
 

@@ -23,8 +23,9 @@ cdef extern from *:
 from hgmcore.engine cimport instantiate
 from hgmcore.scheme cimport *
 from hgmcore.schemes.large cimport large_answer
-from hgmcore.schemes.owners cimport (average_mapcount, owners_add, owners_lock, owners_maybe_shared, owners_sub,
-                                     owners_unlock)
+from hgmcore.schemes.owners cimport (
+    average_mapcount, owners_add, owners_lock, owners_maybe_shared, owners_sub, owners_unlock
+)
 
 
 cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_options *options,

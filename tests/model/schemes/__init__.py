@@ -3,8 +3,7 @@ from .heads import HeadPerLeaf, Hugetlb, LeafAndVma
 from .owners import MmId, NoPageMapcount, TotalMappedPages
 from .pages import DoubleMap, LargeMapcount, NrPagesMapped, PerPagePosted
 from .scheme import Place
-from .subtrees import (LogicalCounter, LogicalScan, LogicalTable, PerVma, SpecialBit, SubtreeCount,
-                       SubtreePosted)
+from .subtrees import LogicalCounter, LogicalScan, LogicalTable, PerVma, SpecialBit, SubtreeCount, SubtreePosted
 
 __all__ = ["DEFAULTS", "SCHEMES", "Place"]
 

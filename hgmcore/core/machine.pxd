@@ -1,0 +1,143 @@
+# cython: language_level=3
+"""The simulated machine: memory, page cache, processes and their mappings, as plain C structures.
+
+Everything that the core knows of is here and nothing of it is a Python object, so that operations run without
+the GIL. `Core` owns one machine and its memory; an `Engine` (engine.pxd) runs operations on it for one scheme.
+"""
+from hgmcore.hgm cimport (
+    hgm_answer, hgm_cost, hgm_folio, hgm_operation, hgm_options, hgm_page, hgm_ptdesc, hgm_result, int32_t,
+    uint8_t, uint32_t, uint64_t
+)
+from hgmcore.core.memory cimport Region
+
+cdef enum:
+    MAX_LEVELS = 6
+    MAX_LEAVES = 6
+    NO_TABLE = 0         # table numbers start at 1
+
+# How an operation keeps other threads' operations out of the huge page that it maps (lock.pxd).
+cdef enum:
+    ALONE                # there are none
+    BY_ATOMICS           # locks=none
+    PT_LOCKS
+    POSTED_LOCKS
+cdef enum Kind:
+    HUGETLB, SHMEM, ANON
+
+cdef struct Geometry:
+    int base_shift
+    int index_bits
+    int levels                         # level of the root table
+    int table_shift                    # log2 of a table page's bytes
+    int level_shift[MAX_LEVELS]        # log2 of the bytes below one entry of a level
+    int nr_leaves
+    int leaf_shift[MAX_LEAVES]         # ascending
+    int leaf_level[MAX_LEAVES]
+    int leaf_entries[MAX_LEAVES]       # adjacent entries: more than 1 for a contiguous group
+    int entry_leaf[MAX_LEVELS]         # number of the leaf that is one entry of a level
+    int group[MAX_LEVELS]              # entries in a contiguous group of a level; 1: it has none
+
+# A file, or (ANON) anonymous memory of one folio size. Places in a file are counted in huge pages, in a file of kind
+# SHMEM in base pages: a folio there may be split, so each base page has its own place in the page cache.
+cdef struct File:
+    Kind kind
+    uint64_t pages                     # huge pages that it may have
+    uint64_t size                      # places before its end; ANON: folios allocated so far
+    uint64_t length                    # SHMEM: bytes before its end, the last place may have less than a base page
+    int leaf                           # number of the leaf that is a whole huge page
+    int page_shift                     # log2 of a huge page's bytes
+    int level                          # its hstate level
+    int entries                        # hstate-level entries of a huge page: more than 1 for a contiguous size
+    uint64_t nr_pages                  # base pages in a huge page
+    uint32_t *cache                    # page cache: number of the folio + 1 by place, 0: absent
+
+cdef struct Process:
+    uint32_t root                      # table number, NO_TABLE before the first mapping
+    bint exited
+    uint64_t next_address              # where the next mapping may start
+    uint32_t first_mapping             # number + 1 of the first mapping declared for it, 0: none
+    uint32_t last_mapping
+
+cdef enum:
+    VMA_ANON = 0x100     # of anonymous memory: a fault made it ready for folios of its own (kernel: anon_vma)
+
+# Part of a mapping, by offsets from its start; flags are HGM_OPF_SHARED, _MINOR, _WP, _HGM, _READ, _WRITE; VMA_ANON.
+cdef struct Vma:
+    uint64_t start
+    uint64_t end
+    uint32_t flags
+    uint32_t lock                      # readers of option `locks`
+
+# A mapping: the range that one mmap made, and the VMAs that are left of it. They are sorted, do not overlap,
+# and begin and end at huge pages; of shmem and anonymous memory, at base pages.
+cdef struct Mapping:
+    uint32_t process
+    uint32_t name                      # number of its name
+    uint32_t next                      # number + 1 of the process's next mapping, 0: none
+    uint32_t file
+    uint64_t address
+    uint64_t length
+    uint64_t file_offset
+    uint32_t nr_vmas
+    uint32_t max_vmas
+    Vma *vmas
+
+# A machine is three things. What it is: never changes.
+cdef struct Config:
+    Geometry geometry
+    hgm_options options
+
+# What operations change and what counts: can be copied and put back (snapshot.pxd).
+cdef struct State:
+    Region tables                      # page-table pages
+    Region ptdescs                     # their descriptors, by table number
+    Region vmemmap                     # struct pages, by frame number
+    Region folios                      # hgm_folio, in the order of their frames
+    Region poisoned                    # frames of base pages that failed, uint64_t
+    uint64_t next_pfn
+    uint64_t nr_tables                 # below hstate-level entries only
+    uint32_t nr_folios
+    uint32_t free_table                # list through the first entry of each free table
+    uint32_t nr_files
+    uint32_t nr_processes
+    uint32_t nr_mappings
+    File *files
+    Process *processes
+    Mapping *mappings
+
+# What belongs to a run: what it cost and came to, what fails in it, who else works on the state.
+cdef struct Context:
+    hgm_cost cost
+    uint64_t table_allocs, table_frees, nr_tables_peak    # below hstate-level entries only
+    Region results                     # hgm_result
+    uint64_t nr_results
+    uint64_t fail                      # the internal allocation of the next operation that fails, 0: none
+    bint out_of_memory                 # the host has no more memory for this machine
+    int exclusion
+    size_t tables_populated            # bytes of the page tables that are committed
+    Machine *owner                     # itself; of a thread's view of a machine (view.pyx) that machine
+    uint32_t growing                   # lock of tables and folios, where views of this machine share them
+    uint32_t *fault_mutexes
+    uint32_t ready                     # views of this machine that are about to run
+
+cdef struct Machine "hgm_machine":
+    Config config
+    State state
+    Context context
+
+ctypedef uint64_t (*run_function)(Machine *m, const hgm_operation *ops, uint64_t n, uint64_t index) noexcept nogil
+ctypedef uint64_t (*runs_function)(Machine *m, const hgm_folio *folio, long long *out) noexcept nogil
+
+ctypedef void (*answer_function)(const hgm_options *options, const hgm_folio *folio, hgm_answer *answer) noexcept nogil
+
+cdef class Engine:
+    cdef run_function run
+    cdef runs_function page_mapcount_runs
+    cdef answer_function answer
+    cdef readonly str name, explanation
+    cdef readonly dict state, defaults, posted
+    cdef readonly bint whole_only, writes_tails, first_come
+
+cdef class Core:
+    cdef Machine m
+    cdef object __weakref__

@@ -1,0 +1,428 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, embedsignature=True
+"""Core: the owner of one simulated machine and its memory."""
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memset
+from cpython.buffer cimport PyBuffer_FillInfo
+
+from hgmcore.core.folio cimport folio_at
+from hgmcore.hgm cimport *
+from hgmcore.core.lock cimport FAULT_MUTEXES, LINE
+from hgmcore.core.machine cimport ALONE, POSTED_LOCKS, PT_LOCKS
+from hgmcore.core.memory cimport *
+from hgmcore.core.share cimport vma_may_share
+
+import numpy as np
+
+cdef extern from "<time.h>" nogil:
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    int clock_gettime(int clock, timespec *t)
+    const int CLOCK_MONOTONIC
+
+RESULT = np.dtype([("index", "u8"), ("done", "u8"), ("errno", "i4"), ("event", "u4")])
+"""dtype of an operation's result: its index, bytes done, errno (0: none) and event (1: minor)."""
+
+PAGE = np.dtype([("flags", "u8"), ("private", "u8"), ("_large_mapcount", "i4"), ("_nr_pages_mapped", "i4"),
+                 ("_entire_mapcount", "i4"), ("_pincount", "i4"), ("_mm_id_mapcount", "i4", 2), ("_mm_id", "u4", 2),
+                 ("_mapcount", "i4"), ("_refcount", "i4"), ("_total_mapped_pages", "i8")])
+"""dtype of a struct page (hgm_page): 64 bytes; counts without the kernel's bias of -1."""
+
+FOLIO = np.dtype([("number", "u4"), ("file", "u4"), ("page", "u4"), ("flags", "u4"), ("pfn", "u8"),
+                  ("nr_pages", "u8"), ("pins", "i8"), ("refcount", "i4")])
+"""dtype of a row of Core.folios()."""
+
+FOLIO_CACHED = HGM_FOLIO_CACHED
+FOLIO_FREED = HGM_FOLIO_FREED
+PAGE_DOUBLE_MAP = HGM_PAGE_DOUBLE_MAP
+
+cdef enum:
+    HOST_PAGE = 4096
+
+# Address space that a machine reserves, in bytes.
+cdef size_t TABLES = <size_t>64 << 30     # page tables: 16 TiB mapped by base pages
+cdef size_t VMEMMAP = <size_t>64 << 30    # struct pages: 4 TiB of memory
+cdef size_t RESULTS = <size_t>16 << 30
+
+
+cdef class Window:
+    """A view of a core's memory for NumPy; keeps the core alive. To be read only: a false entry would lead the core astray."""
+    cdef Core core
+    cdef void *start
+    cdef size_t size
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        PyBuffer_FillInfo(buffer, self, self.start, self.size, 1, flags)
+
+
+cdef object window(Core core, void *start, size_t size, dtype):
+    cdef Window w = Window.__new__(Window)
+    w.core = core
+    w.start = start
+    w.size = size
+    return np.frombuffer(w, dtype) if size else np.empty(0, dtype)
+
+
+cdef void *grown(void *array, uint32_t n, size_t size) except NULL:
+    """The array with room for one more zeroed element behind its first `n`; doubles at powers of two."""
+    if n == 0 or n & (n - 1) == 0:
+        array = realloc(array, (2 * <size_t>n + 1) * size)
+        if array is NULL:
+            raise MemoryError("no memory for the machine's tables of names")
+    memset(<unsigned char *>array + n * size, 0, size)
+    return array
+
+
+cdef class Engine:
+    """One accounting scheme with the whole engine compiled around it (hgmcore.schemes.load gives them).
+
+    name: public name. explanation: the scheme's documentation; its first line is a summary. state: the words that it
+    keeps, as fields of PAGE in page 1 of a folio. defaults: options whose default differs from the general one.
+    posted: the options that model=posted selects. whole_only: maps whole huge pages or nothing. writes_tails: counts
+    on struct pages that HVO takes away. first_come: its state shows which process was the first to map a huge page.
+    """
+
+    def __repr__(self):
+        return f"<hgmcore engine {self.name}>"
+
+
+cdef bint record_fits(const Machine *m, const hgm_operation *op) noexcept nogil:
+    """Are the numbers in a record those of declared files, processes, mappings and huge pages?"""
+    cdef bint mapping = op.target < m.state.nr_mappings, file = op.target < m.state.nr_files
+    if op.op == HGM_OP_CONTINUE:
+        return mapping
+    if op.op > HGM_OP_OBSERVE:
+        return False
+    if op.op == HGM_OP_FILE or op.op == HGM_OP_PUNCH or op.op == HGM_OP_TRUNCATE:
+        return file
+    if op.op == HGM_OP_POPULATE:
+        return file and op.offset <= m.state.files[op.target].pages and op.length <= m.state.files[op.target].pages - op.offset
+    if op.op == HGM_OP_PIN or op.op == HGM_OP_UNPIN:
+        return file and op.offset < m.state.files[op.target].pages
+    if op.op == HGM_OP_MMAP:
+        return mapping and op.arg < m.state.nr_files
+    if op.op == HGM_OP_MREMAP and op.arg != 0xffff:
+        return mapping and op.arg < m.state.nr_mappings and m.state.mappings[op.arg].process == m.state.mappings[op.target].process
+    if op.op == HGM_OP_FORK:
+        return op.target < m.state.nr_processes and op.arg < m.state.nr_processes
+    if op.op == HGM_OP_EXIT:
+        return op.target < m.state.nr_processes
+    return mapping or op.op == HGM_OP_FAIL or op.op == HGM_OP_OBSERVE
+
+
+cdef class Core:
+    """One machine: `geometry` (hgmcore.geometry.Geometry) and resolved `options` (hgmcore.options.resolve).
+
+    Files, processes and mappings are declared and known by number; operations run as arrays of records.
+    """
+
+    def __cinit__(self, geometry, dict options):
+        cdef Machine *m = &self.m
+        memset(m, 0, sizeof(Machine))
+        m.config.geometry.base_shift = geometry.base_shift
+        m.config.geometry.index_bits = geometry.index_bits
+        m.config.geometry.levels = geometry.levels
+        m.config.geometry.table_shift = geometry.index_bits + 3
+        for level in range(1, geometry.levels + 1):
+            m.config.geometry.level_shift[level] = geometry.level_shift(level)
+        m.config.geometry.nr_leaves = len(geometry.leaves)
+        for i, leaf in enumerate(geometry.leaves):
+            m.config.geometry.leaf_shift[i] = leaf.shift
+            m.config.geometry.leaf_level[i] = leaf.level
+            m.config.geometry.leaf_entries[i] = leaf.entries
+            if leaf.entries == 1:
+                m.config.geometry.entry_leaf[leaf.level] = i
+                m.config.geometry.group[leaf.level] = 1
+            else:
+                m.config.geometry.group[leaf.level] = leaf.entries
+        major, minor = options["era"].split(".")
+        m.config.options.era = 100 * int(major) + int(minor)
+        m.config.options.cache_refs_folio = options["cache_refs"] == "folio"
+        m.config.options.lookup_first = options["lookup_first"] == "yes"
+        m.config.options.zap_frees_tables = options["zap_frees_tables"] == "yes"
+        m.config.options.rmap_aware = options["rmap_aware"] == "yes"
+        m.config.options.base_only = options["policy"] == "base_only"
+        m.config.options.batch = options["batch"] == "yes"
+        m.config.options.transient_real = options["transient"] == "real"
+        m.config.options.overflow_check = ("none", "after", "try", "half").index(options["overflow_check"])
+        m.config.options.posted = options["model"] == "posted"
+        m.config.options.locks = ("none", "pt", "posted").index(options["locks"])
+        m.context.exclusion = (ALONE, PT_LOCKS, POSTED_LOCKS)[m.config.options.locks]
+        m.context.owner = m
+        m.state.files = <File *>grown(NULL, 0, sizeof(File))    # there is a file 0 for mappings that never were
+        m.context.fault_mutexes = <uint32_t *>calloc(FAULT_MUTEXES, LINE)
+        if m.context.fault_mutexes is NULL:
+            raise MemoryError("no memory for a machine")
+        m.config.options.fault_around = ("none", "16", "folio").index(options["fault_around"])
+        if not (region_reserve(&m.state.tables, TABLES) and region_reserve(&m.state.vmemmap, VMEMMAP)
+                and region_reserve(&m.state.ptdescs, (TABLES >> m.config.geometry.table_shift) * sizeof(hgm_ptdesc))
+                and region_reserve(&m.state.folios, VMEMMAP // sizeof(hgm_page) * sizeof(hgm_folio))
+                and region_reserve(&m.context.results, RESULTS)
+                and region_reserve(&m.state.poisoned, VMEMMAP // sizeof(hgm_page) * sizeof(uint64_t))
+                and region_grow(&m.state.tables, <size_t>1 << m.config.geometry.table_shift)):
+            raise MemoryError("no address space for a machine's page tables and struct pages")
+
+    def __dealloc__(self):
+        cdef Machine *m = &self.m
+        cdef uint32_t i
+        for i in range(m.state.nr_files):
+            free(m.state.files[i].cache)
+        for i in range(m.state.nr_mappings):
+            free(m.state.mappings[i].vmas)
+        free(m.state.files)
+        free(m.state.processes)
+        free(m.state.mappings)
+        free(m.context.fault_mutexes)
+        region_release(&m.state.tables)
+        region_release(&m.state.ptdescs)
+        region_release(&m.state.vmemmap)
+        region_release(&m.state.folios)
+        region_release(&m.context.results)
+        region_release(&m.state.poisoned)
+
+    def add_file(self, geometry, page_size, uint64_t pages, kind="hugetlb") -> int:
+        """Declare a file of `pages` huge pages (or folios) of `page_size` bytes. Returns its number.
+
+        kind: hugetlb or shmem; or anon, anonymous memory in folios of that size, which has no pages.
+        """
+        cdef Machine *m = &self.m
+        cdef File *f
+        leaf = geometry.leaf(page_size)
+        m.state.files = <File *>grown(m.state.files, m.state.nr_files, sizeof(File))
+        f = &m.state.files[m.state.nr_files]
+        f.kind = <Kind><int>("hugetlb", "shmem", "anon").index(kind)
+        f.pages = pages
+        f.size = pages << (leaf.shift - m.config.geometry.base_shift) if f.kind == SHMEM else pages
+        f.length = pages << leaf.shift
+        f.cache = <uint32_t *>calloc(f.size if f.size else 1, sizeof(uint32_t))
+        if f.cache is NULL:
+            raise MemoryError(f"no memory for a page cache of {pages} huge pages")
+        f.leaf = geometry.leaves.index(leaf)
+        f.entries = leaf.entries
+        f.page_shift = leaf.shift
+        f.level = leaf.level
+        f.nr_pages = <uint64_t>1 << (leaf.shift - m.config.geometry.base_shift)
+        m.state.nr_files += 1
+        return m.state.nr_files - 1
+
+    def add_process(self) -> int:
+        """Declare a process. Returns its number."""
+        cdef Machine *m = &self.m
+        m.state.processes = <Process *>grown(m.state.processes, m.state.nr_processes, sizeof(Process))
+        m.state.nr_processes += 1
+        return m.state.nr_processes - 1
+
+    def add_mapping(self, uint32_t process, uint32_t name) -> int:
+        """Declare a mapping's name (a number that stands for it) in a process. Returns its number."""
+        cdef Machine *m = &self.m
+        cdef Process *p
+        if process >= m.state.nr_processes:
+            raise IndexError(f"no process {process}")
+        m.state.mappings = <Mapping *>grown(m.state.mappings, m.state.nr_mappings, sizeof(Mapping))
+        m.state.mappings[m.state.nr_mappings].process = process
+        m.state.mappings[m.state.nr_mappings].name = name
+        m.state.nr_mappings += 1
+        p = &m.state.processes[process]
+        if p.last_mapping:
+            m.state.mappings[p.last_mapping - 1].next = m.state.nr_mappings
+        else:
+            p.first_mapping = m.state.nr_mappings
+        p.last_mapping = m.state.nr_mappings
+        return m.state.nr_mappings - 1
+
+    def prefault(self, uint64_t tables):
+        """Commit memory for `tables` page-table pages and their descriptors. MemoryError: the system refuses."""
+        cdef Machine *m = &self.m
+        cdef size_t size = (tables + 1) << m.config.geometry.table_shift    # number 0 is none
+        if tables > (m.state.tables.reserved >> m.config.geometry.table_shift) - 1 or not (
+                region_prefault(&m.state.tables, size) and region_prefault(&m.state.ptdescs, (tables + 1) * sizeof(hgm_ptdesc))):
+            raise MemoryError(f"no memory for {tables} page tables")
+        m.context.tables_populated = max(m.context.tables_populated, size)
+
+    def run(self, Engine engine, const unsigned char[::1] operations, uint64_t index=0) -> int:
+        """Run operation records (the bytes of an array of statements.OPERATION), the first of number `index`.
+
+        Returns nanoseconds. ValueError: a number in a record was never declared; nothing is run. MemoryError: the
+        host has no more memory; the operations up to there are done.
+        """
+        cdef Machine *m = &self.m
+        cdef uint64_t n = operations.shape[0] // sizeof(hgm_operation), done, i
+        cdef timespec start, stop
+        if n == 0:
+            return 0
+        for i in range(n):
+            if not record_fits(m, <const hgm_operation *>&operations[0] + i):
+                raise ValueError(f"record {index + i}: an operation, file, process, mapping or page that is not declared")
+        with nogil:
+            clock_gettime(CLOCK_MONOTONIC, &start)
+            done = engine.run(m, <const hgm_operation *>&operations[0], n, index)
+            clock_gettime(CLOCK_MONOTONIC, &stop)
+        if m.context.out_of_memory:
+            raise MemoryError(f"no memory for page tables or struct pages at operation {index + done - 1}")
+        return (stop.tv_sec - start.tv_sec) * 1000000000 + stop.tv_nsec - start.tv_nsec
+
+    def results(self):
+        """Results that say more than success, as an array of RESULT (a copy)."""
+        return window(self, self.m.context.results.base, self.m.context.nr_results * sizeof(hgm_result), RESULT).copy()
+
+    def folios(self):
+        """Every huge page that was ever allocated, as an array of FOLIO."""
+        cdef Machine *m = &self.m
+        cdef hgm_folio *f
+        cdef uint32_t i
+        rows = np.empty(m.state.nr_folios, FOLIO)
+        cdef unsigned int[:] file = rows["file"], page = rows["page"], flags = rows["flags"]
+        cdef unsigned long[:] pfn = rows["pfn"], nr_pages = rows["nr_pages"]
+        cdef long[:] pins = rows["pins"]
+        cdef int[:] refcount = rows["refcount"]
+        for i in range(m.state.nr_folios):
+            f = folio_at(m, i)
+            file[i] = f.file
+            page[i] = f.index
+            flags[i] = f.flags
+            pfn[i] = f.pfn
+            nr_pages[i] = f.nr_pages
+            pins[i] = <long>f.pins + f.poisons
+            refcount[i] = f.page._refcount
+        rows["number"] = np.arange(m.state.nr_folios)
+        return rows
+
+    def mappings(self):
+        """(process, file, address, length, file offset) of each declared mapping, as a uint64 array (n, 5)."""
+        cdef Machine *m = &self.m
+        cdef uint32_t i
+        rows = np.empty((m.state.nr_mappings, 5), np.uint64)
+        cdef unsigned long[:, ::1] row = rows
+        for i in range(m.state.nr_mappings):
+            row[i, 0] = m.state.mappings[i].process
+            row[i, 1] = m.state.mappings[i].file
+            row[i, 2] = m.state.mappings[i].address
+            row[i, 3] = m.state.mappings[i].length
+            row[i, 4] = m.state.mappings[i].file_offset
+        return rows
+
+    def vmas(self, uint32_t mapping):
+        """(start, end, flags) of what is left of a mapping, by offsets from its start."""
+        cdef Mapping *v
+        if mapping >= self.m.state.nr_mappings:
+            raise IndexError(f"no mapping {mapping}")
+        v = &self.m.state.mappings[mapping]
+        return [(v.vmas[i].start, v.vmas[i].end, v.vmas[i].flags) for i in range(v.nr_vmas)]
+
+    def may_share(self):
+        """Of each file, whether processes may share page tables of it as it is mapped now: an array of bool."""
+        cdef Machine *m = &self.m
+        cdef Mapping *v
+        cdef uint32_t i, j
+        files = np.zeros(m.state.nr_files, bool)
+        cdef unsigned char[:] file = files.view(np.uint8)
+        for i in range(m.state.nr_mappings):
+            v = &m.state.mappings[i]
+            for j in range(v.nr_vmas):
+                file[v.file] |= vma_may_share(m, v, &v.vmas[j])
+        return files
+
+    def pages(self, uint64_t pfn, uint64_t n):
+        """The struct pages of frames [pfn, pfn + n), as an array of PAGE that is the memory itself, to be read only."""
+        if n > self.m.state.next_pfn or pfn > self.m.state.next_pfn - n:
+            raise IndexError(f"no frames {pfn} to {pfn} + {n}")
+        return window(self, self.m.state.vmemmap.base + pfn * sizeof(hgm_page), n * sizeof(hgm_page), PAGE)
+
+    def table(self, uint32_t number=0, process=None):
+        """The entries of a page table, as a uint64 array that is the memory itself, to be read only.
+
+        number: as an entry's frame (entry >> 12) gives it; process: instead, the root table of a process.
+        """
+        cdef size_t size = <size_t>1 << self.m.config.geometry.table_shift
+        if process is not None:
+            if not 0 <= process < self.m.state.nr_processes:
+                raise IndexError(f"no process {process}")
+            number = self.m.state.processes[<uint32_t>process].root
+        if number == 0 or (<size_t>number + 1) * size > self.m.state.tables.used:
+            raise IndexError(f"no page table {number}")
+        return window(self, self.m.state.tables.base + number * size, size, np.uint64)
+
+    def page_mapcount(self, Engine engine, uint32_t folio):
+        """The scheme's page_mapcount of a folio's base pages: runs (first, last, count), an int64 array (n, 3)."""
+        cdef Machine *m = &self.m
+        cdef uint64_t n
+        cdef long long[:, ::1] row
+        if folio >= m.state.nr_folios:
+            raise IndexError(f"no folio {folio}")
+        with nogil:
+            n = engine.page_mapcount_runs(m, folio_at(m, folio), NULL)
+        runs = np.empty((n, 3), np.int64)
+        row = runs
+        with nogil:
+            engine.page_mapcount_runs(m, folio_at(m, folio), &row[0, 0])
+        return runs
+
+    def answer(self, Engine engine, uint32_t folio):
+        """What the scheme answers about a folio: mapcount, mapped, maybe_shared, refs, sharers, nr_file_mapped.
+
+        refs (references of mappings): -1 for one each leaf. sharers, nr_file_mapped: -1 where the scheme has none.
+        """
+        cdef hgm_answer a
+        if folio >= self.m.state.nr_folios:
+            raise IndexError(f"no folio {folio}")
+        engine.answer(&self.m.config.options, folio_at(&self.m, folio), &a)
+        return {"mapcount": a.mapcount, "mapped": bool(a.mapped), "maybe_shared": bool(a.maybe_shared),
+                "refs": a.refs, "sharers": a.sharers, "nr_file_mapped": a.nr_file_mapped}
+
+    def cost(self) -> dict:
+        """What was counted so far, but for struct pages: see struct_pages()."""
+        cdef Machine *m = &self.m
+        cdef hgm_cost *c = &m.context.cost
+        return {
+            "leaf_installs": c.leaf_installs, "leaf_removes": c.leaf_removes,
+            "table_allocs": m.context.table_allocs, "table_frees": m.context.table_frees,
+            "atomics": {"persistent": c.ref + c.map, "transient": c.transient, "ref": c.ref, "map": c.map},
+            "entries_scanned": c.entries_scanned,
+            "table_bytes_peak": m.context.nr_tables_peak << m.config.geometry.table_shift,
+            "locks": c.locks, "underflows": c.underflows, "overflows": c.overflows,
+        }
+
+    def forget_lines(self):
+        """Count touched struct pages from here on."""
+        cdef Machine *m = &self.m
+        cdef uint64_t i, j
+        cdef hgm_folio *f
+        for i in range(m.state.nr_folios):
+            f = folio_at(m, <uint32_t>i)
+            for j in range(f.nr_pages):
+                if f.page[j].flags & HGM_PAGE_TOUCHED:
+                    f.page[j].flags &= ~HGM_PAGE_TOUCHED
+
+    def struct_pages(self):
+        """(lines, bytes): struct pages that the scheme's atomics touched, and committed memory of struct pages.
+
+        The bytes are measured: host pages of the struct pages' memory that the system says are there
+        (/proc/self/pagemap, bit 56; the shared zero page, which a mere read maps, has it not).
+        """
+        cdef Machine *m = &self.m
+        cdef uint64_t per_page = HOST_PAGE // sizeof(hgm_page), i, j, n, lines = 0
+        cdef hgm_page *page = <hgm_page *>m.state.vmemmap.base
+        cdef unsigned long[::1] entry
+        n = (m.state.next_pfn + per_page - 1) // per_page
+        with open("/proc/self/pagemap", "rb", buffering=0) as f:
+            f.seek(<size_t>m.state.vmemmap.base // HOST_PAGE * 8)
+            entries = np.frombuffer(read_exactly(f, n * 8), np.uint64)
+        entry = entries.copy()
+        with nogil:
+            for i in range(n):
+                if entry[i] >> 56 & 1:
+                    for j in range(i * per_page, (i + 1) * per_page):
+                        lines += page[j].flags & HGM_PAGE_TOUCHED
+        return lines, int(np.count_nonzero(entries >> np.uint64(56) & np.uint64(1))) * HOST_PAGE
+
+
+def read_exactly(file, n):
+    """`n` bytes of an unbuffered file."""
+    parts = []
+    while n > 0:
+        part = file.read(min(n, 1 << 24))
+        if not part:
+            raise OSError("the system does not tell what memory is committed")
+        parts.append(part)
+        n -= len(part)
+    return b"".join(parts)

@@ -1,0 +1,221 @@
+# cython: language_level=3, cdivision=True
+"""Truth: what is mapped, recounted from the page tables alone.
+
+It walks every table of every process from its root and reads entries; it knows of no scheme and of no count,
+and shares with the operations only the layout of an entry (hgm.h) and loops over entries (entries.h).
+"""
+from libc.stdlib cimport free, realloc
+from libc.string cimport memset
+
+from hgmcore.hgm cimport (
+    HGM_PTE_FRAME_SHIFT, HGM_PTE_GROUP, HGM_PTE_LEAF, HGM_PTE_PRESENT, hgm_frame_run, hgm_next_entry,
+    hgm_ptdesc, uint32_t, uint64_t
+)
+from hgmcore.core.machine cimport Core, Machine
+
+import numpy as np
+
+LEAVES = np.dtype([("address", "u8"), ("pfn", "u8"), ("count", "u8"), ("size", "u8"), ("process", "u4"), ("level", "u2"),
+                   ("shared", "u1"), ("again", "u1")])
+"""dtype of a run of leaves: `count` leaves of one size in one process, adjacent in address and frame.
+
+address: virtual address of the first, in bytes; pfn: frame of its first base page; size: base pages of a leaf.
+shared: they stand in a page table that several processes use; again: one of those was listed before.
+"""
+
+cdef struct Leaves:
+    uint64_t address
+    uint64_t pfn
+    uint64_t count
+    uint64_t size
+    uint32_t process
+    unsigned short level
+    unsigned char shared
+    unsigned char again
+
+cdef struct Runs:
+    Leaves *runs
+    uint64_t n
+    uint32_t *tables         # shared tables met so far
+    uint64_t nr_tables
+    unsigned char shared     # of the table that the walk is in
+    unsigned char again
+    bint failed
+
+
+cdef void *more(void *array, uint64_t n, size_t size, bint *failed) noexcept nogil:
+    """The array with room for one more than `n`, which grows at powers of two; `failed` where there is no memory."""
+    cdef void *grown
+    if n & (n - 1):
+        return array
+    grown = realloc(array, (2 * n + 1) * size)
+    if grown is NULL:
+        failed[0] = True
+    return grown if grown is not NULL else array
+
+
+cdef void note(Runs *found, uint64_t address, uint64_t pfn, uint64_t count, uint64_t size, uint32_t process, int level,
+               int base_shift) noexcept nogil:
+    """`count` leaves of `size` base pages: extend the last run or begin one."""
+    cdef Leaves *last
+    if found.n:
+        last = &found.runs[found.n - 1]
+        if (last.size == size and last.level == level and last.process == process
+                and last.pfn + last.count * size == pfn and last.again == found.again and last.shared == found.shared
+                and last.address + (last.count * size << base_shift) == address):
+            last.count += count
+            return
+    found.runs = <Leaves *>more(found.runs, found.n, sizeof(Leaves), &found.failed)
+    if found.failed:
+        return
+    last = &found.runs[found.n]
+    last.address = address
+    last.pfn = pfn
+    last.count = count
+    last.size = size
+    last.process = process
+    last.level = <unsigned short>level
+    last.shared = found.shared
+    last.again = found.again
+    found.n += 1
+
+
+cdef void meet_table(Machine *m, uint32_t table, Runs *found) noexcept nogil:
+    """Remember a shared table, and whether it was met before."""
+    cdef uint64_t i
+    found.shared = found.again = 0
+    if (<hgm_ptdesc *>m.state.ptdescs.base)[table].sharers == 0:
+        return
+    found.shared = 1
+    for i in range(found.nr_tables):
+        if found.tables[i] == table:
+            found.again = 1
+            return
+    found.tables = <uint32_t *>more(found.tables, found.nr_tables, sizeof(uint32_t), &found.failed)
+    if not found.failed:
+        found.tables[found.nr_tables] = table
+        found.nr_tables += 1
+
+
+cdef void walk(Machine *m, uint32_t table, int level, uint64_t address, uint32_t process, Runs *found) noexcept nogil:
+    """Every leaf below `table`, whose entries are of `level` and whose first stands for `address`."""
+    cdef uint64_t *entries = <uint64_t *>(m.state.tables.base + (<uint64_t>table << m.config.geometry.table_shift))
+    cdef int shift = m.config.geometry.level_shift[level]
+    cdef uint64_t step = <uint64_t>1 << (shift - m.config.geometry.base_shift), n = <uint64_t>1 << m.config.geometry.index_bits
+    cdef uint64_t i = hgm_next_entry(entries, 0, n), entry, entries_done, count, size
+    if level == 2:
+        meet_table(m, table, found)
+    while i < n and not found.failed:
+        entry = entries[i]
+        entries_done = 1
+        if entry & HGM_PTE_PRESENT and entry & HGM_PTE_LEAF:
+            count = 1
+            size = step
+            if entry & HGM_PTE_GROUP:
+                entries_done = m.config.geometry.group[level]
+                size *= entries_done
+            elif step == 1:
+                entries_done = count = hgm_frame_run(&entries[i], n - i)
+            note(found, address + (i << shift), entry >> HGM_PTE_FRAME_SHIFT, count, size, process, level,
+                 m.config.geometry.base_shift)
+        elif entry & HGM_PTE_PRESENT:
+            walk(m, <uint32_t>(entry >> HGM_PTE_FRAME_SHIFT), level - 1, address + (i << shift), process, found)
+        i = hgm_next_entry(entries, i + entries_done, n)
+
+
+def leaves(Core core):
+    """All present leaves of all processes, as runs: an array of LEAVES, by process and address."""
+    cdef Machine *m = &core.m
+    cdef Runs found
+    cdef uint32_t process
+    memset(&found, 0, sizeof(found))
+    try:
+        with nogil:
+            for process in range(m.state.nr_processes):
+                found.shared = found.again = 0
+                if m.state.processes[process].root:
+                    walk(m, m.state.processes[process].root, m.config.geometry.levels, 0, process, &found)
+        if found.failed:
+            raise MemoryError("no memory to recount the page tables")
+        out = np.empty(found.n, LEAVES)
+        if found.n:
+            out.view(np.uint8)[:] = np.asarray(<unsigned char[:found.n * sizeof(Leaves)]><unsigned char *>found.runs)
+        return out
+    finally:
+        free(found.runs)
+        free(found.tables)
+
+
+cdef void count_tables(Machine *m, uint32_t table, int level, uint64_t *counts) noexcept nogil:
+    """Add the tables below `table`, whose entries are of `level`, to counts[level of their entries]."""
+    cdef uint64_t *entries = <uint64_t *>(m.state.tables.base + (<uint64_t>table << m.config.geometry.table_shift))
+    cdef uint64_t i
+    if level == 2:
+        counts[1] += (<hgm_ptdesc *>m.state.ptdescs.base)[table].nr_deposited
+    if level == 1:
+        return
+    for i in range(<uint64_t>1 << m.config.geometry.index_bits):
+        if entries[i] & (HGM_PTE_PRESENT | HGM_PTE_LEAF) == HGM_PTE_PRESENT:
+            counts[level - 1] += 1
+            count_tables(m, <uint32_t>(entries[i] >> HGM_PTE_FRAME_SHIFT), level - 1, counts)
+
+
+def page_tables(Core core):
+    """How many page tables each process has, by the level of their entries: a uint64 array (processes, 4).
+
+    Columns 1 to 3 are tables of PTEs, PMDs and PUDs, without the root; those in deposit, for PMD leaves of anonymous
+    memory, are tables of PTEs. A shared table counts for each of its users, as in VmPTE.
+    """
+    cdef Machine *m = &core.m
+    cdef uint32_t process
+    cdef uint64_t counts[8]
+    out = np.zeros((m.state.nr_processes, 4), np.uint64)
+    cdef unsigned long[:, ::1] row = out
+    for process in range(m.state.nr_processes):
+        memset(counts, 0, sizeof(counts))
+        if m.state.processes[process].root:
+            count_tables(m, m.state.processes[process].root, m.config.geometry.levels, counts)
+        for level in range(1, 4):
+            row[process, level] = counts[level]
+    return out
+
+
+def split_at_folios(runs, folios, base_shift):
+    """Runs of leaves cut where they go from one huge page into the next, in the order of `runs`.
+
+    runs: an array of LEAVES; folios: Core.folios().
+    """
+    begin = folios["pfn"].astype(np.int64)
+    end = begin + folios["nr_pages"].astype(np.int64)
+    first = runs["pfn"].astype(np.int64)
+    last = first + (runs["count"] * runs["size"]).astype(np.int64)
+    low = np.searchsorted(begin, first, "right") - 1
+    parts = np.searchsorted(begin, last, "left") - low
+    of = np.repeat(np.arange(len(runs)), parts)
+    folio = low[of] + np.arange(len(of)) - np.repeat(np.cumsum(parts) - parts, parts)
+    start = np.maximum(first[of], begin[folio])
+    out = runs[of]
+    out["address"] += (start - first[of]).astype(np.uint64) << np.uint64(base_shift)
+    out["pfn"] = start
+    out["count"] = (np.minimum(last[of], end[folio]) - start) // out["size"].astype(np.int64)
+    return out
+
+
+def mapcounts(runs):
+    """How many leaves map each base page: runs (first pfn, last pfn, count > 0), an int64 array (n, 3).
+
+    runs: an array of LEAVES; a leaf in a shared table is one leaf, however many processes reach it. Sorted and
+    disjoint; neighbours differ in count or do not touch.
+    """
+    runs = runs[runs["again"] == 0]
+    first = runs["pfn"].astype(np.int64)
+    last = first + (runs["count"] * runs["size"]).astype(np.int64)
+    at, where = np.unique(np.concatenate([first, last]), return_inverse=True)
+    change = np.zeros(len(at), np.int64)
+    np.add.at(change, where[:len(first)], 1)
+    np.add.at(change, where[len(first):], -1)
+    count = np.cumsum(change)
+    keep = np.flatnonzero(change)
+    at, count = at[keep], count[keep]
+    out = np.stack([at[:-1], at[1:], count[:-1]], 1) if len(at) else np.empty((0, 3), np.int64)
+    return out[out[:, 2] > 0]

@@ -1,0 +1,297 @@
+"""The steps of a kernel recording as operations of a trace: what importers.kernel_recording describes.
+
+`Translation.step` writes to a Sink what a step does, or says why a trace has no statement for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hgmcore.trace.statements import ALL, MINOR, NO_ARG, READ, SHARED, WP, WRITE
+from hgmcore.trace.writer import Sink
+
+PAGE = 4096
+HUGE = 2 << 20
+LONGEST = 1 << 32  # bytes of one access
+
+DONTWAKE, MODE_WP = 1, 2
+"""Modes of UFFDIO_CONTINUE (uapi/linux/userfaultfd.h)."""
+
+ADVICE = "advice that changes nothing that is mapped"
+REASONS = {
+    "uffd_open": "a userfaultfd descriptor: traces register without one",
+    "no descriptor": "no userfaultfd is open: traces register without one",
+    "mode": "a mode that UFFDIO_CONTINUE does not know",
+    "part": "UFFDIO_REGISTER of a part: traces register a whole mapping",
+    "registration": "registered with userfaultfd, but not for minor faults",
+    "uffd_poison": "UFFDIO_POISON: traces have no poison markers",
+    "poisoned": "an access to what UFFDIO_POISON marked",
+    "uffd_wp": "UFFDIO_WRITEPROTECT: write protection changes no count",
+    "remove": "MADV_REMOVE: traces punch the file itself",
+    "locked": "memory that is locked: traces have no locks",
+    "address": "mremap to an address: traces leave addresses to the simulator",
+    "query": "a question where pages lie: the simulator has no nodes",
+    "policy": "a memory policy that moves nothing",
+    "align": "mbind of a part of a huge page, which would cut the VMA",
+    **dict.fromkeys(("HUGEPAGE", "NOHUGEPAGE", "COLD", "PAGEOUT", "FREE"), ADVICE),
+}
+
+
+@dataclass
+class Region:
+    """A mapping of a recording. mapping: its index in the trace, None while its folio size is not known.
+
+    length: of what is observed, in bytes: the longest that it was. page: bytes of a folio. kind: of its file, or
+    "anon". prot: the rights of all of it, None if parts differ. registered: the modes of userfaultfd. locked: was
+    mlock called? poisoned: (first, last) bytes that UFFDIO_POISON marked.
+    """
+
+    mapping: int | None
+    length: int
+    page: int
+    kind: str
+    prot: int | None = READ | WRITE
+    registered: set = field(default_factory=set)
+    locked: bool = False
+    poisoned: list = field(default_factory=list)
+
+
+class Translation:
+    """From the steps of a recording to operations, which go to a Sink."""
+
+    def __init__(self, sink: Sink):
+        self.sink = sink
+        self.files: dict[str, tuple[int, int, str]] = {}  # name -> index, page size, kind
+        self.regions: dict[str, dict[str, Region]] = {}  # process -> name -> Region
+        self.names: dict[str, str] = {}  # process -> its name in the trace, once it has mapped something
+        self.features: dict[str, list[str]] = {}  # process -> what its userfaultfd asked for
+        self.waiting: dict[str, tuple[Region, int, int]] = {}  # process -> region, offset, flags of a thread's access
+
+    def file(self, record) -> None:
+        """Declare a file and populate what it has in `cached`, runs (first, count) of 4K pages."""
+        page, kind = int(record["page"]), record["kind"]
+        index = self.sink.file(record["file"], page, int(record["size"]) // page, kind)
+        self.files[record["file"]] = index, page, kind
+        for first, count in record["cached"]:
+            self.sink.emit("populate", index, first * PAGE // page, count * PAGE // page)
+
+    def step(self, op) -> str | None:
+        """Write what an `op` is in statements. Returns None, or why its answer has no counterpart."""
+        function = getattr(self, f"do_{op['op']}", None)
+        if function is None:
+            return f"{op['op']}: traces have no statement for it"
+        return function(op)
+
+    def _region(self, op) -> Region:
+        """The region of a step, mapped in the trace as well."""
+        region = self.regions[op["proc"]][op["region"]]
+        if region.mapping is None:
+            self._map_anonymous(op["proc"], op["region"], region)
+        return region
+
+    def _emit(self, name, op, flags=0):
+        """A statement about the range of a step."""
+        self.sink.emit(name, self._region(op).mapping, op["off"], op["len"], flags=flags)
+
+    def do_mmap(self, op):
+        process, name, shared = op["proc"], op["region"], SHARED * (op["flags"] == "SHARED")
+        if process not in self.names:
+            self.names[process] = self.sink.process(process)
+        prot = _rights(op["prot"])
+        if "file" not in op:
+            region = Region(None, op["len"], PAGE, "anon", prot)
+        else:
+            file, page, kind = self.files[op["file"]]
+            mapping = self.sink.mmap(self.names[process], name, file, op["fileoff"], op["len"], shared)
+            region = Region(mapping, op["len"], page, kind, prot)
+            self._restrict(region)
+        self.regions.setdefault(process, {})[name] = region
+
+    def _map_anonymous(self, process, name, region):
+        file = self.sink.anonymous(region.page)
+        region.mapping = self.sink.mmap(self.names[process], name, file, 0, region.length)
+        self._restrict(region)
+
+    def _restrict(self, region):
+        """Take the rights away that the mapping was made without."""
+        if region.prot != READ | WRITE:
+            self.sink.emit("mprotect", region.mapping, 0, region.length, flags=region.prot)
+
+    def do_munmap(self, op):
+        self._emit("munmap", op)
+
+    def do_mprotect(self, op):
+        region, prot = self._region(op), _rights(op["prot"])
+        whole = op["off"] == 0 and op["len"] >= region.length
+        region.prot = prot if whole or region.prot == prot else None
+        self._emit("mprotect", op, prot)
+
+    def do_mremap(self, op):
+        region = self._region(op)
+        if "to" not in op:
+            if not op["errno"]:
+                region.length = max(region.length, op["newlen"])
+            self.sink.emit("mremap", region.mapping, 0, op["newlen"], NO_ARG)
+            return None
+        if op["errno"] or op["len"] != op["newlen"]:
+            return REASONS["address"]
+        mapping = self.sink.move(region.mapping, op["off"], op["len"], op["to"])
+        self.regions[op["proc"]][op["to"]] = Region(mapping, op["newlen"], region.page, region.kind, region.prot)
+        return None
+
+    def do_fork(self, op):
+        parent, child = op["proc"], op["child"]
+        regions = self.regions.get(parent, {})
+        for name, region in regions.items():
+            if region.mapping is None:
+                self._map_anonymous(parent, name, region)
+        if parent not in self.names:
+            return
+        self.names[child] = self.sink.fork(self.names[parent], child)
+        self.regions[child] = {
+            name: Region(self.sink.child_mapping(self.names[child], region.mapping), region.length, region.page,
+                         region.kind, region.prot)
+            for name, region in regions.items()}
+
+    def do_exit(self, op):
+        regions, name = self.regions.pop(op["proc"], {}), self.names.pop(op["proc"], None)
+        if any(region.mapping is not None for region in regions.values()):  # otherwise the trace does not know it
+            self.sink.exit(name)
+
+    def _touch(self, region, offset, length, flags=0):
+        if length > LONGEST:
+            raise ValueError(f"an access to {length} bytes, more than {LONGEST}")
+        for page in range(offset // PAGE, -(-(offset + length) // PAGE)):
+            self.sink.emit("touch", region.mapping, max(offset, page * PAGE), flags=flags)
+
+    def _access(self, op, flags=0):
+        region, length = self._region(op), op["len"]
+        if any(first <= op["off"] < last for first, last in region.poisoned):
+            return REASONS["poisoned"]
+        if "signal" in op or op["errno"]:  # it stopped at the page behind those that it accessed
+            length = min(length, (op["accessed"] + 1) * PAGE)
+        self._touch(region, op["off"], length, flags)
+        return None
+
+    def do_read(self, op):
+        return self._access(op)
+
+    def do_write(self, op):
+        return self._access(op, WRITE)
+
+    def do_bg_read(self, op, flags=0):
+        self.waiting[op["proc"]] = self._region(op), op["off"], flags
+        self._touch(self._region(op), op["off"], 1, flags)
+
+    def do_bg_write(self, op):
+        self.do_bg_read(op, WRITE)
+
+    def do_uffd_read(self, op):
+        """Takes the event that the thread's touch raised; nothing is done."""
+
+    def do_bg_done(self, op):
+        region, offset, flags = self.waiting.pop(op["proc"])
+        self._touch(region, offset, 1, flags)
+
+    def do_uffd_open(self, op):
+        self.features[op["proc"]] = op["asked"]
+        return REASONS["uffd_open"]
+
+    def do_uffd_register(self, op):
+        region, modes = self._region(op), set(op["mode"].split("|"))
+        if op["off"] or op["len"] != region.length:
+            return REASONS["part"]
+        if not op["errno"]:
+            region.registered = modes
+        if "MINOR" not in modes:
+            return REASONS["registration"]
+        wp = "WP" in modes and "EVENT_FORK" in self.features.get(op["proc"], ())
+        self.sink.emit("register", region.mapping, flags=MINOR | WP * wp)
+        return None
+
+    def do_uffd_unregister(self, op):
+        region = self._region(op)
+        if op["off"] or op["len"] != region.length:
+            return REASONS["part"]
+        region.registered = set()
+        self.sink.emit("unregister", region.mapping)
+        return None
+
+    def do_uffd_continue(self, op):
+        if op["proc"] not in self.features:
+            return REASONS["no descriptor"]
+        if op["mode"] & ~(DONTWAKE | MODE_WP):
+            return REASONS["mode"]
+        region = self._region(op)
+        other = region.registered and "MINOR" not in region.registered  # any registration will do for UFFDIO_CONTINUE
+        if other:
+            self.sink.emit("register", region.mapping, flags=MINOR)
+        self._emit("continue", op)
+        if other:
+            self.sink.emit("unregister", region.mapping)
+        return None
+
+    def do_uffd_poison(self, op):
+        if not op["errno"]:
+            self._region(op).poisoned.append((op["off"], op["off"] + op["len"]))
+        return REASONS["uffd_poison"]
+
+    def do_uffd_wp(self, op):
+        return REASONS["uffd_wp"]
+
+    def do_madvise(self, op):
+        advice = op["advice"]
+        region = self.regions[op["proc"]][op["region"]]
+        if advice == "HUGEPAGE" and region.mapping is None and (op["off"], op["len"]) == (0, region.length):
+            region.page = HUGE
+            self._map_anonymous(op["proc"], op["region"], region)
+        elif advice == "COLLAPSE":
+            self._emit("collapse", op)
+        elif advice in ("POPULATE_READ", "POPULATE_WRITE"):
+            self._touch(self._region(op), op["off"], op["len"], WRITE * (advice == "POPULATE_WRITE"))
+        elif advice == "DONTNEED" and region.locked:
+            return REASONS["locked"]
+        elif advice in ("DONTNEED", "DONTNEED_LOCKED"):
+            self._emit("dontneed", op)
+        else:
+            return REASONS["remove" if advice == "REMOVE" else advice]
+        return None
+
+    def do_mlock(self, op):
+        region = self._region(op)
+        if op["errno"] or region.prot != READ:
+            return REASONS["locked"]
+        region.locked = True
+        self._emit("mprotect", op, READ | WRITE)
+        self._touch(region, op["off"], op["len"])
+        return None
+
+    def do_fallocate(self, op):
+        self.sink.emit("punch", self.files[op["region"]][0], op["off"], op["len"])
+
+    def do_ftruncate(self, op):
+        self.sink.emit("truncate", self.files[op["region"]][0], op["len"])
+
+    def do_move_pages(self, op):
+        """Each huge page that one of the addresses lies in is moved once."""
+        region = self._region(op)
+        if "MOVE" not in op["flags"]:
+            return REASONS["query"]
+        first = op["off"] // region.page * region.page
+        last = -(-(op["off"] + op["len"]) // region.page) * region.page
+        self.sink.emit("migrate", region.mapping, first, last - first, flags=ALL * ("MOVE_ALL" in op["flags"]))
+        return None
+
+    def do_mbind(self, op):
+        region = self._region(op)
+        if "MOVE" not in op["flags"]:
+            return REASONS["policy"]
+        if op["off"] % region.page or op["len"] % region.page:
+            return REASONS["align"]
+        self._emit("migrate", op, ALL * ("MOVE_ALL" in op["flags"]))
+        return None
+
+
+def _rights(prot):
+    """PROT_READ | PROT_WRITE (1 | 2) as flags of a statement; x86 cannot write without reading."""
+    return {0: 0, 1: READ}.get(prot & 3, READ | WRITE)

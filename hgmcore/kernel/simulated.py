@@ -1,0 +1,327 @@
+"""The simulator in place of a kernel: it does the steps of a recording and is compared with what the kernel showed.
+
+The recording may be read from a file or may be made just now; steps are as in importers.kernel_steps.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import NamedTuple
+
+import numpy as np
+
+from hgmcore.api import ERROR_NAMES, Machine
+from hgmcore.core.machine import FOLIO_CACHED
+from hgmcore.geometry import PTE
+from hgmcore.importers.processes.kernel_steps import PAGE, Translation
+from hgmcore.observe import Observer, value_at
+from hgmcore.trace.statements import NAMES, READ, WRITE
+from hgmcore.trace.writer import Sink
+
+ANSWERS = ("error", "bytes done", "event")
+STATES = ("map count", "leaf", "exclusive bit", "Rss", "Pss", "shared", "private", "mapped by PMD", "page-table pages")
+KINDS = ANSWERS + STATES
+"""Kinds of values that are compared: of the answer to a step, and of the state behind it."""
+
+COUNTED = ("touch", "continue", "migrate")
+"""Statements of which the kernel's answer tells how many bytes they did."""
+
+SIGNALS = {4: "EHWPOISON", 5: "EHWPOISON"}
+"""si_code of a SIGBUS that tells of poisoned memory (BUS_MCEERR_AR, BUS_MCEERR_AO); any other is a bad address."""
+
+LEAVES = ("none", "PTE", "HUGE")
+UNKNOWN = -1
+LIMIT = 1 << 28
+"""Pages of one region or file that a recording may tell of: 1T."""
+PSS_SHIFT = 12
+"""Fractional bits of the kernel's Pss (fs/proc/task_mmu.c)."""
+
+
+class Difference(NamedTuple):
+    """Values of one kind and place that differ. step: the number `i` of the op. where: process and region, or file.
+
+    first: the first 4K page, None where it is no matter of pages; kernel, simulator: the values there; count: how
+    many differ.
+    """
+
+    step: int
+    op: str
+    kind: str
+    where: str
+    first: int | None
+    kernel: object
+    simulator: object
+    count: int = 1
+
+    def __str__(self) -> str:
+        page = "" if self.first is None else f", page {self.first}"
+        more = f" (and {self.count - 1} more)" if self.count > 1 else ""
+        where = f" of {self.where}{page}" if self.where else ""
+        return (f"step {self.step}, {self.op}: {self.kind}{where}: the kernel has {_shown(self.kernel)}, "
+                f"the simulator {_shown(self.simulator)}{more}")
+
+
+def _shown(value):
+    return "none" if value is None else str(value)
+
+
+def options_of(kernel: str) -> dict[str, str]:
+    """The options that stand for a kernel, by its release, as "6.18.44-generic". ValueError: it says no version."""
+    try:
+        major, minor = (int(part) for part in kernel.split(".")[:2])
+    except (ValueError, AttributeError):
+        raise ValueError(f"kernel: {kernel!r} is no release of Linux") from None
+    version = major, minor
+    return {"era": "6.15" if version >= (6, 15) else "6.3" if version >= (6, 3) else "6.2",
+            "cache_refs": "folio" if version >= (6, 7) else "1",
+            "fault_around": "folio" if version >= (6, 18) else "16"}
+
+
+class Simulated:
+    """A simulated machine that does what the steps of a recording ask of a kernel.
+
+    kernel: its release. scheme: the accounting scheme, "hugetlb" where there is nothing else, or "mm_id".
+    compared, equal, nonzero: how many values there were of each kind, how many of them were equal, and how many the
+    kernel did not have as 0 or none. skipped: what was left out of a comparison, by reason. ran, elapsed: of the last
+    step, how many statements it was and how many ns they took.
+    """
+
+    def __init__(self, kernel: str, scheme: str, **options):
+        self.machine = Machine(scheme, **{**options_of(kernel), **options})
+        self.sink = Sink()
+        self.translation = Translation(self.sink)
+        self.compared, self.equal, self.nonzero, self.skipped = Counter(), Counter(), Counter(), Counter()
+        self.op: dict = {"i": 0, "op": "start"}
+        self.reason: str | None = None
+
+    def file(self, record) -> None:
+        """Declare the file of a `file` record; `cached` of it has runs (first, count) of the pages that are there."""
+        self.translation.file(record)
+        self._run()
+
+    def step(self, op) -> list[Difference]:
+        """Do the step and compare its answer. `self.reason` then says why it was left out, or is None."""
+        self.op = op
+        self.reason = self.translation.step(op)
+        results = self._run()
+        if self.reason is None:
+            return self._answers(op, *results)
+        return []
+
+    def _run(self):
+        """Run what the translation has written: (errno or None, bytes that accesses and the like did, events).
+
+        Of several accesses those behind one that fails are not done.
+        """
+        machine, before = self.machine, len(self.machine.results())
+        machine.declare(self.sink.names)
+        first = machine.operations
+        records, self.elapsed, self.ran = self.sink.since(first), 0, 0
+        for record in records:
+            self.elapsed += machine.run(record.reshape(1))
+            self.ran += 1
+            if NAMES[record["op"]] == "touch" and len(machine.results(before)):
+                self.sink.cut(machine.operations)
+                break
+        done = {first + i: PAGE if NAMES[record["op"]] == "touch" else int(record["length"])
+                for i, record in enumerate(records[:machine.operations - first]) if NAMES[record["op"]] in COUNTED}
+        error, events = None, 0
+        for row in machine.results(before):
+            if int(row["index"]) in done:
+                done[int(row["index"])] = int(row["done"])
+            events += int(row["event"])
+            if row["errno"] and error is None:
+                error = ERROR_NAMES.get(int(row["errno"]), str(int(row["errno"])))
+        return error, sum(done.values()), events
+
+    def _populate_error(self, op, done):
+        """Why MADV_POPULATE_* fails at the page behind those done, where an access has EFAULT."""
+        mapping, at = self.translation.regions[op["proc"]][op["region"]].mapping, op["off"] + done
+        needed = WRITE if op["advice"] == "POPULATE_WRITE" else READ
+        for start, end, flags in self.machine.core.vmas(mapping):
+            if start <= at < end:
+                return "EFAULT" if flags & needed else "EINVAL"
+        return "ENOMEM"
+
+    def _answers(self, op, error, done, events):
+        name, found = op["op"], []
+        kernel_error = op.get("errno") or None
+        if "signal" in op:
+            kernel_error = SIGNALS.get(op.get("si_code"), "EFAULT")
+        if name in ("read", "write", "madvise") and events and not error:
+            error = "EFAULT"  # the kernel does not wait for userfaultfd where it accesses memory itself
+        if name == "madvise" and op["advice"].startswith("POPULATE") and error == "EFAULT":
+            error = self._populate_error(op, done)
+        if name == "uffd_read":
+            found += self._one("event", "", op["addr_off"], self._event(op))
+            return found
+        found += self._one("error", "", kernel_error, error)
+        region = self.translation.regions.get(op["proc"], {}).get(op.get("region"))
+        kernel_done = _bytes(op, region.page if region else PAGE)
+        if kernel_done is not None:
+            found += self._one("bytes done", "", kernel_done, done)
+        return found
+
+    def _event(self, op):
+        """The address that the thread's event would tell: of the base page, or of the huge page of hugetlb."""
+        waiting = self.translation.waiting.get(op["proc"])
+        if waiting is None:
+            return None
+        region, offset, _ = waiting
+        unit = region.page if region.kind == "hugetlb" else PAGE
+        return offset // unit * unit
+
+    def _one(self, kind, where, kernel, simulator):
+        """Compare one value."""
+        self.compared[kind] += 1
+        self.nonzero[kind] += bool(kernel)
+        if kernel == simulator:
+            self.equal[kind] += 1
+            return []
+        return [Difference(self.op["i"], self.op["op"], kind, where, None, kernel, simulator)]
+
+    def _many(self, kind, where, kernel, simulator, names=None):
+        """Compare arrays over the 4K pages of one place; the kernel's is UNKNOWN where it was not recorded."""
+        pages = max(len(kernel), len(simulator))
+        kernel, simulator = (np.pad(each, (0, pages - len(each))) for each in (kernel, simulator))
+        known = int((kernel != UNKNOWN).sum())
+        self.compared[kind] += known
+        self.nonzero[kind] += int((kernel > 0).sum())
+        bad = np.flatnonzero((kernel != simulator) & (kernel != UNKNOWN))
+        self.equal[kind] += known - len(bad)
+        if not len(bad):
+            return []
+        first = int(bad[0])
+        values = [names[int(a[first])] if names else int(a[first]) for a in (kernel, simulator)]
+        return [Difference(self.op["i"], self.op["op"], kind, where, first, *values, len(bad))]
+
+    def differences(self, obs) -> list[Difference]:
+        """Compare the state with that of an `obs`, by 4K page, region and process."""
+        machine, found = self.machine, []
+        state = _State(machine)
+        for process, seen in obs["procs"].items():
+            name = self.translation.names.get(process)
+            for region, kernel in seen["regions"].items():
+                found += self._region(state, process, region, kernel)
+            if "status_delta" in seen:
+                tables = seen["status_delta"]["VmPTE"] * 1024 // PAGE
+                found += self._one("page-table pages", process, tables, state.tables(name))
+        for file, kernel in obs["files"].items():
+            index = self.translation.files[file][0]
+            counts = state.file_counts(index)
+            found += self._many("map count", file, dense(kernel["mapcount"], len(counts)), counts)
+        return found
+
+    def _region(self, state, process, name, kernel):
+        region = self.translation.regions[process][name]
+        pages, where = -(-region.length // PAGE), f"{process} {name}"
+        leaf, count, exclusive, row = state.mapping(region.mapping, pages)
+        found = self._many("leaf", where, dense(kernel["map"], pages, {"PTE": 1, "HUGE": 2}), leaf, LEAVES)
+        found += self._many("map count", where, dense(kernel["mapcount"], pages), count)
+        if "excl" in kernel:
+            found += self._many("exclusive bit", where, dense(kernel["excl"], pages), exclusive)
+        return found + self._smaps(where, region, kernel["smaps"], leaf, count, row)
+
+    def _smaps(self, where, region, kernel, leaf, count, row):
+        if region.kind == "hugetlb":
+            self.skipped["Rss and Pss of hugetlb, which the kernel leaves out"] += 2
+            suffix = "_hugetlb"
+            shared, private = kernel.get("Shared_Hugetlb", 0), kernel.get("Private_Hugetlb", 0)
+        else:
+            suffix = ""
+            shared = kernel.get("Shared_Clean", 0) + kernel.get("Shared_Dirty", 0)
+            private = kernel.get("Private_Clean", 0) + kernel.get("Private_Dirty", 0)
+        found = []
+        if region.kind != "hugetlb":
+            found += self._one("Rss", where, kernel.get("Rss", 0), row["rss"] // 1024)
+            vmas = self.machine.core.vmas(region.mapping) if region.mapping is not None else ()
+            parts = [slice(start // PAGE, end // PAGE) for start, end, _ in vmas]
+            pss = sum(pss_kb(count[part][leaf[part] > 0]) for part in parts)
+            found += self._one("Pss", where, kernel.get("Pss", 0), pss)
+            huge = sum(kernel.get(key, 0) for key in ("AnonHugePages", "ShmemPmdMapped", "FilePmdMapped"))
+            found += self._one("mapped by PMD", where, huge, row["levels"]["pmd"] // 1024)
+        found += self._one("shared", where, shared, row["shared" + suffix] // 1024)
+        found += self._one("private", where, private, row["private" + suffix] // 1024)
+        return found
+
+
+def _bytes(op, page):
+    """Bytes done, as the kernel's answer to `op` tells them; None where it does not. page: the folio size."""
+    name = op["op"]
+    if name == "move_pages":
+        status = np.concatenate([np.full(count, value) for value, count in op["status"]])
+        address = op["off"] + np.arange(len(status)) * op["stride"]
+        return len(np.unique(address[status >= 0] // page)) * page
+    if name == "uffd_continue":
+        return max(op["mapped"], 0)
+    if name in ("read", "write"):
+        return op["accessed"] * PAGE
+    if name == "bg_done":
+        return PAGE * op["ret"]
+    return None
+
+
+def dense(runs, pages, words=None):
+    """Runs [first, count, value] as an array over `pages` pages or as many as they need, 0 in the gaps.
+
+    words: numbers for values. A value None, of a page whose value was not recorded, is UNKNOWN.
+    """
+    last = max((first + count for first, count, _ in runs), default=0)
+    if last > LIMIT or any(first < 0 or count < 1 for first, count, _ in runs):
+        raise ValueError(f"{runs} are no runs [first page, pages, value]")
+    out = np.zeros(max(pages, last), np.int64)
+    for first, count, value in runs:
+        out[first:first + count] = UNKNOWN if value is None else words[value] if words else value
+    return out
+
+
+def pss_kb(counts) -> int:
+    """Pss in kB of one VMA's 4K pages with these map counts, as smaps rounds it: each page's share, then their sum."""
+    shares = (PAGE << PSS_SHIFT) // np.maximum(counts, 1)
+    return int(shares.sum()) >> (10 + PSS_SHIFT)
+
+
+class _State:
+    """What a machine shows of itself at one moment, by 4K page."""
+
+    def __init__(self, machine):
+        self.machine = machine
+        self.observer = Observer(machine.core, machine.engine, machine.geometry, machine.options, machine.header)
+        seen = self.observer.observation(0)
+        self.rows = {(row["process"], row["mapping"]): row for row in seen["mappings"]}
+        self.page_tables = {row["process"]: row["page_tables"] for row in seen["processes"]}
+
+    def mapping(self, number, pages):
+        """(leaf as an index of LEAVES, map count, exclusive bit) of each page, and the row of smaps."""
+        leaf, count, exclusive = (np.zeros(pages, np.int64) for _ in range(3))
+        header, observer = self.machine.header, self.observer
+        none = {"rss": 0, "levels": {"pmd": 0}, **dict.fromkeys(
+            ("shared", "private", "shared_hugetlb", "private_hugetlb", "pss"), 0)}
+        if number is None:
+            return leaf, count, exclusive, none
+        mapping = header.mappings[number]
+        row = self.rows.get((header.processes[mapping.process], mapping.name), none)
+        for i in np.flatnonzero(observer.mapping == number):
+            first, length = int(observer.page[i]), int(observer.length[i])
+            length = min(length, pages - first)
+            if length > 0:
+                leaf[first:first + length] = 1 if observer.leaves["level"][i] == PTE else 2
+                count[first:first + length] = value_at(observer.counts, int(observer.pfn[i]) + np.arange(length))
+        for first, last, value in row.get("exclusive", ()):
+            exclusive[first:last] = value
+        return leaf, count, exclusive, row
+
+    def file_counts(self, index):
+        """Map count of each 4K page of a file, 0 where it is not in the page cache."""
+        file = self.machine.header.files[index]
+        counts = np.zeros(file.pages * file.page_size // PAGE, np.int64)
+        for folio in self.observer.folios[self.observer.folios["file"] == index]:
+            if folio["flags"] & FOLIO_CACHED:
+                length = int(folio["nr_pages"])
+                first = int(folio["page"]) * (length if file.kind == "hugetlb" else 1)
+                counts[first:first + length] = value_at(self.observer.counts, int(folio["pfn"]) + np.arange(length))
+        return counts
+
+    def tables(self, process):
+        """Page-table pages of a process below its root; 0 where it has none, or has ended."""
+        return sum(self.page_tables.get(process, {}).values()) // PAGE

@@ -1,0 +1,137 @@
+"""Traces: what was mapped, by whom, in which order. In memory one NumPy array of records and a header.
+
+The text form is read and written by `hgmcore.trace.text`, the binary form (Parquet) by `hgmcore.trace.binary`; both give
+the same Trace, and either converts into the other without loss.
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+import os
+import sys
+
+import numpy as np
+
+from hgmcore.files import writing
+from hgmcore.trace import binary, text, wellformed
+from hgmcore.trace.header import NO_TIME, TraceError
+from hgmcore.trace.statements import NAMES, OPERATION
+
+
+class Trace:
+    """A sequence of memory-mapping operations.
+
+    header: Header. operations: array (n,) of OPERATION. thread: None (all 0) or array (n,) of uint32. time:
+    None or array (n,) of int64, nanoseconds, -1 where a statement has none. lines: None or array (n,) of
+    uint32, the line of each statement of a text trace. name: of the file. maps: shared mappings of files
+    (mmap.mmap) that hold the columns of a trace too long for memory. Lines, name and maps take no part in ==.
+
+    Raises TraceError where the records contradict the header or the rules of their statements.
+    """
+
+    def __init__(self, header, operations, thread=None, time=None, *, lines=None, name="<trace>", maps=()):
+        self.header, self.name, self._maps = header, name, maps
+        self.operations = np.ascontiguousarray(operations, dtype=OPERATION)
+        self.thread = self._column(thread, np.uint32, 0)
+        self.time = self._column(time, np.int64, NO_TIME)
+        self.lines = None if lines is None else np.ascontiguousarray(lines, dtype=np.uint32)
+        self.check()
+
+    def __len__(self) -> int:
+        return len(self.operations)
+
+    def __eq__(self, other) -> bool:
+        if not isinstance(other, Trace):
+            return NotImplemented
+        return self.header == other.header and all(
+            np.array_equal(getattr(self, column), getattr(other, column)) if getattr(self, column) is not None
+            else getattr(other, column) is None
+            for column in ("operations", "thread", "time"))
+
+    __hash__ = None
+
+    def __repr__(self) -> str:
+        return f"<Trace {self.name}: {len(self)} operations, {len(self.header.processes)} processes>"
+
+    def chunks(self, size: int):
+        """Slices of at most `size` statements, in order; memory mapped from files is given back after each."""
+        for start in range(0, len(self), size):
+            yield slice(start, start + size)
+            for each in self._maps:
+                each.madvise(mmap.MADV_DONTNEED)
+
+    def _column(self, values, dtype, empty):
+        """An optional column: None where every entry is `empty`."""
+        if values is None:
+            return None
+        values = np.ascontiguousarray(values, dtype=dtype)
+        if values.shape != self.operations.shape:
+            return values
+        filled = any((values[part] != empty).any() for part in self.chunks(wellformed.CHUNK))
+        return values if filled else None
+
+    @classmethod
+    def load(cls, source) -> Trace:
+        """Read a trace in either form; what it holds decides which.
+
+        source: a path, "-" for standard input, or a file object of bytes. Raises TraceError.
+        """
+        if source == "-":
+            return _load(sys.stdin.buffer, "<stdin>")
+        if hasattr(source, "read"):
+            return _load(source, str(getattr(source, "name", "<file>")))
+        try:
+            with open(source, "rb") as stream:
+                return _load(stream, os.fspath(source))
+        except OSError as error:
+            raise TraceError(os.fspath(source), error.strerror or str(error)) from error
+
+    @classmethod
+    def parse(cls, text: str, name: str = "<text>") -> Trace:
+        """Read a trace from its text form. Raises TraceError with the line."""
+        return _load(io.BytesIO(text.encode("utf-8", "surrogatepass")), name)
+
+    def save(self, path) -> None:
+        """Write to `path`: text if it ends in .hgm, else Parquet. The file appears whole or not at all.
+
+        Raises TraceError where it cannot be written.
+        """
+        path = os.fspath(path)
+        write = text.write if path.endswith(".hgm") else binary.write
+        try:
+            with writing(path) as stream:
+                write(self, stream)
+        except OSError as error:
+            raise TraceError(path, error.strerror or str(error)) from error
+
+    def to_text(self) -> str:
+        """The text form."""
+        stream = io.BytesIO()
+        text.write(self, stream)
+        return stream.getvalue().decode()
+
+    def fail(self, reason: str, index: int | None = None):
+        """Raise the TraceError about the whole trace, or about the statement at `index`."""
+        if index is None:
+            raise TraceError(self.name, reason)
+        reason = f"{NAMES[self.operations['op'][index]]}: {reason}"
+        if self.lines is None:
+            raise TraceError(self.name, f"statement {index}: {reason}")
+        raise TraceError(self.name, reason, int(self.lines[index]))
+
+    def check(self) -> None:
+        """Check again, after records were changed in place. Raises TraceError as the constructor does."""
+        wellformed.check(self)
+
+
+def _load(stream, name: str) -> Trace:
+    """Read either form from a stream of bytes; the first bytes tell which it is."""
+    head = stream.read(1 << 16)
+    if isinstance(head, str):
+        raise TraceError(name, "open for text, expected a file of bytes")
+    if head.startswith(binary.MAGIC):
+        found = binary.read(io.BytesIO(head + stream.read()), name)
+    else:
+        found = text.read(head, stream, name)
+    return Trace(found.header, found.operations, found.thread, found.time, lines=found.lines, name=name)
