@@ -1,4 +1,4 @@
-"""Builds the compiled core: two modules and one engine for each accounting scheme."""
+"""Builds the compiled core: three modules, and one engine for each accounting scheme."""
 
 import ast
 import os
@@ -13,6 +13,8 @@ SCHEMES = next(
     for node in ast.parse((ROOT / "hgmcore/schemes/__init__.py").read_text()).body
     if isinstance(node, ast.Assign) and node.targets[0].id == "NAMES"
 )
+# HGMCORE_SCHEMES=mm_id,subtree builds these alone, for work on one scheme in place; an install has all.
+SCHEMES = [name for name in SCHEMES if name in os.environ.get("HGMCORE_SCHEMES", ",".join(SCHEMES)).split(",")]
 MODULES = ["core.machine", "core.truth", "core.view", *(f"schemes.{name}" for name in SCHEMES)]
 
 

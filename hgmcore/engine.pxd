@@ -141,6 +141,8 @@ cdef inline Engine instantiate(str name, str explanation, dict state, dict defau
     posted: those that model=posted selects besides.
     """
     cdef Engine engine = Engine.__new__(Engine)
+    engine.abi = HGM_ABI
+    engine.machine_size = sizeof(Machine)
     engine.run = run
     engine.page_mapcount_runs = page_mapcount_runs
     engine.answer = answer
@@ -149,7 +151,7 @@ cdef inline Engine instantiate(str name, str explanation, dict state, dict defau
     engine.state = state
     engine.defaults = defaults
     engine.posted = posted
-    engine.whole_only = NEEDS & WHOLE_ONLY != 0
-    engine.writes_tails = NEEDS & WRITES_TAILS != 0
-    engine.first_come = NEEDS & FIRST_COME != 0
+    engine.whole_only = QUIRKS & QUIRK_WHOLE_ONLY != 0
+    engine.writes_tails = NEEDS & NEEDS_TAILS != 0
+    engine.first_come = NEEDS & NEEDS_ORDER != 0
     return engine

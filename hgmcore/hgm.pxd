@@ -3,6 +3,8 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from "hgmcore/hgm.h" nogil:
+    const uint32_t HGM_ABI
+
     ctypedef struct hgm_page:
         uint64_t flags
         int32_t _large_mapcount

@@ -1,7 +1,7 @@
 # cython: language_level=3
 """scheme.h as Cython sees it: what an accounting scheme defines and what it may call.
 
-A scheme is one .pyx file. It defines HGM_NEEDS in a verbatim C block ahead of everything else, then cimports the names
+A scheme is one .pyx file. It defines HGM_NEEDS, and HGM_QUIRKS if it has any, in a verbatim C block ahead of everything else, then cimports the names
 below, defines those functions of scheme.h that its needs call for under their C names, and ends in
 `engine = instantiate(...)`, which compiles the whole engine around it.
 """
@@ -12,15 +12,17 @@ cdef extern from "hgmcore/scheme.h" nogil:
     const int NEEDS_SCAN "HGM_NEEDS_SCAN"
     const int NEEDS_COUNTER "HGM_NEEDS_COUNTER"
     const int NEEDS_BIT "HGM_NEEDS_BIT"
-    const int SCANS_ALWAYS "HGM_SCANS_ALWAYS"
-    const int WHOLE_ONLY "HGM_WHOLE_ONLY"
-    const int WRITES_TAILS "HGM_WRITES_TAILS"
+    const int NEEDS_SCAN_ALWAYS "HGM_NEEDS_SCAN_ALWAYS"
+    const int NEEDS_TAILS "HGM_NEEDS_TAILS"
     const int NEEDS_TABLES "HGM_NEEDS_TABLES"
     const int NEEDS_ZAPS "HGM_NEEDS_ZAPS"
-    const int POISONS_WHOLE "HGM_POISONS_WHOLE"
-    const int COLLAPSES_NOTHING "HGM_COLLAPSES_NOTHING"
-    const int FIRST_COME "HGM_FIRST_COME"
-    const int FORK_CHECK_INVERTED "HGM_FORK_CHECK_INVERTED"
+    const int NEEDS_ORDER "HGM_NEEDS_ORDER"
+
+    const int QUIRKS "HGM_QUIRKS"
+    const int QUIRK_WHOLE_ONLY "HGM_QUIRK_WHOLE_ONLY"
+    const int QUIRK_POISONS_WHOLE "HGM_QUIRK_POISONS_WHOLE"
+    const int QUIRK_COLLAPSES_NOTHING "HGM_QUIRK_COLLAPSES_NOTHING"
+    const int QUIRK_FORK_CHECK_INVERTED "HGM_QUIRK_FORK_CHECK_INVERTED"
 
     const int HGM_KEEPS, HGM_COUNTS
 

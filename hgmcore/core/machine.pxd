@@ -121,6 +121,8 @@ cdef struct Context:
     uint32_t ready                     # views of this machine that are about to run
 
 cdef struct Machine "hgm_machine":
+    uint32_t abi                       # HGM_ABI, and sizeof(Machine), of the module that made it
+    uint32_t size
     Config config
     State state
     Context context
@@ -131,6 +133,8 @@ ctypedef uint64_t (*runs_function)(Machine *m, const hgm_folio *folio, long long
 ctypedef void (*answer_function)(const hgm_options *options, const hgm_folio *folio, hgm_answer *answer) noexcept nogil
 
 cdef class Engine:
+    cdef uint32_t abi                  # HGM_ABI and sizeof(Machine) of the module that the engine was compiled in
+    cdef uint32_t machine_size
     cdef run_function run
     cdef runs_function page_mapcount_runs
     cdef answer_function answer
@@ -140,4 +144,5 @@ cdef class Engine:
 
 cdef class Core:
     cdef Machine m
+    cdef int fits(self, Engine engine) except -1
     cdef object __weakref__

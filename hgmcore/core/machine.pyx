@@ -119,6 +119,8 @@ cdef class Core:
     def __cinit__(self, geometry, dict options):
         cdef Machine *m = &self.m
         memset(m, 0, sizeof(Machine))
+        m.abi = HGM_ABI
+        m.size = sizeof(Machine)
         m.config.geometry.base_shift = geometry.base_shift
         m.config.geometry.index_bits = geometry.index_bits
         m.config.geometry.levels = geometry.levels
@@ -179,6 +181,16 @@ cdef class Core:
         region_release(&m.state.folios)
         region_release(&m.context.results)
         region_release(&m.state.poisoned)
+
+    cdef int fits(self, Engine engine) except -1:
+        """ImportError unless the engine was compiled for machines of this layout; both layouts are named."""
+        if engine is None or engine.run is NULL:
+            raise TypeError("an engine is what a scheme's module gives (hgmcore.schemes.load), not an empty Engine")
+        if engine.abi != self.m.abi or engine.machine_size != self.m.size:
+            raise ImportError(f"scheme {engine.name} was compiled for HGM_ABI {engine.abi}, machines of "
+                              f"{engine.machine_size} bytes; this hgmcore has HGM_ABI {self.m.abi}, machines of "
+                              f"{self.m.size} bytes: compile the scheme anew")
+        return 0
 
     def add_file(self, geometry, page_size, uint64_t pages, kind="hugetlb") -> int:
         """Declare a file of `pages` huge pages (or folios) of `page_size` bytes. Returns its number.
@@ -248,6 +260,7 @@ cdef class Core:
         cdef Machine *m = &self.m
         cdef uint64_t n = operations.shape[0] // sizeof(hgm_operation), done, i
         cdef timespec start, stop
+        self.fits(engine)
         if n == 0:
             return 0
         for i in range(n):
@@ -347,6 +360,7 @@ cdef class Core:
         cdef Machine *m = &self.m
         cdef uint64_t n
         cdef long long[:, ::1] row
+        self.fits(engine)
         if folio >= m.state.nr_folios:
             raise IndexError(f"no folio {folio}")
         with nogil:
@@ -363,6 +377,7 @@ cdef class Core:
         refs (references of mappings): -1 for one each leaf. sharers, nr_file_mapped: -1 where the scheme has none.
         """
         cdef hgm_answer a
+        self.fits(engine)
         if folio >= self.m.state.nr_folios:
             raise IndexError(f"no folio {folio}")
         engine.answer(&self.m.config.options, folio_at(&self.m, folio), &a)

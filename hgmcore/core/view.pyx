@@ -66,6 +66,7 @@ cdef class View:
     def run(self, Engine engine):
         """Run the operations, while other threads run other views. MemoryError as from Core.run."""
         cdef uint64_t n = self.operations.shape[0] // sizeof(hgm_operation)
+        self.core.fits(engine)
         with nogil:
             hgm_meet(&self.m.context.owner.context.ready, self.views)
             self.start = now()

@@ -17,7 +17,7 @@ cdef inline Outcome split(Machine *m, const hgm_operation *op) noexcept nogil:
     cdef HugePage h
     if process_exited(m, v):
         return outcome(0, ESRCH)
-    if NEEDS & WHOLE_ONLY or (op.offset | op.length) & mask or end < op.offset:
+    if QUIRKS & QUIRK_WHOLE_ONLY or (op.offset | op.length) & mask or end < op.offset:
         return outcome(0, EINVAL)
     if op.length == 0:
         return outcome(0, 0)

@@ -87,9 +87,9 @@ cdef inline Outcome collapse(Machine *m, const hgm_operation *op, HugePage *h) n
     if start & base or end < start or op.length + base < op.length:
         return outcome(0, EINVAL)
     first = i = vma_search(v, start)
-    if NEEDS & WHOLE_ONLY and (end == start or i == v.nr_vmas or v.vmas[i].start >= end):    # madvise of nothing
+    if QUIRKS & QUIRK_WHOLE_ONLY and (end == start or i == v.nr_vmas or v.vmas[i].start >= end):    # madvise of nothing
         return outcome(0, ENOMEM if end > start else 0)
-    if NEEDS & WHOLE_ONLY or m.config.options.base_only:
+    if QUIRKS & QUIRK_WHOLE_ONLY or m.config.options.base_only:
         return outcome(0, EINVAL)
     at = start
     while at < end:
@@ -102,7 +102,7 @@ cdef inline Outcome collapse(Machine *m, const hgm_operation *op, HugePage *h) n
     while at < end and o.error == 0:
         stop = min(end, v.vmas[i].end)
         o = outcome(stop - at, 0)
-        if v.vmas[i].flags & HGM_OPF_HGM and not NEEDS & COLLAPSES_NOTHING:
+        if v.vmas[i].flags & HGM_OPF_HGM and not QUIRKS & QUIRK_COLLAPSES_NOTHING:
             o = collapse_vma(m, v, at, stop, h)
         at += o.done
         i += 1

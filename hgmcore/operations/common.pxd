@@ -45,7 +45,7 @@ cdef inline bint process_exited(Machine *m, const Mapping *v) noexcept nogil:
 
 cdef inline bint maps_pieces(Machine *m, uint32_t vma_flags) noexcept nogil:
     """May a VMA be mapped in pieces?"""
-    return vma_flags & HGM_OPF_HGM and not NEEDS & WHOLE_ONLY
+    return vma_flags & HGM_OPF_HGM and not QUIRKS & QUIRK_WHOLE_ONLY
 
 cdef inline Outcome outcome(uint64_t done, int error) noexcept nogil:
     cdef Outcome o

@@ -9,7 +9,7 @@ from hgmcore.core.vma cimport vma_insert
 cdef inline int copy_refused(Machine *m, const hgm_folio *folio) noexcept nogil:
     """The overflow check of a copied leaf (try_get_page): 0 or an errno. HGM v2 had its sense inverted."""
     cdef int32_t references = folio.page._refcount
-    if m.config.options.overflow_check == HGM_CHECK_AFTER and NEEDS & FORK_CHECK_INVERTED:
+    if m.config.options.overflow_check == HGM_CHECK_AFTER and QUIRKS & QUIRK_FORK_CHECK_INVERTED:
         return EFAULT if references > 0 else 0
     if m.config.options.overflow_check in (HGM_CHECK_AFTER, HGM_CHECK_TRY) and references <= 0:
         return EFAULT

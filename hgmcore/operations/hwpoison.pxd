@@ -92,7 +92,7 @@ cdef inline int poison_mapping(Machine *m, HugePage *h, uint64_t bad) noexcept n
     error = 0 if is_leaf(entry[0]) else EAGAIN
     if unshare_table(m, h.mapping, h.start):
         return error
-    if NEEDS & POISONS_WHOLE or not vma_find(h.mapping, bad).flags & HGM_OPF_SHARED:    # no pieces
+    if QUIRKS & QUIRK_POISONS_WHOLE or not vma_find(h.mapping, bad).flags & HGM_OPF_SHARED:    # no pieces
         zap_huge_page(m, h, h.start, h.start + page_mask(h.file) + 1, HGM_BY_ZAP, False)
         return error
     if error:

@@ -8,6 +8,9 @@ address that must be read first makes the next atomic wait.
 """
 from hgmcore.operations.common cimport *
 
+cdef extern from "hgmcore/engine.h" nogil:    # the declarations of the loops
+    pass
+
 cdef enum:
     AHEAD = 16    # records or pages: an atomic waits for its line, which a prefetch brings in time
 
@@ -39,7 +42,7 @@ cdef inline bint counted(const HugePage *h) noexcept nogil:
 
 cdef inline void expect(const hgm_leaf *leaf) noexcept nogil:
     """The leaves come in order: the struct pages that a scheme counts on are wanted soon."""
-    if NEEDS & WRITES_TAILS:
+    if NEEDS & NEEDS_TAILS:
         hgm_prefetch(&leaf.folio.page[leaf.first + AHEAD])
 
 cdef inline uint64_t install_leaves "hgm_install_leaves"(Machine *m, HugePage *h, uint64_t *entries, uint64_t n,

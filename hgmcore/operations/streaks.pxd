@@ -58,7 +58,7 @@ cdef inline uint64_t install_streak "hgm_install_streak"(Machine *m, HugePage *h
     while (i < n and ops[i].op == kind and ops[i].target == target
            and (kind == HGM_OP_TOUCH or ops[i].length == page) and not (uncounted and answer & HGM_COUNTS)):
         offset = ops[i].offset - start
-        if NEEDS & WRITES_TAILS and i + AHEAD < n:
+        if NEEDS & NEEDS_TAILS and i + AHEAD < n:
             hgm_prefetch(&folio.page[((ops[i + AHEAD].offset - start) & ~outside) >> base_shift])
         if (offset ^ before) & ~(inside | in_page):    # in another table
             if offset & outside:
@@ -134,7 +134,7 @@ cdef inline uint64_t zap_streak "hgm_zap_streak"(Machine *m, HugePage *h, const 
     s.tables_stay = 1
     while i < n and ops[i].op == HGM_OP_DONTNEED and ops[i].target == target and ops[i].length == page:
         offset = ops[i].offset - start
-        if NEEDS & WRITES_TAILS and i + AHEAD < n:
+        if NEEDS & NEEDS_TAILS and i + AHEAD < n:
             hgm_prefetch(&folio.page[((ops[i + AHEAD].offset - start) & ~outside) >> base_shift])
         if (offset ^ before) & ~inside:    # in another table
             if offset & outside:

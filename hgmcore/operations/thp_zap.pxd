@@ -14,7 +14,7 @@ cdef inline void pieces_gone(Machine *m, Pmd *pmd, hgm_subtree *s) noexcept nogi
         hgm_table_free(&m.context.cost, &m.config.options, s)
         return
     last = not folio_below(m, pmd, s.folio, &ignored)
-    if s.covers and not NEEDS & SCANS_ALWAYS:
+    if s.covers and not NEEDS & NEEDS_SCAN_ALWAYS:
         s.empty = 1
     elif NEEDS & (NEEDS_SCAN | NEEDS_COUNTER):
         s.empty = not folio_below(m, pmd, s.folio, &m.context.cost.entries_scanned)
@@ -37,7 +37,7 @@ cdef inline void zap_folio(Machine *m, Pmd *pmd, uint64_t *entries, uint64_t i, 
         leaf.first = frame(entries[i]) - folio.pfn
         entries[i] = 0
         run = 1
-        if m.config.options.batch and not NEEDS & WHOLE_ONLY:
+        if m.config.options.batch and not QUIRKS & QUIRK_WHOLE_ONLY:
             while i + run < n and maps(folio, entries[i + run]) and (
                     frame(entries[i + run]) == folio.pfn + leaf.first + run):
                 entries[i + run] = 0

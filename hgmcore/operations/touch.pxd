@@ -106,7 +106,7 @@ cdef inline Outcome fault_shared(Machine *m, HugePage *h, const hgm_operation *o
     if m.config.options.base_only and maps_pieces(m, vma_flags):
         size = 0
     offset = op.offset & ~((<uint64_t>1 << m.config.geometry.leaf_shift[size]) - 1)
-    if h.folio.flags & HGM_FOLIO_POISONED and (NEEDS & POISONS_WHOLE or page_poisoned(
+    if h.folio.flags & HGM_FOLIO_POISONED and (QUIRKS & QUIRK_POISONS_WHOLE or page_poisoned(
             m, h.folio.pfn + ((offset - h.start) >> m.config.geometry.base_shift),
             <uint64_t>1 << (m.config.geometry.leaf_shift[size] - m.config.geometry.base_shift))):
         look_up_and_put(m, &m.context.cost, h.folio)

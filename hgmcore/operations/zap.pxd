@@ -96,7 +96,7 @@ cdef inline void group_tables_free(Machine *m, HugePage *h) noexcept nogil:
 
 cdef inline bint subtree_emptied(Machine *m, const HugePage *h, const hgm_subtree *s) noexcept nogil:
     """Did the operation remove the last leaf? Found out as the scheme asks; surely so where it covers all."""
-    if s.covers and not NEEDS & SCANS_ALWAYS:
+    if s.covers and not NEEDS & NEEDS_SCAN_ALWAYS:
         return True
     if s.removed == 0:
         return s.covers

@@ -17,7 +17,7 @@ kernel never had, counts as its 512 base pages.
 """
 cdef extern from *:
     """
-    #define HGM_NEEDS HGM_WRITES_TAILS
+    #define HGM_NEEDS HGM_NEEDS_TAILS
     """
 
 from hgmcore.engine cimport instantiate

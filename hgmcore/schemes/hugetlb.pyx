@@ -12,7 +12,8 @@ Right: everything else; it only cannot do what HGM is for.
 """
 cdef extern from *:
     """
-    #define HGM_NEEDS (HGM_WHOLE_ONLY | HGM_POISONS_WHOLE)
+    #define HGM_NEEDS 0
+    #define HGM_QUIRKS (HGM_QUIRK_WHOLE_ONLY | HGM_QUIRK_POISONS_WHOLE)
     """
 
 from hgmcore.engine cimport instantiate

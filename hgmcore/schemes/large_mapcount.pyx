@@ -15,7 +15,7 @@ pages, and as one reference.
 """
 cdef extern from *:
     """
-    #define HGM_NEEDS HGM_WRITES_TAILS
+    #define HGM_NEEDS HGM_NEEDS_TAILS
     """
 
 from hgmcore.engine cimport instantiate

@@ -15,7 +15,7 @@ pages, and as one reference.
 """
 cdef extern from *:
     """
-    #define HGM_NEEDS HGM_FIRST_COME
+    #define HGM_NEEDS HGM_NEEDS_ORDER
     """
 
 from hgmcore.engine cimport instantiate

@@ -17,7 +17,7 @@ Adapted: a 2M leaf in a 1G page, which the kernel never had, counts as its 512 b
 """
 cdef extern from *:
     """
-    #define HGM_NEEDS HGM_WRITES_TAILS
+    #define HGM_NEEDS HGM_NEEDS_TAILS
     """
 
 from hgmcore.engine cimport instantiate

@@ -15,7 +15,8 @@ Right: the map count of every base page.
 """
 cdef extern from *:
     """
-    #define HGM_NEEDS (HGM_WRITES_TAILS | HGM_POISONS_WHOLE | HGM_FORK_CHECK_INVERTED)
+    #define HGM_NEEDS HGM_NEEDS_TAILS
+    #define HGM_QUIRKS (HGM_QUIRK_POISONS_WHOLE | HGM_QUIRK_FORK_CHECK_INVERTED)
     """
 
 from hgmcore.engine cimport instantiate

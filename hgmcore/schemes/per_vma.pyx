@@ -14,7 +14,7 @@ Right: who shares a page; pages 0 and 1 are enough (HVO).
 """
 cdef extern from *:
     """
-    #define HGM_NEEDS (HGM_NEEDS_SCAN | HGM_SCANS_ALWAYS | HGM_NEEDS_ZAPS)
+    #define HGM_NEEDS (HGM_NEEDS_SCAN | HGM_NEEDS_SCAN_ALWAYS | HGM_NEEDS_ZAPS)
     """
 
 from hgmcore.engine cimport instantiate

@@ -19,7 +19,8 @@ memory failure, which exchanges a leaf for smaller ones, leaves the map count al
 """
 cdef extern from *:
     """
-    #define HGM_NEEDS HGM_COLLAPSES_NOTHING
+    #define HGM_NEEDS 0
+    #define HGM_QUIRKS HGM_QUIRK_COLLAPSES_NOTHING
     """
 
 from hgmcore.engine cimport instantiate

@@ -17,7 +17,7 @@ Adapted: to hugetlb, for which the RFC lets the total be the map count.
 """
 cdef extern from *:
     """
-    #define HGM_NEEDS HGM_FIRST_COME
+    #define HGM_NEEDS HGM_NEEDS_ORDER
     """
 
 from hgmcore.engine cimport instantiate

@@ -1,7 +1,7 @@
 /*
  * hgm.h: the C view of hgmcore's world, for C and C++: struct pages, folios, page-table entries, operation
- * records, and the counted atomics through which every scheme changes a count. Layouts here are ABI: fields
- * are only ever added at the end. What a scheme must define is in scheme.h.
+ * records, and the counted atomics through which every scheme changes a count. What a scheme must define is in
+ * scheme.h.
  */
 #ifndef HGMCORE_HGM_H
 #define HGMCORE_HGM_H
@@ -11,6 +11,13 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+/*
+ * The layouts of this file and of the machine (core/machine.pxd) have a number, raised with every change of one. What
+ * crosses a border between separately compiled modules begins with this number and its own size, and a module
+ * refuses another module's structure where either differs.
+ */
+#define HGM_ABI 1
 
 #define HGM_INLINE static inline __attribute__((always_inline))
 

@@ -9,43 +9,55 @@
  * is its table_add and the last its table_free. A folio of one base page is never told of: it has its own
  * _mapcount and _refcount, as in Linux.
  *
- * What it needs to be told it declares in HGM_NEEDS, a constant that is defined before this file is included;
- * finding that out is charged to it.
+ * What it needs to be told it declares in HGM_NEEDS, and where its kernel behaves otherwise than the rest in
+ * HGM_QUIRKS; both are constants that are defined before this file is included. Finding out what a scheme needs is
+ * charged to it.
  */
 #ifndef HGMCORE_SCHEME_H
 #define HGMCORE_SCHEME_H
 
 #include "hgmcore/hgm.h"
 
-/* Find the first and last leaf of a subtree by scanning its tables; every entry read is counted. */
+/*
+ * Needs: what the engine must find out, keep or take care of for the scheme. HGM_NEEDS is an or of these.
+ */
+/* The engine scans a subtree's tables for its first and last leaf; every entry that it reads is counted. */
 #define HGM_NEEDS_SCAN 1
-/* Find them by counts of present children in the page-table pages' descriptors (hgm_ptdesc). */
+/* The engine counts the present children of each page-table page in its descriptor (hgm_ptdesc), which tells the same. */
 #define HGM_NEEDS_COUNTER 2
 /*
- * Keep a software bit in the hstate-level entry, "this subtree is counted": set where the scheme answers so to
- * hgm_leaf_install() or hgm_table_add(), cleared where it answers 1 to hgm_subtree_zapped(), and with the tables. Told
- * as first_leaf (the bit is clear) and as `counted`. With HGM_NEEDS_SCAN a partial zap scans for the last leaf.
+ * The engine keeps a software bit in the hstate-level entry, "this subtree is counted": set where the scheme answers so to
+ * hgm_leaf_install() or hgm_table_add(), cleared where it answers 1 to hgm_subtree_zapped(), and with the tables. The
+ * scheme is told of it as first_leaf (the bit is clear) and as `counted`. With HGM_NEEDS_SCAN a partial zap scans for
+ * the last leaf.
  */
 #define HGM_NEEDS_BIT 4
-/* As HGM_NEEDS_SCAN, but scan after every removal, also where the operation covers the whole huge page. */
-#define HGM_SCANS_ALWAYS 8
-/* The scheme maps whole huge pages or nothing: operations that need HGM are refused. */
-#define HGM_WHOLE_ONLY 16
-/* It counts on struct pages that HVO takes away. */
-#define HGM_WRITES_TAILS 32
-/* Memory failure unmaps the whole huge page, not 4K of it. */
-#define HGM_POISONS_WHOLE 64
-/* Be told of page tables: hgm_table_add() and hgm_table_free(). */
-#define HGM_NEEDS_TABLES 512
-/* Be told of the end of a removal: hgm_subtree_zapped(). */
-#define HGM_NEEDS_ZAPS 1024
-/* As posted: MADV_COLLAPSE finds every entry large enough and does nothing. */
-#define HGM_COLLAPSES_NOTHING 128
-/* As posted: fork takes the success of its overflow check for failure. */
-#define HGM_FORK_CHECK_INVERTED 256
+/* As HGM_NEEDS_SCAN, but the engine scans after every removal, also where the operation covers the whole huge page. */
+#define HGM_NEEDS_SCAN_ALWAYS 8
+/* The scheme counts on every struct page of a folio: the engine prefetches them, and hvo=on refuses the scheme. */
+#define HGM_NEEDS_TAILS 16
+/* The engine tells the scheme of page tables: hgm_table_add() and hgm_table_free(). */
+#define HGM_NEEDS_TABLES 32
+/* The engine tells the scheme of the end of a removal: hgm_subtree_zapped(). */
+#define HGM_NEEDS_ZAPS 64
+/* The scheme's state shows which process was the first to map a folio: native threads keep the order of such operations. */
+#define HGM_NEEDS_ORDER 128
 
-/* Which process was the first to map a folio shows in its state: such operations keep their order. */
-#define HGM_FIRST_COME 2048
+/*
+ * Quirks: where a scheme's kernel behaves otherwise than the rest. HGM_QUIRKS is an or of these, 0 if it is left out.
+ */
+/* The engine maps whole huge pages or nothing, and refuses operations that need HGM. */
+#define HGM_QUIRK_WHOLE_ONLY 1
+/* Memory failure unmaps the whole huge page, not one base page of it. */
+#define HGM_QUIRK_POISONS_WHOLE 2
+/* As posted: MADV_COLLAPSE finds every entry large enough and does nothing. */
+#define HGM_QUIRK_COLLAPSES_NOTHING 4
+/* As posted: fork takes the success of its overflow check for failure. */
+#define HGM_QUIRK_FORK_CHECK_INVERTED 8
+
+#ifndef HGM_QUIRKS
+#define HGM_QUIRKS 0
+#endif
 
 /* What hgm_leaf_install() answers, or-ed. */
 #define HGM_KEEPS 1	/* the reference that the operation's look-up took stays, and was counted with hgm_ref_add() */
@@ -73,33 +85,6 @@ HGM_INLINE int hgm_subtree_zapped(hgm_cost *cost, const hgm_options *options, co
 HGM_INLINE int64_t hgm_page_mapcount(const hgm_options *options, const hgm_folio *folio, uint64_t page);
 /* What the scheme answers about the folio; maybe_shared and nr_file_mapped come in as -1: no rule of its own. */
 HGM_INLINE void hgm_answer_folio(const hgm_options *options, const hgm_folio *folio, hgm_answer *answer);
-
-/*
- * The engine's loops over base pages (streaks.pxd, runs.pxd). A loop that runs most is a function of its own, which leaves it
- * all the registers; into it the compiler puts one that serves several, with constants for its last arguments, and
- * the scheme's functions.
- */
-#define HGM_LOOP static __attribute__((noinline))
-struct hgm_machine;
-struct hgm_huge_page;
-HGM_LOOP uint64_t hgm_continues(struct hgm_machine *, struct hgm_huge_page *, const hgm_operation *, uint64_t);
-HGM_LOOP uint64_t hgm_touches(struct hgm_machine *, struct hgm_huge_page *, const hgm_operation *, uint64_t);
-HGM_LOOP uint64_t hgm_uncounted(struct hgm_machine *, struct hgm_huge_page *, const hgm_operation *, uint64_t, int);
-HGM_LOOP uint64_t hgm_dontneeds(struct hgm_machine *, struct hgm_huge_page *, const hgm_operation *, uint64_t);
-HGM_LOOP uint64_t hgm_collapses(struct hgm_machine *, struct hgm_huge_page *, const hgm_operation *, uint64_t);
-HGM_LOOP uint64_t hgm_zap_ptes(struct hgm_machine *, uint64_t *, uint64_t, const hgm_leaf *, uint64_t);
-HGM_LOOP void hgm_continue_run(struct hgm_machine *, struct hgm_huge_page *, uint64_t *, uint64_t, uint64_t, const uint32_t *);
-HGM_LOOP void hgm_fork_run(struct hgm_machine *, struct hgm_huge_page *, uint64_t *, uint64_t, uint64_t, const uint32_t *);
-HGM_INLINE uint64_t hgm_install_streak(struct hgm_machine *, struct hgm_huge_page *, const hgm_operation *, uint64_t,
-				       int, int, int, int, int);
-HGM_INLINE uint64_t hgm_zap_streak(struct hgm_machine *, struct hgm_huge_page *, const hgm_operation *, uint64_t, int, int);
-HGM_INLINE uint64_t hgm_collapse_streak(struct hgm_machine *, struct hgm_huge_page *, const hgm_operation *, uint64_t,
-					int, int);
-HGM_INLINE uint64_t hgm_zap_leaves(hgm_cost *, const hgm_options *, hgm_leaf *, uint64_t *, uint64_t, uint64_t);
-HGM_INLINE void hgm_install_run(struct hgm_machine *, struct hgm_huge_page *, uint64_t *, uint64_t, uint64_t,
-				const uint32_t *, int);
-HGM_INLINE uint64_t hgm_install_leaves(struct hgm_machine *, struct hgm_huge_page *, uint64_t *, uint64_t, uint64_t, uint32_t,
-				       int, int, int);
 
 #if !((HGM_NEEDS) & HGM_NEEDS_TABLES)
 HGM_INLINE int hgm_table_add(hgm_cost *cost, const hgm_options *options, const hgm_subtree *subtree) { return 0; }
