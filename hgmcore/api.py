@@ -177,7 +177,7 @@ class Machine:
             if result["errno"]:
                 raise OperationError(op, int(result["errno"]), int(result["done"]))
             return int(result["done"])
-        return self.geometry.base_page if op in ("touch", "hwpoison") else length
+        return int(self.core.asked(self.engine, record.view(np.uint8))[0])
 
 
 class File:

@@ -6,108 +6,10 @@ scheme's functions in one file and inlines these where they are called. So there
 and no call, branch or pointer between them; the pointers of an Engine are followed once for each run of records.
 """
 from hgmcore.hgm cimport *
-from hgmcore.core.machine cimport Engine, HUGETLB, Machine
-from hgmcore.operations.address_space cimport exit_process, mmap_file, mprotect, mremap, munmap
-from hgmcore.operations.advise cimport register, split
-from hgmcore.operations.common cimport Outcome, folio_answer, outcome, record
-from hgmcore.operations.file cimport pin, populate, punch, truncate, unpin
-from hgmcore.operations.fork cimport fork
-from hgmcore.operations.hwpoison cimport hwpoison
-from hgmcore.operations.migrate cimport migrate
-from hgmcore.operations.shmem_file cimport file_operation
-from hgmcore.operations.streaks cimport streaks
-from hgmcore.operations.thp_space cimport memory_operation, mmap_memory, shmem_continue
+from hgmcore.core.machine cimport Engine, Machine
+from hgmcore.operations.common cimport folio_answer, folio_movable
+from hgmcore.operations.dispatch cimport asked, run
 from hgmcore.scheme cimport *
-
-cdef inline uint64_t asked(Machine *m, const hgm_operation *op) noexcept nogil:
-    """The bytes (of a pin: references) that an operation is asked to do."""
-    if op.op == HGM_OP_POPULATE:
-        return op.length << m.state.files[op.target].page_shift
-    if op.op == HGM_OP_TOUCH or op.op == HGM_OP_HWPOISON:
-        return <uint64_t>1 << m.config.geometry.base_shift
-    return op.length
-
-cdef inline bint on_hugetlb(Machine *m, const hgm_operation *op) noexcept nogil:
-    """Is the operation's file or mapping one of hugetlb, or has it neither?"""
-    if op.op in (HGM_OP_POPULATE, HGM_OP_PUNCH, HGM_OP_TRUNCATE, HGM_OP_PIN, HGM_OP_UNPIN):
-        return m.state.files[op.target].kind == HUGETLB
-    if op.op == HGM_OP_MMAP:
-        return m.state.files[op.arg].kind == HUGETLB
-    if op.op in (HGM_OP_FILE, HGM_OP_FORK, HGM_OP_EXIT, HGM_OP_FAIL, HGM_OP_OBSERVE):
-        return True
-    return m.state.files[m.state.mappings[op.target].file].kind == HUGETLB
-
-cdef inline Outcome execute_memory(Machine *m, const hgm_operation *op) noexcept nogil:
-    """One operation on shmem or anonymous memory."""
-    if op.op in (HGM_OP_POPULATE, HGM_OP_PUNCH, HGM_OP_TRUNCATE, HGM_OP_PIN, HGM_OP_UNPIN):
-        return file_operation(m, op)
-    if op.op == HGM_OP_MMAP:
-        return mmap_memory(m, op)
-    if op.op == HGM_OP_CONTINUE:
-        return shmem_continue(m, op)
-    return memory_operation(m, op)
-
-cdef inline Outcome execute(Machine *m, const hgm_operation *op) noexcept nogil:
-    """One operation on hugetlb, but for those of streaks, or on processes."""
-    if op.op == HGM_OP_MMAP:
-        return mmap_file(m, op)
-    if op.op == HGM_OP_MUNMAP:
-        return munmap(m, op)
-    if op.op == HGM_OP_MPROTECT:
-        return mprotect(m, op)
-    if op.op == HGM_OP_MREMAP:
-        return mremap(m, op)
-    if op.op == HGM_OP_FORK:
-        return fork(m, op)
-    if op.op == HGM_OP_EXIT:
-        return exit_process(m, op)
-    if op.op == HGM_OP_POPULATE:
-        return populate(m, op)
-    if op.op == HGM_OP_PUNCH:
-        return punch(m, op)
-    if op.op == HGM_OP_TRUNCATE:
-        return truncate(m, op)
-    if op.op == HGM_OP_MIGRATE:
-        return migrate(m, op)
-    if op.op == HGM_OP_HWPOISON:
-        return hwpoison(m, op)
-    if op.op == HGM_OP_PIN:
-        return pin(m, op)
-    if op.op == HGM_OP_UNPIN:
-        return unpin(m, op)
-    if op.op == HGM_OP_SPLIT:
-        return split(m, op)
-    if op.op == HGM_OP_REGISTER or op.op == HGM_OP_UNREGISTER:
-        return register(m, op)
-    return outcome(asked(m, op), 0)    # file, fail and observe are no operation of a machine
-
-cdef inline uint64_t run(Machine *m, const hgm_operation *ops, uint64_t n, uint64_t index) noexcept nogil:
-    """Execute `n` records, of which the first has number `index` in its trace.
-
-    Returns how many were executed: fewer only if the host ran out of memory. Results are kept in the machine.
-    """
-    cdef uint64_t i = 0
-    cdef const hgm_operation *op
-    cdef Outcome o
-    while i < n and not m.context.out_of_memory:
-        op = &ops[i]
-        if op.op == HGM_OP_FAIL:    # for the next operation alone
-            m.context.fail = op.offset
-            i += 1
-            continue
-        if not on_hugetlb(m, op):
-            o = execute_memory(m, op)
-        elif op.op in (HGM_OP_CONTINUE, HGM_OP_TOUCH, HGM_OP_DONTNEED, HGM_OP_COLLAPSE):
-            i += streaks(m, op, 1 if m.context.fail else n - i, index + i)
-            m.context.fail = 0
-            continue
-        else:
-            o = execute(m, op)
-        m.context.fail = 0
-        if o.error or o.event or o.done < asked(m, op) or (op.op == HGM_OP_MIGRATE and o.done > op.length):
-            record(m, index + i, &o)
-        i += 1
-    return i
 
 cdef inline uint64_t page_mapcount_runs(Machine *m, const hgm_folio *folio, long long *out) noexcept nogil:
     """page_mapcount() of a folio's base pages as runs (first, last, count) in `out`; returns their number.
@@ -133,6 +35,9 @@ cdef inline uint64_t page_mapcount_runs(Machine *m, const hgm_folio *folio, long
 cdef inline void answer(const hgm_options *options, const hgm_folio *folio, hgm_answer *a) noexcept nogil:
     a[0] = folio_answer(options, folio)
 
+cdef inline bint movable(const hgm_options *options, const hgm_folio *folio, bint table_shared) noexcept nogil:
+    return folio_movable(options, folio, table_shared)
+
 cdef inline Engine instantiate(str name, str explanation, dict state, dict defaults, dict posted):
     """The engine of the scheme that this is compiled with.
 
@@ -146,6 +51,8 @@ cdef inline Engine instantiate(str name, str explanation, dict state, dict defau
     engine.run = run
     engine.page_mapcount_runs = page_mapcount_runs
     engine.answer = answer
+    engine.movable = movable
+    engine.asked = asked
     engine.name = name
     engine.explanation = explanation
     engine.state = state

@@ -143,7 +143,7 @@ class Observer:
                 "maybe_shared_hugetlb": answer["mapcount"] > 1, "page_mapcount": runs, "kpagecount": runs,
                 "state": {word: values[number] for word, values in state.items()} if pages > 1 else {},
                 "expected_refs": cache_refs + pins + refs,
-                "movable": self.movable(smaps_runs, answer, table_shared[number]), "movable_all": True,
+                "movable": core.movable(engine, number, table_shared[number]), "movable_all": True,
                 "hvo": self.options["hvo"] == "on", "page_cache_refs": cache_refs, "pins": pins,
                 "truth": truths[number],
             })
@@ -178,17 +178,6 @@ class Observer:
         """How many different owners (of less than 2**32) the leaves of each folio have."""
         pairs = np.unique(self.folio.astype(np.int64) << 32 | np.asarray(owner, np.int64))
         return np.bincount(pairs >> 32, minlength=len(self.folios))
-
-    def movable(self, runs, answer, table_shared):
-        """Does mbind(MPOL_MF_MOVE) move it? 6.2 and 6.3: the count of base page 0 is 1; 6.15: at most 1 mapping.
-
-        Never, if a process maps it through a shared page table.
-        """
-        if table_shared:
-            return False
-        if self.options["era"] == "6.15":
-            return (answer["mapcount"] if answer["sharers"] < 0 else answer["sharers"]) <= 1
-        return int(runs[0, 2]) == 1
 
     def mapping_rows(self):
         """One dict for each mapping of which a VMA is left."""

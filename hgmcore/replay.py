@@ -65,10 +65,7 @@ def every_operation(trace, machine, results) -> np.ndarray:
     ops = trace.operations
     out = np.zeros(len(ops), RESULT)
     out["index"] = np.arange(len(ops))
-    out["done"] = ops["length"]
-    out["done"][np.isin(ops["op"], [CODES["touch"], CODES["hwpoison"]])] = machine.geometry.base_page
-    populate = ops["op"] == CODES["populate"]
-    out["done"][populate] *= trace.header.page_sizes(ops[populate])
+    out["done"] = machine.core.asked(machine.engine, ops.view(np.uint8))
     out[results["index"].astype(np.int64)] = results
     return out
 

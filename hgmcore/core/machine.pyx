@@ -101,7 +101,7 @@ cdef bint record_fits(const Machine *m, const hgm_operation *op) noexcept nogil:
         return file and op.offset < m.state.files[op.target].pages
     if op.op == HGM_OP_MMAP:
         return mapping and op.arg < m.state.nr_files
-    if op.op == HGM_OP_MREMAP and op.arg != 0xffff:
+    if op.op == HGM_OP_MREMAP and op.arg != HGM_NO_ARG:
         return mapping and op.arg < m.state.nr_mappings and m.state.mappings[op.arg].process == m.state.mappings[op.target].process
     if op.op == HGM_OP_FORK:
         return op.target < m.state.nr_processes and op.arg < m.state.nr_processes
@@ -383,6 +383,27 @@ cdef class Core:
         engine.answer(&self.m.config.options, folio_at(&self.m, folio), &a)
         return {"mapcount": a.mapcount, "mapped": bool(a.mapped), "maybe_shared": bool(a.maybe_shared),
                 "refs": a.refs, "sharers": a.sharers, "nr_file_mapped": a.nr_file_mapped}
+
+    def movable(self, Engine engine, uint32_t folio, bint table_shared) -> bool:
+        """Does mbind(MPOL_MF_MOVE) move a folio, by the era's rule? table_shared: a shared page table maps it."""
+        self.fits(engine)
+        if folio >= self.m.state.nr_folios:
+            raise IndexError(f"no folio {folio}")
+        return engine.movable(&self.m.config.options, folio_at(&self.m, folio), table_shared)
+
+    def asked(self, Engine engine, const unsigned char[::1] operations):
+        """The bytes (of a pin: references) that each operation record asks to be done: a uint64 array. Cf. run()."""
+        cdef Machine *m = &self.m
+        cdef uint64_t n = operations.shape[0] // sizeof(hgm_operation), i
+        out = np.empty(n, np.uint64)
+        cdef unsigned long[::1] row = out
+        self.fits(engine)
+        for i in range(n):
+            if not record_fits(m, <const hgm_operation *>&operations[0] + i):
+                raise ValueError(f"record {i}: an operation, file, process, mapping or page that is not declared")
+        if n:
+            engine.asked(m, <const hgm_operation *>&operations[0], n, <uint64_t *>&row[0])
+        return out
 
     def cost(self) -> dict:
         """What was counted so far, but for struct pages: see struct_pages()."""

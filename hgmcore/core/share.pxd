@@ -7,11 +7,8 @@ mapped in pieces, or registered with userfaultfd, never does.
 """
 from hgmcore.hgm cimport *
 from hgmcore.core.machine cimport File, Machine, Mapping, Vma
-from hgmcore.core.table cimport *
+from hgmcore.core.table cimport hstate_entry, is_table, PMD, table_desc, table_number
 from hgmcore.core.vma cimport vma_find
-
-cdef enum:
-    PMD = 2
 
 cdef inline bint vma_may_share(Machine *m, const Mapping *v, const Vma *vma) noexcept nogil:
     """Is the VMA one whose pages shared tables may map, if it covers the whole span of a table?"""

@@ -20,6 +20,12 @@ from hgmcore.core.lock cimport growing_lock, growing_unlock, hgm_fill_entry, hgm
 from hgmcore.core.machine cimport ALONE, Geometry, Machine, MAX_LEVELS, NO_TABLE, Process
 from hgmcore.core.memory cimport region_grow, region_populate
 
+# Levels of entries.
+cdef enum:
+    PTE = 1
+    PMD = 2
+    PUD = 3
+
 cdef inline bint is_table(uint64_t entry) noexcept nogil:
     return (entry & (HGM_PTE_PRESENT | HGM_PTE_LEAF)) == HGM_PTE_PRESENT
 
@@ -150,12 +156,12 @@ cdef inline void subtree_table_free(Machine *m, uint64_t *entry) noexcept nogil:
     m.state.nr_tables -= 1
 
 cdef inline void subtree_free(Machine *m, uint64_t *entry, int level) noexcept nogil:
-    """Free the tables below `entry` of `level`, 2 or 3; they hold no leaf. The entry becomes none.
+    """Free the tables below `entry` of `level`, PMD or PUD; they hold no leaf. The entry becomes none.
 
     The last first, so that tables that are made next come in the order in which they lie.
     """
     cdef uint64_t *entries = table_entries(m, table_number(entry[0]))
-    cdef uint64_t i = <uint64_t>1 << m.config.geometry.index_bits if level == 3 else 0    # a table of PTEs points to no table
+    cdef uint64_t i = <uint64_t>1 << m.config.geometry.index_bits if level == PUD else 0    # a table of PTEs points to no table
     while i > 0:
         i -= 1
         if entries[i] != 0:

@@ -12,6 +12,7 @@ from hgmcore.hgm cimport (
     hgm_ptdesc, uint32_t, uint64_t
 )
 from hgmcore.core.machine cimport Core, Machine
+from hgmcore.core.table cimport PMD, PTE
 
 import numpy as np
 
@@ -103,7 +104,7 @@ cdef void walk(Machine *m, uint32_t table, int level, uint64_t address, uint32_t
     cdef int shift = m.config.geometry.level_shift[level]
     cdef uint64_t step = <uint64_t>1 << (shift - m.config.geometry.base_shift), n = <uint64_t>1 << m.config.geometry.index_bits
     cdef uint64_t i = hgm_next_entry(entries, 0, n), entry, entries_done, count, size
-    if level == 2:
+    if level == PMD:
         meet_table(m, table, found)
     while i < n and not found.failed:
         entry = entries[i]
@@ -150,9 +151,9 @@ cdef void count_tables(Machine *m, uint32_t table, int level, uint64_t *counts) 
     """Add the tables below `table`, whose entries are of `level`, to counts[level of their entries]."""
     cdef uint64_t *entries = <uint64_t *>(m.state.tables.base + (<uint64_t>table << m.config.geometry.table_shift))
     cdef uint64_t i
-    if level == 2:
+    if level == PMD:
         counts[1] += (<hgm_ptdesc *>m.state.ptdescs.base)[table].nr_deposited
-    if level == 1:
+    if level == PTE:
         return
     for i in range(<uint64_t>1 << m.config.geometry.index_bits):
         if entries[i] & (HGM_PTE_PRESENT | HGM_PTE_LEAF) == HGM_PTE_PRESENT:

@@ -1,20 +1,15 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""What several operations need: results, the huge page at an offset, installing a leaf."""
-from libc.errno cimport EAGAIN, EEXIST, EFAULT, EINVAL, EIO, ENOENT, ENOMEM, ESRCH
+"""Shared by both families: results, the range that an operation is about, where mappings come to stand, and the
+only constructors of `hgm_leaf` and `hgm_subtree`."""
+from libc.errno cimport EFAULT, EINVAL, ENOENT, ENOMEM, ESRCH
 from libc.stdint cimport INT32_MAX
-from libc.string cimport memset
 from hgmcore.hgm cimport *
-from hgmcore.core.folio cimport folio_at, folio_get, folio_number, folio_of, page_cache_get
-from hgmcore.core.lock cimport *
-from hgmcore.core.machine cimport (
-    ALONE, ANON, BY_ATOMICS, File, HUGETLB, Machine, Mapping, MAX_LEVELS, POSTED_LOCKS, Process, PT_LOCKS,
-    SHMEM, Vma, VMA_ANON
-)
+from hgmcore.core.folio cimport folio_get, folio_put
+from hgmcore.core.machine cimport File, Machine, Mapping, NO_TABLE, Process, Vma
 from hgmcore.core.memory cimport region_grow
+from hgmcore.core.table cimport table_alloc
+from hgmcore.core.vma cimport vma_insert, vma_search
 from hgmcore.scheme cimport *
-from hgmcore.core.share cimport share_table
-from hgmcore.core.table cimport *
-from hgmcore.core.vma cimport vma_find
 
 cdef extern from "<errno.h>" nogil:
     const int EHWPOISON
@@ -25,15 +20,6 @@ cdef struct Outcome:
     int error
     uint32_t event
 
-# One huge page of a mapping, and where it hangs in the page tables.
-cdef struct HugePage "hgm_huge_page":
-    Mapping *mapping
-    File *file
-    hgm_folio *folio         # in the page cache, or NULL
-    uint64_t *entry          # first hstate-level entry; NULL: no upper tables
-    uint64_t start           # offset in the mapping
-    bint leaf_known          # this operation installed a leaf in its subtree
-
 cdef inline uint64_t base_mask(Machine *m) noexcept nogil:
     return (<uint64_t>1 << m.config.geometry.base_shift) - 1
 
@@ -42,10 +28,6 @@ cdef inline uint64_t page_mask(const File *f) noexcept nogil:
 
 cdef inline bint process_exited(Machine *m, const Mapping *v) noexcept nogil:
     return m.state.processes[v.process].exited
-
-cdef inline bint maps_pieces(Machine *m, uint32_t vma_flags) noexcept nogil:
-    """May a VMA be mapped in pieces?"""
-    return vma_flags & HGM_OPF_HGM and not QUIRKS & QUIRK_WHOLE_ONLY
 
 cdef inline Outcome outcome(uint64_t done, int error) noexcept nogil:
     cdef Outcome o
@@ -66,121 +48,6 @@ cdef inline void record(Machine *m, uint64_t index, Outcome *o) noexcept nogil:
     result.done = o.done
     result.error = o.error
     result.event = o.event
-
-cdef inline HugePage huge_page(Machine *m, Mapping *v, uint64_t offset, bint alloc) noexcept nogil:
-    """The huge page that holds `offset`, which lies in a VMA; `alloc` makes (or shares) the upper tables."""
-    cdef HugePage h
-    cdef Process *p = &m.state.processes[v.process]
-    cdef uint64_t *upper
-    cdef uint64_t address
-    h.mapping = v
-    h.file = &m.state.files[v.file]
-    h.start = offset & ~page_mask(h.file)
-    h.folio = page_cache_get(m, h.file, (v.file_offset + h.start) >> h.file.page_shift)
-    h.entry = NULL
-    h.leaf_known = False
-    address = v.address + h.start
-    upper = hstate_entry(m, p, address, h.file.level + 1, alloc)
-    if upper is NULL:
-        return h
-    if upper[0] == 0:
-        if not alloc:
-            return h
-        if not share_table(m, v, h.start, upper) and not upper_table_add(m, upper):
-            return h
-    h.entry = &table_entries(m, table_number(upper[0]))[entry_index(m, address, h.file.level)]
-    return h
-
-cdef inline uint64_t *entry_for(Machine *m, const HugePage *h, uint64_t offset) noexcept nogil:
-    """The hstate-level entry of `h` that holds `offset`."""
-    return &h.entry[(offset - h.start) >> m.config.geometry.level_shift[h.file.level]]
-
-# A huge page of a contiguous size has several hstate-level entries and no table of its own: its subtree are
-# those entries and what hangs below them. Its first piece counts as `table_add`, its last as `table_free`.
-
-cdef inline bint huge_page_none(const HugePage *h) noexcept nogil:
-    cdef int i
-    for i in range(h.file.entries):
-        if h.entry[i] != 0:
-            return False
-    return True
-
-cdef inline bint huge_page_whole(const HugePage *h) noexcept nogil:
-    """Is it mapped by one leaf?"""
-    return is_leaf(h.entry[0]) and (h.file.entries == 1 or h.entry[0] & HGM_PTE_GROUP != 0)
-
-cdef inline hgm_folio *mapped_folio(Machine *m, const HugePage *h) noexcept nogil:
-    """The folio of a huge page that is mapped by one leaf: that of the page cache, or one that left it, or a copy."""
-    cdef uint64_t pfn = h.entry[0] >> HGM_PTE_FRAME_SHIFT
-    return h.folio if h.folio is not NULL and h.folio.pfn == pfn else folio_of(m, pfn)
-
-cdef inline bint maps_another(Machine *m, const HugePage *h, const hgm_folio *folio) noexcept nogil:
-    """Of a mapping that the reverse map of `folio` names: is what it maps there not this folio, but a private copy, or
-    what a private copy was made of?"""
-    if folio.flags & HGM_FOLIO_ANON and vma_find(h.mapping, h.start).flags & HGM_OPF_SHARED:
-        return True
-    return is_leaf(h.entry[0]) and (h.entry[0] >> HGM_PTE_FRAME_SHIFT) - folio.pfn >= folio.nr_pages
-
-cdef inline bint find_leaf(Machine *m, const HugePage *h, uint64_t *scanned) noexcept nogil:
-    """Is any part of the huge page mapped? Adds the entries read to `*scanned`; of one entry, those below it."""
-    cdef int i
-    if h.file.entries == 1:
-        return is_leaf(h.entry[0]) or is_table(h.entry[0]) and subtree_find_leaf(m, h.entry[0], scanned)
-    for i in range(h.file.entries):
-        scanned[0] += 1
-        if is_leaf(h.entry[i]) or is_table(h.entry[i]) and subtree_find_leaf(m, h.entry[i], scanned):
-            return True
-    return False
-
-cdef inline hgm_subtree subtree_of(Machine *m, const HugePage *h, int origin) noexcept nogil:
-    cdef hgm_subtree s
-    cdef uint32_t counted_for
-    s.folio = h.folio
-    s.removed = 0
-    s.process = h.mapping.process
-    s.mapping = <uint32_t>(h.mapping - m.state.mappings)
-    s.origin = <uint8_t>origin
-    s.covers = 0
-    s.whole = 0
-    s.tables_stay = 0
-    s.empty = 0
-    s.counted = 0
-    if NEEDS & NEEDS_BIT and h.file.entries == 1 and is_table(h.entry[0]) and h.entry[0] & HGM_PTE_COUNTED:
-        s.counted = 1
-        counted_for = table_desc(m, table_number(h.entry[0])).folio    # it may have left the page cache since
-        s.folio = folio_at(m, counted_for - 1)
-    return s
-
-cdef inline void subtree_counted(Machine *m, const HugePage *h) noexcept nogil:
-    """Set the bit, and remember whose count it is."""
-    h.entry[0] |= HGM_PTE_COUNTED
-    table_desc(m, table_number(h.entry[0])).folio = folio_number(m, h.folio) + 1
-
-cdef inline bint table_added(Machine *m, const HugePage *h, int origin) noexcept nogil:
-    """The hstate-level entry became a table, or a contiguous huge page is about to get its first piece.
-
-    Did the scheme count the subtree with it?
-    """
-    cdef hgm_subtree s = subtree_of(m, h, origin)
-    cdef bint counted = hgm_table_add(&m.context.cost, &m.config.options, &s)
-    if counted and NEEDS & NEEDS_BIT and h.file.entries == 1:
-        subtree_counted(m, h)
-    return counted
-
-cdef inline bint tables_alloc(Machine *m, HugePage *h, uint64_t **entry, uint64_t address, int *level,
-                              int target, uint32_t *path, int origin) noexcept nogil:
-    """Walk from a hstate-level entry down to `target`, hanging tables below entries that are none.
-
-    False: an allocation failed; the tables that were made stay.
-    """
-    while True:
-        entry[0] = descend(m, entry[0], address, level, target, path)
-        if level[0] == target or entry[0][0] != 0:
-            return True
-        if not subtree_table_alloc(m, entry[0]):
-            return False
-        if level[0] == h.file.level and h.file.entries == 1:
-            table_added(m, h, origin)
 
 cdef inline void look_up_and_put(Machine *m, hgm_cost *cost, hgm_folio *folio) noexcept nogil:
     """A look-up's reference that does not stay."""
@@ -211,7 +78,7 @@ cdef inline hgm_answer folio_answer(const hgm_options *options, const hgm_folio 
     answer.refs = answer.sharers = answer.nr_file_mapped = -1
     answer.mapped = 0
     answer.maybe_shared = -1
-    if folio.nr_pages == 1:    # see thp.pxd
+    if folio.nr_pages == 1:    # see thp/pmd.pxd
         answer.mapcount = folio.page._mapcount
         answer.mapped = answer.mapcount > 0
     else:
@@ -220,73 +87,170 @@ cdef inline hgm_answer folio_answer(const hgm_options *options, const hgm_folio 
         answer.maybe_shared = answer.mapcount > 1
     return answer
 
-cdef inline int install(Machine *m, hgm_cost *cost, const HugePage *h, uint64_t *entry, uint64_t first,
-                        uint64_t nr_pages, uint64_t count, int origin, bint hstate_none,
-                        bint first_leaf) noexcept nogil:
-    """Fill `count` entries, which are none, with leaves of one entry each, of which the scheme is told at once.
+# The range that an operation is about, in offsets from the start of its mapping.
+cdef struct Range:
+    uint64_t start
+    uint64_t end             # start + length, rounded up
+    int error                # ESRCH: the process has exited; EINVAL: misaligned start, or the end wraps around
 
-    first, nr_pages: base pages of the first within the huge page. Returns the scheme's answer, HGM_KEEPS and HGM_COUNTS.
+cdef inline uint64_t round_up(uint64_t length, uint64_t mask) noexcept nogil:
+    return (length + mask) & ~mask
+
+cdef inline Range range_of(Machine *m, const hgm_operation *op, uint64_t mask) noexcept nogil:
+    """What munmap, mprotect, mremap, madvise and mbind check first. mask: of base pages, or of huge pages."""
+    cdef Range r
+    r.start = op.offset
+    r.end = op.offset + round_up(op.length, mask)
+    r.error = 0
+    if process_exited(m, &m.state.mappings[op.target]):
+        r.error = ESRCH
+    elif r.start & mask or op.length + mask < op.length or r.end < r.start:
+        r.error = EINVAL
+    return r
+
+cdef inline int uffd_range_error(Machine *m, const hgm_operation *op) noexcept nogil:
+    """validate_range() of userfaultfd, which rounds nothing: 0, ESRCH or EINVAL."""
+    if process_exited(m, &m.state.mappings[op.target]):
+        return ESRCH
+    if (op.offset | op.length) & base_mask(m) or op.length == 0 or op.offset + op.length < op.offset:
+        return EINVAL
+    return 0
+
+# A walk over the VMAs of a range (madvise_walk_vmas), which goes on behind gaps and remembers that there was one.
+cdef struct VmaWalk:
+    uint32_t next
+    uint64_t start           # what the range has of the VMA
+    uint64_t stop
+    uint64_t end             # of the range
+    bint gap
+
+cdef inline VmaWalk walk_vmas(const Mapping *v, const Range *r) noexcept nogil:
+    cdef VmaWalk w
+    w.next = vma_search(v, r.start)
+    w.start = w.stop = r.start
+    w.end = r.end
+    w.gap = False
+    return w
+
+cdef inline Vma *vma_next(const Mapping *v, VmaWalk *w) noexcept nogil:
+    """The next VMA of the range, NULL behind the last."""
+    cdef Vma *vma
+    if w.stop >= w.end:
+        return NULL
+    if w.next == v.nr_vmas or v.vmas[w.next].start >= w.end:
+        w.gap = True
+        return NULL
+    vma = &v.vmas[w.next]
+    w.next += 1
+    w.gap |= vma.start > w.stop
+    w.start = max(w.stop, vma.start)
+    w.stop = min(w.end, vma.end)
+    return vma
+
+cdef inline uint64_t task_size(Machine *m) noexcept nogil:
+    """The end of a process's address space."""
+    return <uint64_t>1 << (m.config.geometry.level_shift[m.config.geometry.levels] + m.config.geometry.index_bits - 1)
+
+cdef inline bint get_unmapped_area(Machine *m, Process *p, uint64_t file_offset, uint64_t length,
+                                   uint64_t *address) noexcept nogil:
+    """Find room for a mapping. False: the address space is full.
+
+    A mapping of small huge pages agrees in address and file offset modulo the span of the largest leaf and has
+    that span to itself, so that mappings of one file at one offset can share the table below it.
     """
+    cdef uint64_t span = <uint64_t>1 << m.config.geometry.leaf_shift[m.config.geometry.nr_leaves - 1]
+    cdef uint64_t limit = task_size(m)
+    cdef uint64_t at = ((p.next_address + span - 1) & ~(span - 1)) + (file_offset & (span - 1))
+    if length > limit or at > limit - length:
+        return False
+    address[0] = at
+    p.next_address = at + length
+    return True
+
+cdef inline void mapping_set(Mapping *v, uint32_t file, uint64_t file_offset, uint64_t address,
+                             uint64_t length) noexcept nogil:
+    """A declared name becomes a mapping, as yet without a VMA."""
+    v.file = file
+    v.file_offset = file_offset
+    v.address = address
+    v.length = length
+
+cdef inline bint mmap_region(Machine *m, Mapping *v, uint32_t file, uint64_t file_offset, uint64_t length,
+                             uint32_t flags) noexcept nogil:
+    """Put a mapping of one VMA into its process's address space. False: no room there, or no memory."""
+    cdef Process *p = &m.state.processes[v.process]
+    cdef uint64_t address
+    if p.root == NO_TABLE:
+        p.root = table_alloc(m)
+        if p.root == NO_TABLE:
+            return False
+    if not get_unmapped_area(m, p, file_offset, length, &address):
+        return False
+    mapping_set(v, file, file_offset, address, length)
+    return vma_insert(m, v, 0, 0, length, flags)
+
+cdef inline hgm_leaf new_leaf(Machine *m, const Mapping *v, hgm_folio *folio, uint64_t first, uint64_t nr_pages,
+                              int origin) noexcept nogil:
+    """One leaf of `nr_pages` base pages of the folio, from `first` on; every yes-or-no of it is no."""
     cdef hgm_leaf leaf
-    leaf.folio = h.folio
+    leaf.folio = folio
     leaf.first = first
     leaf.nr_pages = nr_pages
-    leaf.count = <uint32_t>count
-    leaf.process = h.mapping.process
-    leaf.mapping = <uint32_t>(h.mapping - m.state.mappings)
+    leaf.count = 1
+    leaf.process = v.process
+    leaf.mapping = <uint32_t>(v - m.state.mappings)
     leaf.origin = <uint8_t>origin
-    leaf.whole = nr_pages == h.file.nr_pages
-    leaf.covers = leaf.whole
-    leaf.hstate_none = hstate_none
-    leaf.first_leaf = first_leaf
-    leaf.threads = m.context.exclusion != ALONE
-    hgm_fill(entry, count, leaf_entry(h.folio.pfn + first), nr_pages << HGM_PTE_FRAME_SHIFT)
-    cost.leaf_installs += count
-    return hgm_leaf_install(cost, &m.config.options, &leaf)
+    leaf.whole = 0
+    leaf.covers = 0
+    leaf.hstate_none = 0
+    leaf.first_leaf = 0
+    leaf.threads = 0
+    return leaf
 
-cdef inline bint install_at(Machine *m, HugePage *h, uint64_t *entry, int size, uint64_t offset,
-                            uint64_t count, const uint32_t *path, int origin, bint hstate_none) noexcept nogil:
-    """Install leaf number `size` for `offset`, and find out whether it is its subtree's first if the scheme asks.
+cdef inline hgm_subtree new_subtree(Machine *m, const Mapping *v, hgm_folio *folio, int origin) noexcept nogil:
+    """What a folio has below one hstate-level entry; every yes-or-no of it is no."""
+    cdef hgm_subtree s
+    s.folio = folio
+    s.removed = 0
+    s.process = v.process
+    s.mapping = <uint32_t>(v - m.state.mappings)
+    s.origin = <uint8_t>origin
+    s.covers = 0
+    s.whole = 0
+    s.tables_stay = 0
+    s.empty = 0
+    s.counted = 0
+    return s
 
-    count: more than 1 for base pages that stand side by side in one table. The folio is that of `h`. Did the scheme
-    keep a look-up's reference?
-    """
-    cdef int level = m.config.geometry.leaf_level[size], i
-    cdef uint64_t pages = <uint64_t>1 << (m.config.geometry.leaf_shift[size] - m.config.geometry.base_shift)
-    cdef uint64_t step = <uint64_t>1 << (m.config.geometry.level_shift[level] - m.config.geometry.base_shift), first = (offset - h.start) >> m.config.geometry.base_shift
-    cdef bint first_leaf = False, piece = size != h.file.leaf, found
-    cdef int answer
-    cdef uint64_t ignored = 0
-    cdef hgm_ptdesc *desc = table_desc(m, number_of_table(m, entry))
-    table_lock(desc, m.context.exclusion)
-    m.context.cost.locks += m.context.exclusion >= PT_LOCKS
-    if h.file.entries > 1:
-        found = h.leaf_known or find_leaf(m, h, &m.context.cost.entries_scanned if NEEDS & (NEEDS_SCAN | NEEDS_COUNTER)
-                                          else &ignored)
-        first_leaf = not found
-        if NEEDS & NEEDS_TABLES:
-            hstate_none = first_leaf    # what an emptied group left, a table or a bad page, is not counted
-        if first_leaf and piece and origin != HGM_BY_POISON and table_added(m, h, origin):
-            first_leaf = False
-        if NEEDS & NEEDS_COUNTER:
-            children_add(m, path, level, h.file.level)
-    elif NEEDS & NEEDS_COUNTER:
-        first_leaf = children_add(m, path, level, h.file.level)
-    elif NEEDS & NEEDS_BIT:
-        first_leaf = h.entry[0] & HGM_PTE_COUNTED == 0
-    elif NEEDS & NEEDS_SCAN:
-        first_leaf = not h.leaf_known and (
-            hstate_none or not find_leaf(m, h, &m.context.cost.entries_scanned))
-    if NEEDS & NEEDS_COUNTER and count > 1 and level < h.file.level:
-        table_desc(m, path[level]).children += <uint32_t>(count - 1)
-    h.leaf_known = True
-    if origin == HGM_BY_POISON:    # one replacement: it was counted before
-        first_leaf = False
-    answer = install(m, &m.context.cost, h, entry, first, pages, count, origin, hstate_none, first_leaf)
-    if NEEDS & NEEDS_BIT and answer & HGM_COUNTS and piece and h.file.entries == 1:
-        subtree_counted(m, h)
-    if m.config.geometry.leaf_entries[size] > 1:
-        for i in range(m.config.geometry.leaf_entries[size]):
-            entry[i] = leaf_entry(h.folio.pfn + first + i * step) | HGM_PTE_GROUP
-    table_unlock(desc, m.context.exclusion)
-    return answer & HGM_KEEPS
+cdef inline Outcome pin_folio(Machine *m, const hgm_operation *op, hgm_folio *folio) noexcept nogil:
+    """Hold `length` extra references. ENOENT: the page is not in the page cache."""
+    if folio is NULL:
+        return outcome(0, ENOENT)
+    if op.length > <uint64_t>(INT32_MAX - folio.pins):
+        return outcome(0, EINVAL)
+    folio.pins += <int32_t>op.length
+    folio_get(m, folio, <int32_t>op.length)
+    return outcome(op.length, 0)
+
+cdef inline Outcome unpin_folio(const hgm_operation *op, hgm_folio *folio) noexcept nogil:
+    """Drop extra references. ENOENT: no such page. EINVAL: it has not so many."""
+    if folio is NULL:
+        return outcome(0, ENOENT)
+    if op.length > <uint64_t>folio.pins:
+        return outcome(0, EINVAL)
+    folio.pins -= <int32_t>op.length
+    folio_put(folio, <int32_t>op.length)
+    return outcome(op.length, 0)
+
+cdef inline bint folio_movable(const hgm_options *options, const hgm_folio *folio, bint table_shared) noexcept nogil:
+    """Would mbind(MPOL_MF_MOVE) move it? 6.2 and 6.3: its estimate, by default the count of base page 0, is 1; 6.15: at
+    most 1. Never, if a process maps it through a shared page table."""
+    cdef hgm_answer answer = folio_answer(options, folio)
+    cdef int64_t count = answer.sharers
+    if table_shared:
+        return False
+    if options.era >= 615:
+        return (answer.mapcount if count < 0 else count) <= 1
+    if count < 0:
+        count = folio.page._mapcount if folio.nr_pages == 1 else hgm_page_mapcount(options, folio, 0)
+    return count == 1

@@ -1,10 +1,23 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""fork: a child with the parent's mappings; page tables are copied only where the child could not fault them in."""
-from hgmcore.operations.address_space cimport unmap
-from hgmcore.operations.anon cimport copy_memory
-from hgmcore.operations.common cimport *
-from hgmcore.operations.runs cimport base_page_leaf, counted, fork_run, keep_flags, table_gets
+"""fork and exit, which are about the mappings of both families.
+
+fork: a child with the parent's mappings; page tables are copied only where the child could not fault them in.
+"""
+from libc.errno cimport EFAULT, ENOMEM, ESRCH
+from libc.stdint cimport INT32_MAX
+from hgmcore.hgm cimport *
+from hgmcore.core.machine cimport ALONE, HUGETLB, Machine, Mapping, MAX_LEVELS, NO_TABLE, Process, Vma
+from hgmcore.core.table cimport is_leaf, is_table, PTE, table_alloc, table_entries, table_number, upper_tables_free
 from hgmcore.core.vma cimport vma_insert
+from hgmcore.operations.common cimport mapping_set, Outcome, outcome, page_mask
+from hgmcore.operations.hugetlb.address_space cimport do_munmap as hugetlb_munmap
+from hgmcore.operations.hugetlb.huge_page cimport (
+    counted, entry_for, huge_page, huge_page_none, HugePage, install_at, mapped_folio, tables_alloc
+)
+from hgmcore.operations.hugetlb.loops cimport base_page_leaf, fork_run, keep_flags, table_gets
+from hgmcore.operations.thp.anon cimport copy_page_range
+from hgmcore.operations.thp.zap cimport do_munmap as thp_munmap
+from hgmcore.scheme cimport *
 
 cdef inline int copy_refused(Machine *m, const hgm_folio *folio) noexcept nogil:
     """The overflow check of a copied leaf (try_get_page): 0 or an errno. HGM v2 had its sense inverted."""
@@ -82,7 +95,7 @@ cdef inline int copy_entries(Machine *m, HugePage *child, const uint64_t *entrie
             size = m.config.geometry.entry_leaf[level] + 1
             error = copy_leaves(m, child, offset + i * bytes, size, 1)
             i += m.config.geometry.leaf_entries[size] - 1
-        elif is_leaf(entries[i]) and level == 1:
+        elif is_leaf(entries[i]) and level == PTE:
             run = n - i
             error = copy_run(m, child, &entries[i], offset + i * bytes, &run)
             i += run - 1
@@ -91,7 +104,7 @@ cdef inline int copy_entries(Machine *m, HugePage *child, const uint64_t *entrie
         i += 1
     return error
 
-cdef inline int copy_vma(Machine *m, Mapping *v, const Vma *vma, Mapping *w) noexcept nogil:
+cdef inline int copy_hugetlb_page_range(Machine *m, Mapping *v, const Vma *vma, Mapping *w) noexcept nogil:
     """Copy what a VMA of the parent's mapping `v` maps to the child's `w`. 0 or an errno."""
     cdef HugePage parent, child
     cdef uint64_t at = vma.start
@@ -110,14 +123,11 @@ cdef inline int copy_vma(Machine *m, Mapping *v, const Vma *vma, Mapping *w) noe
         at += page_mask(parent.file) + 1
     return 0
 
-cdef inline int copy_mapping(Machine *m, Mapping *v, Mapping *w) noexcept nogil:
+cdef inline int dup_vmas(Machine *m, Mapping *v, Mapping *w) noexcept nogil:
     """Give the child's mapping `w` the VMAs of `v`, and their page tables where fork copies them. 0 or an errno."""
     cdef uint32_t i, flags
     cdef int error
-    w.file = v.file
-    w.address = v.address
-    w.length = v.length
-    w.file_offset = v.file_offset
+    mapping_set(w, v.file, v.file_offset, v.address, v.length)
     for i in range(v.nr_vmas):
         flags = v.vmas[i].flags
         if not flags & HGM_OPF_WP:    # userfaultfd follows into the child only with the fork event
@@ -126,12 +136,33 @@ cdef inline int copy_mapping(Machine *m, Mapping *v, Mapping *w) noexcept nogil:
             return ENOMEM
         if flags & HGM_OPF_WP or not flags & HGM_OPF_SHARED:
             if m.state.files[v.file].kind == HUGETLB:
-                error = copy_vma(m, v, &v.vmas[i], w)
+                error = copy_hugetlb_page_range(m, v, &v.vmas[i], w)
             else:
-                error = copy_memory(m, v, &v.vmas[i], w)
+                error = copy_page_range(m, v, &v.vmas[i], w)
             if error:
                 return error
     return 0
+
+cdef inline void unmap_all(Machine *m, Mapping *v) noexcept nogil:
+    if m.state.files[v.file].kind == HUGETLB:
+        hugetlb_munmap(m, v, 0, v.length)
+    else:
+        thp_munmap(m, v, 0, v.length)
+
+cdef inline Outcome exit_mmap(Machine *m, const hgm_operation *op) noexcept nogil:
+    """The end of a process: its mappings go, then its upper tables."""
+    cdef Process *p = &m.state.processes[op.target]
+    cdef uint32_t next = p.first_mapping
+    if p.exited:
+        return outcome(0, ESRCH)
+    while next:
+        unmap_all(m, &m.state.mappings[next - 1])
+        next = m.state.mappings[next - 1].next
+    if p.root != NO_TABLE:
+        upper_tables_free(m, p.root, m.config.geometry.levels)
+        p.root = NO_TABLE
+    p.exited = True
+    return outcome(0, 0)
 
 cdef inline Outcome fork(Machine *m, const hgm_operation *op) noexcept nogil:
     """The child has the parent's mappings under their names. If copying fails there is no child."""
@@ -149,13 +180,13 @@ cdef inline Outcome fork(Machine *m, const hgm_operation *op) noexcept nogil:
             return outcome(0, ENOMEM)
     while v and w and error == 0:
         if m.state.mappings[v - 1].name == m.state.mappings[w - 1].name:
-            error = copy_mapping(m, &m.state.mappings[v - 1], &m.state.mappings[w - 1])
+            error = dup_vmas(m, &m.state.mappings[v - 1], &m.state.mappings[w - 1])
             w = m.state.mappings[w - 1].next
         v = m.state.mappings[v - 1].next
     if error:
         w = child.first_mapping
         while w:
-            unmap(m, &m.state.mappings[w - 1], 0, m.state.mappings[w - 1].length)
+            unmap_all(m, &m.state.mappings[w - 1])
             w = m.state.mappings[w - 1].next
         child.exited = True
     return outcome(0, error)

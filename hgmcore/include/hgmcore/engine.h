@@ -7,7 +7,7 @@
 #include "hgmcore/scheme.h"
 
 /*
- * The engine's loops over base pages (streaks.pxd, runs.pxd). A loop that runs most is a function of its own, which leaves it
+ * The engine's loops over base pages (streaks.pxd, loops.pxd). A loop that runs most is a function of its own, which leaves it
  * all the registers; into it the compiler puts one that serves several, with constants for its last arguments, and
  * the scheme's functions.
  */

@@ -125,6 +125,8 @@ enum hgm_op {
 	HGM_OP_HWPOISON, HGM_OP_PIN, HGM_OP_UNPIN, HGM_OP_FAIL, HGM_OP_OBSERVE
 };
 
+#define HGM_NO_ARG 0xffff	/* `arg` of an mremap in place */
+
 #define HGM_OPF_SHARED 1
 #define HGM_OPF_MINOR 2
 #define HGM_OPF_WP 4

@@ -1,38 +1,27 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""mmap, munmap, mremap, mprotect and exit: where mappings come from, move and go."""
-from hgmcore.operations.common cimport *
-from hgmcore.operations.thp_zap cimport unmap_memory
-from hgmcore.operations.zap cimport zap_range
+"""mmap, munmap, mremap and mprotect of hugetlb: where mappings come from, move and go."""
+from libc.errno cimport EEXIST, EFAULT, EINVAL, ENOMEM, ESRCH
+from hgmcore.hgm cimport *
+from hgmcore.core.machine cimport File, Machine, Mapping, Vma
 from hgmcore.core.share cimport unshare_range
-from hgmcore.core.vma cimport vma_delete, vma_insert, vma_search, vma_split
-
-cdef inline bint place(Machine *m, Process *p, const File *f, uint64_t file_offset, uint64_t length,
-                       uint64_t *address) noexcept nogil:
-    """Find room for a mapping. False: the address space is full.
-
-    A mapping of small huge pages agrees in address and file offset modulo the span of the largest leaf and has
-    that span to itself, so that mappings of one file at one offset can share the table below it.
-    """
-    cdef uint64_t span = <uint64_t>1 << m.config.geometry.leaf_shift[m.config.geometry.nr_leaves - 1]
-    cdef uint64_t limit = <uint64_t>1 << (m.config.geometry.level_shift[m.config.geometry.levels] + m.config.geometry.index_bits - 1)
-    cdef uint64_t at = ((p.next_address + span - 1) & ~(span - 1)) + (file_offset & (span - 1))
-    if length > limit or at > limit - length:
-        return False
-    address[0] = at
-    p.next_address = at + length
-    return True
+from hgmcore.core.table cimport entry_index, table_entries, table_none, table_number, table_release
+from hgmcore.core.vma cimport vma_delete, vma_find, vma_search, vma_split
+from hgmcore.operations.common cimport (
+    base_mask, mmap_region, Outcome, outcome, page_mask, process_exited, Range, range_of, round_up
+)
+from hgmcore.operations.hugetlb.huge_page cimport huge_page, huge_page_none, HugePage, maps_pieces
+from hgmcore.operations.hugetlb.zap cimport unmap_hugepage_range
 
 cdef inline void mean(Mapping *v, uint32_t file) noexcept nogil:
     """What a mapping was meant for, until it is mapped, tells what its huge pages are."""
     if v.length == 0:
         v.file = file
 
-cdef inline Outcome mmap_file(Machine *m, const hgm_operation *op) noexcept nogil:
+cdef inline Outcome mmap(Machine *m, const hgm_operation *op) noexcept nogil:
     cdef Mapping *v = &m.state.mappings[op.target]
-    cdef Process *p = &m.state.processes[v.process]
     cdef File *f = &m.state.files[op.arg]
-    cdef uint64_t mask = page_mask(f), length = (op.length + mask) & ~mask
-    if p.exited:
+    cdef uint64_t mask = page_mask(f), length = round_up(op.length, mask)
+    if process_exited(m, v):
         return outcome(0, ESRCH)
     mean(v, op.arg)
     if op.offset & mask or op.length == 0:
@@ -44,33 +33,22 @@ cdef inline Outcome mmap_file(Machine *m, const hgm_operation *op) noexcept nogi
         return outcome(0, ENOMEM)
     if v.nr_vmas > 0:
         return outcome(0, EEXIST)
-    if p.root == NO_TABLE:
-        p.root = table_alloc(m)
-        if p.root == NO_TABLE:
-            return outcome(0, ENOMEM)
-    if not place(m, p, f, op.offset, length, &v.address):
+    if not mmap_region(m, v, op.arg, op.offset, length, HGM_OPF_READ | HGM_OPF_WRITE
+                       | (op.flags & (HGM_OPF_SHARED | HGM_OPF_MINOR | HGM_OPF_WP | HGM_OPF_HGM))):
         return outcome(0, ENOMEM)
     f.size = max(f.size, (op.offset + length) >> f.page_shift)    # hugetlbfs_file_mmap() makes the file longer
-    v.file = op.arg
-    v.file_offset = op.offset
-    v.length = length
-    if not vma_insert(m, v, 0, 0, length, HGM_OPF_READ | HGM_OPF_WRITE
-                      | (op.flags & (HGM_OPF_SHARED | HGM_OPF_MINOR | HGM_OPF_WP | HGM_OPF_HGM))):
-        return outcome(0, ENOMEM)
     return outcome(op.length, 0)
 
-cdef inline uint64_t unmap(Machine *m, Mapping *v, uint64_t start, uint64_t end) noexcept nogil:
+cdef inline uint64_t do_munmap(Machine *m, Mapping *v, uint64_t start, uint64_t end) noexcept nogil:
     """Remove the VMAs in [start, end), with what they map. Returns their bytes."""
     cdef HugePage h
     cdef uint32_t i
     cdef uint64_t done = 0
-    if m.state.files[v.file].kind != HUGETLB:
-        return unmap_memory(m, v, start, end)
     if not vma_split(m, v, start) or not vma_split(m, v, end):
         return 0
     i = vma_search(v, start)
     while i < v.nr_vmas and v.vmas[i].start < end:
-        zap_range(m, v, v.vmas[i].start, v.vmas[i].end, True, &h)
+        unmap_hugepage_range(m, v, v.vmas[i].start, v.vmas[i].end, True, &h)
         done += v.vmas[i].end - v.vmas[i].start
         vma_delete(v, i)
     return done
@@ -84,7 +62,7 @@ cdef inline bint vma_in(const Mapping *v, uint64_t start, uint64_t end) noexcept
     return i < v.nr_vmas and v.address + v.vmas[i].start < end
 
 cdef inline bint span_used(Machine *m, const Mapping *v, uint64_t start, uint64_t span) noexcept nogil:
-    """Does a VMA of the process of `v` reach into the span at `start`? Small ones `v` has to itself: see place()."""
+    """Does a VMA of the process of `v` reach into the span at `start`? Small ones `v` has to itself: see get_unmapped_area()."""
     cdef uint32_t next = m.state.processes[v.process].first_mapping
     if span <= <uint64_t>1 << m.config.geometry.leaf_shift[m.config.geometry.nr_leaves - 1]:
         return vma_in(v, start, start + span)
@@ -94,7 +72,7 @@ cdef inline bint span_used(Machine *m, const Mapping *v, uint64_t start, uint64_
         next = m.state.mappings[next - 1].next
     return False
 
-cdef inline void free_pgtables(Machine *m, const Mapping *v, uint32_t table, int level, uint64_t start,
+cdef inline void hugetlb_free_pgd_range(Machine *m, const Mapping *v, uint32_t table, int level, uint64_t start,
                                uint64_t end) noexcept nogil:
     """Below `table`, with entries of `level`: free the upper tables for addresses [start, end) that no VMA uses."""
     cdef uint64_t span = <uint64_t>1 << m.config.geometry.level_shift[level], stop
@@ -103,14 +81,19 @@ cdef inline void free_pgtables(Machine *m, const Mapping *v, uint32_t table, int
         stop = min((start | (span - 1)) + 1, end)
         entry = &table_entries(m, table)[entry_index(m, start, level)]
         if entry[0] != 0:
-            free_pgtables(m, v, table_number(entry[0]), level - 1, start, stop)
+            hugetlb_free_pgd_range(m, v, table_number(entry[0]), level - 1, start, stop)
             if table_none(m, table_number(entry[0])) and not span_used(m, v, start & ~(span - 1), span):
                 table_release(m, table_number(entry[0]))
                 entry[0] = 0
         start = stop
 
-cdef inline bint cuts_huge_page(Machine *m, const Mapping *v, uint64_t offset) noexcept nogil:
-    """Would a cut at `offset` go through a huge page of a VMA (hugetlb_vm_op_split)?"""
+cdef inline void free_pgtables(Machine *m, const Mapping *v, uint64_t start, uint64_t end) noexcept nogil:
+    """Free the upper tables for offsets [start, end) that no VMA uses."""
+    hugetlb_free_pgd_range(m, v, m.state.processes[v.process].root, m.config.geometry.levels, v.address + start,
+                           v.address + end)
+
+cdef inline bint hugetlb_vm_op_split(Machine *m, const Mapping *v, uint64_t offset) noexcept nogil:
+    """Would a cut at `offset` go through a huge page of a VMA?"""
     cdef uint32_t i = vma_search(v, offset)
     return i < v.nr_vmas and v.vmas[i].start < offset and offset & page_mask(&m.state.files[v.file]) != 0
 
@@ -120,17 +103,15 @@ cdef inline Outcome munmap(Machine *m, const hgm_operation *op) noexcept nogil:
     Where that is at the end, the VMA stays cut at the start (here and in mprotect).
     """
     cdef Mapping *v = &m.state.mappings[op.target]
-    cdef uint64_t base = base_mask(m), done, end = op.offset + ((op.length + base) & ~base)
-    if process_exited(m, v):
-        return outcome(0, ESRCH)
-    if op.offset & base or op.length == 0 or op.length + base < op.length or end < op.offset:
+    cdef Range r = range_of(m, op, base_mask(m))
+    cdef uint64_t done, end = r.end
+    if r.error or op.length == 0:
+        return outcome(0, r.error if r.error else EINVAL)
+    if hugetlb_vm_op_split(m, v, op.offset) or not vma_split(m, v, op.offset) or hugetlb_vm_op_split(m, v, end):
         return outcome(0, EINVAL)
-    if cuts_huge_page(m, v, op.offset) or not vma_split(m, v, op.offset) or cuts_huge_page(m, v, end):
-        return outcome(0, EINVAL)
-    done = unmap(m, v, op.offset, end)
+    done = do_munmap(m, v, op.offset, end)
     if done:
-        free_pgtables(m, v, m.state.processes[v.process].root, m.config.geometry.levels, v.address + op.offset,
-                      v.address + min(end, v.length))
+        free_pgtables(m, v, op.offset, min(end, v.length))
     return outcome(done, 0)
 
 cdef inline Outcome mprotect(Machine *m, const hgm_operation *op) noexcept nogil:
@@ -153,7 +134,7 @@ cdef inline Outcome mprotect(Machine *m, const hgm_operation *op) noexcept nogil
         flags = (v.vmas[i].flags & ~<uint32_t>(HGM_OPF_READ | HGM_OPF_WRITE)) | (
             op.flags & (HGM_OPF_READ | HGM_OPF_WRITE))
         if flags != v.vmas[i].flags:
-            if cuts_huge_page(m, v, at) or not vma_split(m, v, at) or cuts_huge_page(m, v, stop):
+            if hugetlb_vm_op_split(m, v, at) or not vma_split(m, v, at) or hugetlb_vm_op_split(m, v, stop):
                 return outcome(at - op.offset, EINVAL)
             if not vma_split(m, v, stop):
                 return outcome(at - op.offset, ENOMEM)
@@ -164,7 +145,7 @@ cdef inline Outcome mprotect(Machine *m, const hgm_operation *op) noexcept nogil
         i += 1
     return outcome(min(at - op.offset, op.length), 0 if at >= end else ENOMEM)
 
-cdef inline bint move_entries(Machine *m, Mapping *v, uint64_t start, uint64_t end, Mapping *w) noexcept nogil:
+cdef inline bint move_hugetlb_page_tables(Machine *m, Mapping *v, uint64_t start, uint64_t end, Mapping *w) noexcept nogil:
     """Move the hstate-level entries of [start, end) to the start of mapping `w`. Nothing is counted."""
     cdef HugePage source, target
     cdef uint64_t at = start
@@ -182,63 +163,46 @@ cdef inline bint move_entries(Machine *m, Mapping *v, uint64_t start, uint64_t e
         at = source.start + page_mask(source.file) + 1
     return True
 
-cdef inline Outcome mremap_move(Machine *m, Mapping *v, const hgm_operation *op) noexcept nogil:
+cdef inline Outcome mremap_to(Machine *m, Mapping *v, const hgm_operation *op) noexcept nogil:
     """Move a part to a new mapping; it keeps what userfaultfd does not own. The length is rounded to huge pages."""
     cdef Mapping *w = &m.state.mappings[op.arg]
     cdef Vma *vma
-    cdef uint64_t mask = page_mask(&m.state.files[v.file]), length = (op.length + mask) & ~mask, end = op.offset + length
+    cdef uint64_t mask = page_mask(&m.state.files[v.file]), length = round_up(op.length, mask)
+    cdef Range r = range_of(m, op, mask)
+    cdef uint64_t end = r.end
     cdef uint32_t flags
     mean(w, v.file)
-    if op.offset & mask or op.length == 0 or length < op.length or end < length:
-        return outcome(0, EINVAL)
+    if r.error or op.length == 0:
+        return outcome(0, r.error if r.error else EINVAL)
     vma = vma_find(v, op.offset)
     if vma is NULL or end > vma.end:
         return outcome(0, EFAULT)
     if w.nr_vmas > 0:
         return outcome(0, EEXIST)
     flags = vma.flags
-    if not place(m, &m.state.processes[v.process], &m.state.files[v.file], v.file_offset + op.offset, length, &w.address):
-        return outcome(0, ENOMEM)
-    w.file = v.file
-    w.file_offset = v.file_offset + op.offset
-    w.length = length
-    if (not vma_insert(m, w, 0, 0, length, flags & ~<uint32_t>(HGM_OPF_MINOR | HGM_OPF_WP))
-            or not move_entries(m, v, op.offset, end, w)
+    if (not mmap_region(m, w, v.file, v.file_offset + op.offset, length, flags & ~<uint32_t>(HGM_OPF_MINOR | HGM_OPF_WP))
+            or not move_hugetlb_page_tables(m, v, op.offset, end, w)
             or not vma_split(m, v, op.offset) or not vma_split(m, v, end)):
         return outcome(0, ENOMEM)
     vma_delete(v, vma_search(v, op.offset))
-    free_pgtables(m, v, m.state.processes[v.process].root, m.config.geometry.levels, v.address + op.offset, v.address + end)
+    free_pgtables(m, v, op.offset, end)
     return outcome(op.length, 0)
 
 cdef inline Outcome mremap(Machine *m, const hgm_operation *op) noexcept nogil:
     """Shrink in place, or move a part; hugetlb mappings cannot grow (EINVAL)."""
     cdef Mapping *v = &m.state.mappings[op.target]
-    cdef uint64_t mask = page_mask(&m.state.files[v.file]), length = (op.length + mask) & ~mask
+    cdef uint64_t mask = page_mask(&m.state.files[v.file]), length = round_up(op.length, mask)
     if process_exited(m, v):
         return outcome(0, ESRCH)
-    if op.arg != 0xffff:
-        return mremap_move(m, v, op)
+    if op.arg != HGM_NO_ARG:
+        return mremap_to(m, v, op)
     if op.length == 0 or length < op.length:
         return outcome(0, EINVAL)
     if v.nr_vmas == 0 or v.vmas[0].start > 0:
         return outcome(0, EFAULT)
     if length > v.length:
         return outcome(0, EINVAL)
-    if unmap(m, v, length, v.length):
-        free_pgtables(m, v, m.state.processes[v.process].root, m.config.geometry.levels, v.address + length, v.address + v.length)
+    if do_munmap(m, v, length, v.length):
+        free_pgtables(m, v, length, v.length)
     v.length = length
     return outcome(op.length, 0)
-
-cdef inline Outcome exit_process(Machine *m, const hgm_operation *op) noexcept nogil:
-    cdef Process *p = &m.state.processes[op.target]
-    cdef uint32_t next = p.first_mapping
-    if p.exited:
-        return outcome(0, ESRCH)
-    while next:
-        unmap(m, &m.state.mappings[next - 1], 0, m.state.mappings[next - 1].length)
-        next = m.state.mappings[next - 1].next
-    if p.root != NO_TABLE:
-        upper_tables_free(m, p.root, m.config.geometry.levels)
-        p.root = NO_TABLE
-    p.exited = True
-    return outcome(0, 0)

@@ -1,11 +1,16 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """What sets flags of VMAs: MADV_SPLIT, UFFDIO_REGISTER and UFFDIO_UNREGISTER."""
-from hgmcore.operations.common cimport *
-from hgmcore.operations.zap cimport zap_range
+from libc.errno cimport EINVAL, ENOMEM, ESRCH
+from hgmcore.hgm cimport *
+from hgmcore.core.machine cimport Machine, Mapping
 from hgmcore.core.share cimport unshare_range
 from hgmcore.core.vma cimport vma_search, vma_split
+from hgmcore.operations.common cimport Outcome, outcome, page_mask, process_exited
+from hgmcore.operations.hugetlb.huge_page cimport HugePage
+from hgmcore.operations.hugetlb.zap cimport unmap_hugepage_range
+from hgmcore.scheme cimport *
 
-cdef inline Outcome split(Machine *m, const hgm_operation *op) noexcept nogil:
+cdef inline Outcome madvise_split(Machine *m, const hgm_operation *op) noexcept nogil:
     """MADV_SPLIT: the range's VMAs may be mapped in pieces from now on.
 
     HGM v2 changes no table. Under the policy base_only everything in the range is unmapped first.
@@ -34,12 +39,12 @@ cdef inline Outcome split(Machine *m, const hgm_operation *op) noexcept nogil:
             unshare_range(m, v, start, stop)
             v.vmas[i].flags |= HGM_OPF_HGM
         if m.config.options.base_only:
-            zap_range(m, v, start, stop, True, &h)
+            unmap_hugepage_range(m, v, start, stop, True, &h)
         done += stop - start
         i += 1
     return outcome(done, ENOMEM if done < op.length else 0)
 
-cdef inline Outcome register(Machine *m, const hgm_operation *op) noexcept nogil:
+cdef inline Outcome userfaultfd_register(Machine *m, const hgm_operation *op) noexcept nogil:
     """UFFDIO_REGISTER or, with no flag, UFFDIO_UNREGISTER of all that is left of the mapping."""
     cdef Mapping *v = &m.state.mappings[op.target]
     cdef uint32_t i

@@ -1,9 +1,17 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """MADV_COLLAPSE in an HGM mapping: leaves become one larger leaf."""
-from hgmcore.operations.common cimport *
-from hgmcore.operations.uffd_continue cimport largest_leaf
-from hgmcore.operations.zap cimport Zapped, group_tables_free, leaf_like, zap_entries
+from libc.errno cimport EEXIST, EINVAL, ENOMEM
+from hgmcore.hgm cimport *
+from hgmcore.core.machine cimport Machine, Mapping, MAX_LEVELS
+from hgmcore.core.table cimport (
+    descend, entry_index, is_leaf, is_table, leaf_entry, subtree_find_leaf, subtree_free, table_desc
+)
 from hgmcore.core.vma cimport vma_search
+from hgmcore.operations.common cimport base_mask, Outcome, outcome, page_mask, Range, range_of
+from hgmcore.operations.hugetlb.huge_page cimport entry_for, huge_page, HugePage, subtree_of
+from hgmcore.operations.hugetlb.uffd_continue cimport largest_leaf
+from hgmcore.operations.hugetlb.zap cimport leaf_like, zap_entries, Zapped
+from hgmcore.scheme cimport *
 
 cdef inline bint entries_hold_leaf(Machine *m, const uint64_t *entry, int n) noexcept nogil:
     """Is there a leaf at or below one of `n` adjacent entries?"""
@@ -48,7 +56,7 @@ cdef inline void replace_by_leaf(Machine *m, HugePage *h, uint64_t *entry, int s
     m.context.cost.leaf_installs += 1
     hgm_leaf_install(&m.context.cost, &m.config.options, &leaf)
 
-cdef inline Outcome collapse_vma(Machine *m, Mapping *v, uint64_t start, uint64_t end, HugePage *h) noexcept nogil:
+cdef inline Outcome hugetlb_collapse(Machine *m, Mapping *v, uint64_t start, uint64_t end, HugePage *h) noexcept nogil:
     """Targets from `start` on: the largest leaf that is aligned and ends by `end`. h: see collapse."""
     cdef uint32_t path[MAX_LEVELS]
     cdef uint64_t *entry
@@ -75,17 +83,17 @@ cdef inline Outcome collapse_vma(Machine *m, Mapping *v, uint64_t start, uint64_
     return outcome(at - start, 0)
 
 cdef inline Outcome collapse(Machine *m, const hgm_operation *op, HugePage *h) noexcept nogil:
-    """MADV_COLLAPSE. h: a huge page of the mapping that the record before was about, or its entry is NULL; so is the last
-    one left for the next."""
+    """MADV_COLLAPSE.
+
+    h: the huge page of this mapping that the record before was about, or with entry NULL; becomes the last of this one.
+    """
     cdef Mapping *v = &m.state.mappings[op.target]
-    cdef uint64_t base = base_mask(m), start = op.offset, end, at, stop
+    cdef Range r = range_of(m, op, base_mask(m))
+    cdef uint64_t start = r.start, end = r.end, at, stop
     cdef uint32_t i, first
     cdef Outcome o = outcome(0, 0)
-    if process_exited(m, v):
-        return outcome(0, ESRCH)
-    end = start + ((op.length + base) & ~base)
-    if start & base or end < start or op.length + base < op.length:
-        return outcome(0, EINVAL)
+    if r.error:
+        return outcome(0, r.error)
     first = i = vma_search(v, start)
     if QUIRKS & QUIRK_WHOLE_ONLY and (end == start or i == v.nr_vmas or v.vmas[i].start >= end):    # madvise of nothing
         return outcome(0, ENOMEM if end > start else 0)
@@ -103,7 +111,7 @@ cdef inline Outcome collapse(Machine *m, const hgm_operation *op, HugePage *h) n
         stop = min(end, v.vmas[i].end)
         o = outcome(stop - at, 0)
         if v.vmas[i].flags & HGM_OPF_HGM and not QUIRKS & QUIRK_COLLAPSES_NOTHING:
-            o = collapse_vma(m, v, at, stop, h)
+            o = hugetlb_collapse(m, v, at, stop, h)
         at += o.done
         i += 1
     return outcome(at - start, o.error)

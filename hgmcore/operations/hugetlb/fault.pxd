@@ -1,8 +1,21 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """An access, and the page fault that it takes where nothing maps its address."""
-from hgmcore.core.folio cimport folio_alloc, page_cache_alloc, page_poisoned
-from hgmcore.operations.common cimport *
-from hgmcore.operations.zap cimport zap_huge_page
+from libc.errno cimport EFAULT, ENOMEM, ESRCH
+from libc.string cimport memset
+from hgmcore.hgm cimport *
+from hgmcore.core.folio cimport folio_alloc, folio_of, page_cache_alloc, page_poisoned
+from hgmcore.core.lock cimport huge_page_lock, huge_page_unlock, Locks, locks_held, locks_of
+from hgmcore.core.machine cimport ALONE, Machine, Mapping, MAX_LEVELS, Vma
+from hgmcore.core.table cimport descend, is_leaf
+from hgmcore.core.vma cimport vma_find
+from hgmcore.operations.common cimport (
+    base_mask, EHWPOISON, folio_answer, look_up_and_put, lookup_refused, Outcome, outcome, page_mask, process_exited
+)
+from hgmcore.operations.hugetlb.huge_page cimport (
+    entry_for, huge_page, huge_page_none, HugePage, install_at, maps_pieces, tables_alloc
+)
+from hgmcore.operations.hugetlb.zap cimport zap_huge_page
+from hgmcore.scheme cimport *
 
 cdef inline int fault_leaf(Machine *m, const HugePage *h, int level) noexcept nogil:
     """The leaf that fills an empty entry of `level`: the whole huge page if nothing of it is mapped."""
@@ -29,8 +42,8 @@ cdef inline Outcome map_private(Machine *m, HugePage *h, hgm_folio *folio, bint 
         look_up_and_put(m, &m.context.cost, folio)
     return outcome(base_mask(m) + 1, 0)
 
-cdef inline Outcome write_private(Machine *m, HugePage *h) noexcept nogil:
-    """A write to a private huge page: reuse an anonymous page that nobody else maps, else copy (hugetlb_wp)."""
+cdef inline Outcome hugetlb_wp(Machine *m, HugePage *h) noexcept nogil:
+    """A write to a private huge page: reuse an anonymous page that nobody else maps, else copy."""
     cdef hgm_folio *old = NULL
     cdef hgm_folio *copy
     if is_leaf(h.entry[0]):
@@ -45,7 +58,7 @@ cdef inline Outcome write_private(Machine *m, HugePage *h) noexcept nogil:
         zap_huge_page(m, h, h.start, h.start + page_mask(h.file) + 1, HGM_BY_FAULT, False)
     return map_private(m, h, copy, False)
 
-cdef inline Outcome fault_private(Machine *m, HugePage *h, const hgm_operation *op, uint32_t vma_flags) noexcept nogil:
+cdef inline Outcome private_fault(Machine *m, HugePage *h, const hgm_operation *op, uint32_t vma_flags) noexcept nogil:
     """A fault in a private mapping: the page cache's page to read, a copy to write. Whole huge pages only."""
     cdef hgm_folio *page
     cdef Outcome event
@@ -67,7 +80,7 @@ cdef inline Outcome fault_private(Machine *m, HugePage *h, const hgm_operation *
     if not is_leaf(h.entry[0]) and behind_end(h):
         return outcome(0, EFAULT)
     if op.flags & HGM_OPF_WRITE:
-        return write_private(m, h)
+        return hugetlb_wp(m, h)
     if h.folio is not NULL:
         return map_private(m, h, h.folio, True)
     page = folio_alloc(m, h.mapping.file, file_index(h))
@@ -76,7 +89,7 @@ cdef inline Outcome fault_private(Machine *m, HugePage *h, const hgm_operation *
     page.flags = HGM_FOLIO_ANON
     return map_private(m, h, page, False)
 
-cdef inline Outcome fault_shared(Machine *m, HugePage *h, const hgm_operation *op, uint32_t vma_flags, uint64_t *entry,
+cdef inline Outcome hugetlb_no_page(Machine *m, HugePage *h, const hgm_operation *op, uint32_t vma_flags, uint64_t *entry,
                                  int level, uint32_t *path) noexcept nogil:
     """A fault in a shared mapping, at `entry` of `level`, which is none. path: the tables on the way there.
 
@@ -122,7 +135,7 @@ cdef inline Outcome fault_shared(Machine *m, HugePage *h, const hgm_operation *o
         look_up_and_put(m, &m.context.cost, h.folio)
     return done
 
-cdef inline Outcome access(Machine *m, Mapping *v, Vma *vma, const hgm_operation *op, HugePage *h) noexcept nogil:
+cdef inline Outcome hugetlb_fault(Machine *m, Mapping *v, Vma *vma, const hgm_operation *op, HugePage *h) noexcept nogil:
     """An access that the VMA allows; `h` becomes its huge page."""
     cdef uint32_t path[MAX_LEVELS]
     cdef uint64_t *entry
@@ -143,9 +156,9 @@ cdef inline Outcome access(Machine *m, Mapping *v, Vma *vma, const hgm_operation
         m.context.cost.locks += locks_held(&locks, m.context.exclusion)
         huge_page_lock(&locks, m.context.exclusion)
     if vma.flags & HGM_OPF_SHARED:
-        done = fault_shared(m, h, op, vma.flags, entry, level, path)
+        done = hugetlb_no_page(m, h, op, vma.flags, entry, level, path)
     else:
-        done = fault_private(m, h, op, vma.flags)
+        done = private_fault(m, h, op, vma.flags)
     if m.context.exclusion != ALONE:
         huge_page_unlock(&locks, m.context.exclusion)
     return done
@@ -164,7 +177,7 @@ cdef inline Outcome touch(Machine *m, const hgm_operation *op, HugePage *h) noex
     vma = vma_find(v, op.offset)
     if vma is NULL or not vma.flags & (HGM_OPF_WRITE if op.flags & HGM_OPF_WRITE else HGM_OPF_READ):
         return outcome(0, EFAULT)
-    done = access(m, v, vma, op, h)
+    done = hugetlb_fault(m, v, vma, op, h)
     if vma.flags & (all | HGM_OPF_MINOR) != all:
         h.entry = NULL
     return done

@@ -1,9 +1,13 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """What is done to a file and its page cache: populate, hole punch, truncate, extra references."""
-from hgmcore.core.folio cimport folio_get, folio_put, page_cache_alloc, page_cache_remove
-from hgmcore.operations.common cimport *
-from hgmcore.operations.zap cimport zap_huge_page
+from libc.errno cimport EINVAL, ENOMEM
+from hgmcore.hgm cimport *
+from hgmcore.core.folio cimport page_cache_alloc, page_cache_get, page_cache_remove
+from hgmcore.core.machine cimport File, Machine, Mapping
 from hgmcore.core.rmap cimport rmap_next
+from hgmcore.operations.common cimport Outcome, outcome, page_mask, pin_folio, unpin_folio
+from hgmcore.operations.hugetlb.huge_page cimport huge_page, HugePage
+from hgmcore.operations.hugetlb.zap cimport zap_huge_page
 
 cdef inline Outcome populate(Machine *m, const hgm_operation *op) noexcept nogil:
     """Bring huge pages [offset, offset + length) of a file into its page cache."""
@@ -15,7 +19,7 @@ cdef inline Outcome populate(Machine *m, const hgm_operation *op) noexcept nogil
         f.size = max(f.size, i + 1)
     return outcome(op.length << f.page_shift, 0)
 
-cdef inline void remove_pages(Machine *m, uint32_t file, uint64_t first, uint64_t last) noexcept nogil:
+cdef inline void remove_inode_hugepages(Machine *m, uint32_t file, uint64_t first, uint64_t last) noexcept nogil:
     """Unmap huge pages [first, last) of a file everywhere, then take them out of the page cache.
 
     The reverse map holds no mmap lock, so it frees no page table unless zap_frees_tables says so.
@@ -37,7 +41,7 @@ cdef inline void remove_pages(Machine *m, uint32_t file, uint64_t first, uint64_
         if folio is not NULL:
             page_cache_remove(m, folio)
 
-cdef inline Outcome punch(Machine *m, const hgm_operation *op) noexcept nogil:
+cdef inline Outcome punch_hole(Machine *m, const hgm_operation *op) noexcept nogil:
     """FALLOC_FL_PUNCH_HOLE: whole huge pages go; the edges are only zeroed, their mappings stay."""
     cdef File *f = &m.state.files[op.target]
     cdef uint64_t mask = page_mask(f)
@@ -47,7 +51,7 @@ cdef inline Outcome punch(Machine *m, const hgm_operation *op) noexcept nogil:
         return outcome(0, EINVAL)
     if first >= last:
         return outcome(0, 0)
-    remove_pages(m, op.target, first, last)
+    remove_inode_hugepages(m, op.target, first, last)
     return outcome((last - first) << f.page_shift, 0)
 
 cdef inline Outcome truncate(Machine *m, const hgm_operation *op) noexcept nogil:
@@ -56,29 +60,9 @@ cdef inline Outcome truncate(Machine *m, const hgm_operation *op) noexcept nogil
     cdef uint64_t size = op.offset >> f.page_shift
     if op.offset & page_mask(f) or size > f.pages:
         return outcome(0, EINVAL)
-    remove_pages(m, op.target, size, f.pages)
+    remove_inode_hugepages(m, op.target, size, f.pages)
     f.size = size
     return outcome(0, 0)
-
-cdef inline Outcome pin_folio(Machine *m, const hgm_operation *op, hgm_folio *folio) noexcept nogil:
-    """Hold `length` extra references. ENOENT: the page is not in the page cache."""
-    if folio is NULL:
-        return outcome(0, ENOENT)
-    if op.length > <uint64_t>(INT32_MAX - folio.pins):
-        return outcome(0, EINVAL)
-    folio.pins += <int32_t>op.length
-    folio_get(m, folio, <int32_t>op.length)
-    return outcome(op.length, 0)
-
-cdef inline Outcome unpin_folio(const hgm_operation *op, hgm_folio *folio) noexcept nogil:
-    """Drop extra references. ENOENT: no such page. EINVAL: it has not so many."""
-    if folio is NULL:
-        return outcome(0, ENOENT)
-    if op.length > <uint64_t>folio.pins:
-        return outcome(0, EINVAL)
-    folio.pins -= <int32_t>op.length
-    folio_put(folio, <int32_t>op.length)
-    return outcome(op.length, 0)
 
 cdef inline Outcome pin(Machine *m, const hgm_operation *op) noexcept nogil:
     return pin_folio(m, op, page_cache_get(m, &m.state.files[op.target], op.offset))

@@ -1,10 +1,22 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """Memory failure of one base page: what maps it is cut until a base-page leaf does, and that one goes."""
-from hgmcore.core.folio cimport folio_get, page_poisoned
-from hgmcore.operations.common cimport *
-from hgmcore.operations.zap cimport leaf_like, zap_huge_page
+from libc.errno cimport EAGAIN, EFAULT, ENOMEM, ESRCH
+from hgmcore.hgm cimport *
+from hgmcore.core.folio cimport folio_get, folio_of, page_poisoned
+from hgmcore.core.machine cimport Machine, Mapping, MAX_LEVELS
+from hgmcore.core.memory cimport region_grow
 from hgmcore.core.rmap cimport rmap_next
 from hgmcore.core.share cimport unshare_table
+from hgmcore.core.table cimport (
+    descend, entry_index, is_leaf, subtree_free, subtree_table_alloc, table_desc, table_entries, table_number
+)
+from hgmcore.core.vma cimport vma_find
+from hgmcore.operations.common cimport base_mask, EHWPOISON, Outcome, outcome, page_mask, process_exited
+from hgmcore.operations.hugetlb.huge_page cimport (
+    entry_for, huge_page, huge_page_none, HugePage, install_at, maps_another, subtree_counted, table_added
+)
+from hgmcore.operations.hugetlb.zap cimport leaf_like, zap_huge_page
+from hgmcore.scheme cimport *
 
 cdef inline int largest_beside(Machine *m, uint64_t offset, uint64_t bad, int below) noexcept nogil:
     """The largest leaf smaller than number `below` that begins at `offset` and, but for a base page, spares `bad`."""
@@ -81,7 +93,7 @@ cdef inline int cut_leaf(Machine *m, HugePage *h, uint64_t *entry, int level, in
         at += <uint64_t>1 << m.config.geometry.leaf_shift[part]
     return 0
 
-cdef inline int poison_mapping(Machine *m, HugePage *h, uint64_t bad) noexcept nogil:
+cdef inline int try_to_unmap_poisoned(Machine *m, HugePage *h, uint64_t bad) noexcept nogil:
     """Unmap base page `bad` (an offset) of `h` and leave a poison entry. 0, EAGAIN: not mapped here, or ENOMEM."""
     cdef uint32_t path[MAX_LEVELS]
     cdef uint64_t *entry
@@ -141,14 +153,14 @@ cdef inline Outcome hwpoison(Machine *m, const hgm_operation *op) noexcept nogil
     folio.flags |= HGM_FOLIO_POISONED
     folio.poisons += 1
     folio_get(m, folio, 1)
-    result = poison_mapping(m, &h, bad)
+    result = try_to_unmap_poisoned(m, &h, bad)
     bad -= h.start
     v = rmap_next(m, folio.file, folio.index, &at, &offset)
     while v is not NULL:
         h = huge_page(m, v, offset, False)
         if v != caller and h.entry is not NULL and not maps_another(m, &h, folio):
             h.folio = folio
-            error = poison_mapping(m, &h, offset + bad)
+            error = try_to_unmap_poisoned(m, &h, offset + bad)
             if error == ENOMEM:
                 result = error
         v = rmap_next(m, folio.file, folio.index, &at, &offset)

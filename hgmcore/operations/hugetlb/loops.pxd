@@ -3,10 +3,18 @@
 
 Each tells the scheme of one leaf after another, as the slow ways do. What a loop needs stands in locals whose
 address goes to inlined functions only, so the compiler keeps it in registers: the costs, the leaf, the options, and a
-copy of the folio (of its fields, a scheme may change only `flags`). Memory is read anew behind every atomic, and an
-address that must be read first makes the next atomic wait.
+copy of the folio (of its fields, a scheme may change only `flags`). After each atomic the compiler reloads everything
+behind pointers, and a load that yields the next atomic's address delays it.
 """
-from hgmcore.operations.common cimport *
+from libc.string cimport memset
+from hgmcore.hgm cimport *
+from hgmcore.core.lock cimport huge_page_lock, huge_page_unlock, Locks, locks_held, locks_of, table_lock, table_unlock
+from hgmcore.core.machine cimport ALONE, BY_ATOMICS, Machine, POSTED_LOCKS, PT_LOCKS
+from hgmcore.core.table cimport child_add, is_leaf, leaf_entry, PUD, table_desc
+from hgmcore.core.vma cimport vma_find
+from hgmcore.operations.common cimport new_leaf
+from hgmcore.operations.hugetlb.huge_page cimport counted, HugePage, subtree_counted
+from hgmcore.scheme cimport *
 
 cdef extern from "hgmcore/engine.h" nogil:    # the declarations of the loops
     pass
@@ -16,29 +24,12 @@ cdef enum:
 
 cdef inline hgm_leaf base_page_leaf(Machine *m, const HugePage *h, hgm_folio *folio, int origin) noexcept nogil:
     """What the base-page leaves of a run share; neither the first of their subtree nor all of it."""
-    cdef hgm_leaf leaf
-    leaf.folio = folio
-    leaf.first = 0
-    leaf.nr_pages = 1
-    leaf.count = 1
-    leaf.process = h.mapping.process
-    leaf.mapping = <uint32_t>(h.mapping - m.state.mappings)
-    leaf.origin = <uint8_t>origin
-    leaf.whole = 0
-    leaf.covers = 0
-    leaf.hstate_none = 0
-    leaf.first_leaf = 0
-    leaf.threads = 0
-    return leaf
+    return new_leaf(m, h.mapping, folio, 0, 1, origin)
 
 cdef inline void keep_flags(hgm_folio *folio, const hgm_folio *copy) noexcept nogil:
     """A scheme may have set flags in the copy."""
     if copy.flags & ~folio.flags:
         folio.flags |= copy.flags
-
-cdef inline bint counted(const HugePage *h) noexcept nogil:
-    """Is the subtree counted, if the scheme keeps a bit for that?"""
-    return not NEEDS & NEEDS_BIT or h.entry[0] & HGM_PTE_COUNTED != 0
 
 cdef inline void expect(const hgm_leaf *leaf) noexcept nogil:
     """The leaves come in order: the struct pages that a scheme counts on are wanted soon."""
@@ -101,7 +92,7 @@ cdef inline uint64_t install_leaves "hgm_install_leaves"(Machine *m, HugePage *h
 cdef inline void table_gets(Machine *m, const HugePage *h, const uint32_t *path, uint64_t n) noexcept nogil:
     """Table path[1] gets `n` more leaves, or some that count themselves (0). Their subtree has a leaf already."""
     if NEEDS & NEEDS_COUNTER:
-        if h.file.level == 3 and table_desc(m, path[1]).children == 0:
+        if h.file.level == PUD and table_desc(m, path[1]).children == 0:
             child_add(table_desc(m, path[2]), m.context.exclusion != ALONE)
         if n:    # no store else: another thread may count here now
             table_desc(m, path[1]).children += <uint32_t>n
@@ -110,7 +101,8 @@ cdef inline void install_run "hgm_install_run"(Machine *m, HugePage *h, uint64_t
                                                const uint32_t *path, int origin) noexcept nogil:
     """Install `n` leaves of one base page each in `entries` of table path[1]; path: to `entries`.
 
-    first: the base page of the first of them. The entries are none; for a fork they hold the leaves already. Their subtree has a leaf already. A continue's look-ups are counted.
+    first: the base page of the first of them. The entries are none; for a fork they hold the leaves already. Their
+    subtree has a leaf already. A continue's look-ups are counted.
     """
     cdef uint64_t i = 0
     cdef int exclusion = m.context.exclusion if origin == HGM_BY_CONTINUE else min(m.context.exclusion, PT_LOCKS)

@@ -4,25 +4,27 @@
 A page can only be moved while nobody but the migration knows it: every leaf becomes a migration entry, then its
 map count must be 0 and its references those of the page cache and of the isolation (folio_migrate_mapping()).
 """
-from hgmcore.core.folio cimport cache_refs, folio_alloc, folio_get, folio_put
-from hgmcore.operations.common cimport *
-from hgmcore.operations.zap cimport zap_huge_page
+from libc.errno cimport EAGAIN, EFAULT, ENOMEM
+from hgmcore.hgm cimport *
+from hgmcore.core.folio cimport cache_refs, folio_alloc, folio_get, folio_number, folio_of, folio_put
+from hgmcore.core.machine cimport Machine, Mapping, MAX_LEVELS
 from hgmcore.core.rmap cimport rmap_next
+from hgmcore.core.table cimport is_leaf, is_table, number_of_table, table_desc, table_entries, table_number
 from hgmcore.core.vma cimport vma_search
+from hgmcore.operations.common cimport (
+    base_mask, folio_answer, folio_movable, Outcome, outcome, page_mask, Range, range_of
+)
+from hgmcore.operations.hugetlb.huge_page cimport (
+    find_leaf, huge_page, huge_page_none, HugePage, install_at, maps_another
+)
+from hgmcore.operations.hugetlb.zap cimport zap_huge_page
 
 cdef enum:
     ATTEMPTS = 10    # NR_MAX_MIGRATE_PAGES_RETRY, mm/migrate.c
 
-cdef inline bint looks_exclusive(Machine *m, const HugePage *h) noexcept nogil:
-    """Would mbind without MOVE_ALL take it? By the era's rule, and if its page table is not shared."""
-    cdef hgm_answer answer = folio_answer(&m.config.options, h.folio)
-    cdef int64_t count = answer.sharers
-    cdef uint64_t *table = h.entry - entry_index(m, h.mapping.address + h.start, h.file.level)
-    if table_desc(m, (<unsigned char *>table - m.state.tables.base) >> m.config.geometry.table_shift).sharers:
-        return False
-    if m.config.options.era >= 615:
-        return (answer.mapcount if count < 0 else count) <= 1
-    return (hgm_page_mapcount(&m.config.options, h.folio, 0) if count < 0 else count) == 1
+cdef inline bint movable(Machine *m, const HugePage *h) noexcept nogil:
+    """Would mbind without MOVE_ALL take the huge page?"""
+    return folio_movable(&m.config.options, h.folio, table_desc(m, number_of_table(m, h.entry)).sharers != 0)
 
 cdef inline void remove_migration_ptes(Machine *m, HugePage *h, uint64_t *entries, int level, uint64_t n,
                                        uint64_t offset, uint32_t *path) noexcept nogil:
@@ -42,7 +44,7 @@ cdef inline void remove_migration_ptes(Machine *m, HugePage *h, uint64_t *entrie
             i += m.config.geometry.leaf_entries[size] - 1
         i += 1
 
-cdef inline void for_each_mapping(Machine *m, hgm_folio *old, hgm_folio *new) noexcept nogil:
+cdef inline void rmap_walk(Machine *m, hgm_folio *old, hgm_folio *new) noexcept nogil:
     """In every mapping of `old`: leaves to migration entries (new NULL), or migration entries to leaves of `new`."""
     cdef uint32_t path[MAX_LEVELS]
     cdef uint32_t at = 0
@@ -60,7 +62,7 @@ cdef inline void for_each_mapping(Machine *m, hgm_folio *old, hgm_folio *new) no
                 remove_migration_ptes(m, &h, h.entry, h.file.level, h.file.entries, offset, path)
         v = rmap_next(m, old.file, old.index, &at, &offset)
 
-cdef inline int migrate_folio(Machine *m, hgm_folio *folio) noexcept nogil:
+cdef inline int unmap_and_move_huge_page(Machine *m, hgm_folio *folio) noexcept nogil:
     """Move one folio. 0; EAGAIN: counts or references did not come out, mappings restored; ENOMEM."""
     cdef hgm_folio *new = folio_alloc(m, folio.file, folio.index)
     cdef bint cached = folio.flags & HGM_FOLIO_CACHED
@@ -71,10 +73,10 @@ cdef inline int migrate_folio(Machine *m, hgm_folio *folio) noexcept nogil:
     new.page._refcount = 1    # the allocation's own
     folio_get(m, folio, 1)
     for attempt in range(ATTEMPTS):
-        for_each_mapping(m, folio, NULL)
+        rmap_walk(m, folio, NULL)
         if not folio_answer(&m.config.options, folio).mapped and folio.page._refcount == refs + 1:
             break
-        for_each_mapping(m, folio, folio)
+        rmap_walk(m, folio, folio)
     else:
         folio_put(new, 1)
         folio_put(folio, 1)
@@ -84,22 +86,20 @@ cdef inline int migrate_folio(Machine *m, hgm_folio *folio) noexcept nogil:
     if cached:
         m.state.files[folio.file].cache[folio.index] = folio_number(m, new) + 1
         folio.flags &= ~HGM_FOLIO_CACHED
-    for_each_mapping(m, folio, new)
+    rmap_walk(m, folio, new)
     folio_put(folio, refs + 1)
     return 0
 
 cdef inline Outcome migrate(Machine *m, const hgm_operation *op) noexcept nogil:
     """Each huge page met in the range, once. A shared one is skipped unless `all`; EFAULT: the range has a gap."""
     cdef Mapping *v = &m.state.mappings[op.target]
-    cdef uint64_t base = base_mask(m), at = op.offset, end, ignored = 0, done = 0
+    cdef Range r = range_of(m, op, base_mask(m))
+    cdef uint64_t at = r.start, end = r.end, ignored = 0, done = 0
     cdef uint32_t i
     cdef int error = 0, failed
     cdef HugePage h
-    if process_exited(m, v):
-        return outcome(0, ESRCH)
-    end = at + ((op.length + base) & ~base)
-    if at & base or end < at or op.length + base < op.length:
-        return outcome(0, EINVAL)
+    if r.error:
+        return outcome(0, r.error)
     i = vma_search(v, at)
     while at < end:
         if i == v.nr_vmas or v.vmas[i].start > at:
@@ -113,8 +113,8 @@ cdef inline Outcome migrate(Machine *m, const hgm_operation *op) noexcept nogil:
             h.folio = folio_of(m, h.entry[0] >> HGM_PTE_FRAME_SHIFT)
         if (h.entry is not NULL and h.folio is not NULL and find_leaf(m, &h, &ignored)
                 and not h.folio.flags & HGM_FOLIO_POISONED
-                and (op.flags & HGM_OPF_ALL or looks_exclusive(m, &h))):
-            failed = migrate_folio(m, h.folio)
+                and (op.flags & HGM_OPF_ALL or movable(m, &h))):
+            failed = unmap_and_move_huge_page(m, h.folio)
             if failed:
                 error = failed
             else:

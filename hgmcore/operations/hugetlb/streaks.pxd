@@ -5,14 +5,24 @@ They are what recordings consist of: the continues of a postcopy, the accesses o
 the collapses behind them.
 The first record of a streak goes the long way, with every check. What stays the same behind it, the mapping, its VMA, the
 huge page and its place in the tables, is kept from one record to the next; a record that needs more than is checked
-here ends the streak. How the loops are written: runs.pxd.
+here ends the streak. How the loops are written: loops.pxd.
 """
-from hgmcore.operations.collapse cimport collapse
-from hgmcore.operations.common cimport *
-from hgmcore.operations.runs cimport AHEAD, base_page_leaf, counted, keep_flags, zap_leaves
-from hgmcore.operations.touch cimport touch
-from hgmcore.operations.uffd_continue cimport continue_range
-from hgmcore.operations.zap cimport dontneed, subtree_emptied
+from libc.string cimport memset
+from hgmcore.hgm cimport *
+from hgmcore.core.lock cimport huge_page_lock, huge_page_unlock, Locks, locks_held, locks_of, table_lock, table_unlock
+from hgmcore.core.machine cimport ALONE, BY_ATOMICS, Machine, NO_TABLE, POSTED_LOCKS, PT_LOCKS
+from hgmcore.core.table cimport (
+    child_add, is_leaf, is_table, leaf_entry, PUD, subtree_table_free, table_entries, table_number
+)
+from hgmcore.core.vma cimport vma_find
+from hgmcore.operations.common cimport base_mask, Outcome, page_mask, record
+from hgmcore.operations.hugetlb.collapse cimport collapse
+from hgmcore.operations.hugetlb.fault cimport touch
+from hgmcore.operations.hugetlb.huge_page cimport counted, HugePage, subtree_counted, subtree_of
+from hgmcore.operations.hugetlb.loops cimport AHEAD, base_page_leaf, keep_flags, zap_leaves
+from hgmcore.operations.hugetlb.uffd_continue cimport mfill_atomic_hugetlb
+from hgmcore.operations.hugetlb.zap cimport dontneed, subtree_emptied
+from hgmcore.scheme cimport *
 
 cdef inline uint64_t *pte_table(unsigned char *tables, uint64_t entry, int index_bits) noexcept nogil:
     """The table that `entry` points to; `tables`: where table pages of 1 << index_bits entries begin."""
@@ -36,8 +46,8 @@ cdef inline uint64_t install_streak "hgm_install_streak"(Machine *m, HugePage *h
     cdef uint64_t in_page = page - 1 if kind == HGM_OP_TOUCH else 0    # an access may be anywhere in its page
     cdef uint64_t outside = ~(page_mask(h.file) & ~(page - 1) | in_page), start = h.start
     cdef uint32_t target = <uint32_t>(h.mapping - m.state.mappings), top = table_number(h.entry[0]), number = NO_TABLE
-    cdef bint two_levels = h.file.level == 3, real = m.config.options.transient_real
-    cdef const uint64_t *root = table_entries(m, top)    # a load on the way to a count makes the next atomic wait
+    cdef bint two_levels = h.file.level == PUD, real = m.config.options.transient_real
+    cdef const uint64_t *root = table_entries(m, top)    # a load on the way to a count delays the next atomic
     cdef const uint64_t *pmd = root if two_levels else h.entry
     cdef unsigned char *tables = m.state.tables.base
     cdef hgm_ptdesc *descs = <hgm_ptdesc *>m.state.ptdescs.base
@@ -118,7 +128,7 @@ cdef inline uint64_t zap_streak "hgm_zap_streak"(Machine *m, HugePage *h, const 
     cdef uint64_t inside = table_bits(base_shift, index_bits)
     cdef uint64_t outside = ~(page_mask(h.file) & ~(page - 1)), start = h.start
     cdef uint32_t target = <uint32_t>(h.mapping - m.state.mappings), top = table_number(h.entry[0]), number = NO_TABLE
-    cdef bint two_levels = h.file.level == 3
+    cdef bint two_levels = h.file.level == PUD
     cdef const uint64_t *pmd = table_entries(m, top) if two_levels else h.entry
     cdef unsigned char *tables = m.state.tables.base
     cdef hgm_ptdesc *descs = <hgm_ptdesc *>m.state.ptdescs.base
@@ -213,14 +223,16 @@ cdef inline uint64_t continues "hgm_continues"(Machine *m, HugePage *h, const hg
                                                uint64_t n) noexcept nogil:
     if m.context.exclusion == ALONE and m.config.geometry.base_shift == 12:
         return install_streak(m, h, ops, n, HGM_OP_CONTINUE, 12, 9, False, ALONE)
-    return install_streak(m, h, ops, n, HGM_OP_CONTINUE, m.config.geometry.base_shift, m.config.geometry.index_bits, False, m.context.exclusion)
+    return install_streak(m, h, ops, n, HGM_OP_CONTINUE, m.config.geometry.base_shift, m.config.geometry.index_bits,
+                          False, m.context.exclusion)
 
 cdef inline uint64_t touches "hgm_touches"(Machine *m, HugePage *h, const hgm_operation *ops, uint64_t n) noexcept nogil:
     if m.context.exclusion != ALONE:
         return 0
     if m.config.geometry.base_shift == 12:
         return install_streak(m, h, ops, n, HGM_OP_TOUCH, 12, 9, False, ALONE)
-    return install_streak(m, h, ops, n, HGM_OP_TOUCH, m.config.geometry.base_shift, m.config.geometry.index_bits, False, ALONE)
+    return install_streak(m, h, ops, n, HGM_OP_TOUCH, m.config.geometry.base_shift, m.config.geometry.index_bits,
+                          False, ALONE)
 
 cdef inline uint64_t uncounted "hgm_uncounted"(Machine *m, HugePage *h, const hgm_operation *ops, uint64_t n,
                                                int kind) noexcept nogil:
@@ -252,7 +264,7 @@ cdef inline uint64_t streak(Machine *m, HugePage *h, const hgm_operation *ops, u
     if h.folio.flags & HGM_FOLIO_POISONED:
         return 0
     if kind == HGM_OP_COLLAPSE:
-        return collapses(m, h, ops, n) if h.file.level == 3 and m.config.geometry.group[1] == 1 else 0
+        return collapses(m, h, ops, n) if h.file.level == PUD and m.config.geometry.group[1] == 1 else 0
     if m.config.options.overflow_check != HGM_CHECK_NONE:
         return 0
     if not counted(h):
@@ -265,7 +277,7 @@ cdef inline Outcome first_of_streak(Machine *m, const hgm_operation *op, HugePag
         return collapse(m, op, h)
     h.entry = NULL
     if op.op == HGM_OP_CONTINUE:
-        return continue_range(m, op, h)
+        return mfill_atomic_hugetlb(m, op, h)
     if op.op == HGM_OP_TOUCH:
         return touch(m, op, h)
     return dontneed(m, op, h)

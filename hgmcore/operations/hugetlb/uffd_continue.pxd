@@ -1,7 +1,16 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """UFFDIO_CONTINUE: map what the page cache holds, in the largest leaves that fit."""
-from hgmcore.operations.common cimport *
-from hgmcore.operations.runs cimport continue_run, counted
+from libc.errno cimport EAGAIN, EEXIST, EFAULT, EINVAL, EIO, ENOENT, ENOMEM
+from hgmcore.hgm cimport *
+from hgmcore.core.lock cimport huge_page_lock, huge_page_unlock, Locks, locks_held, locks_of
+from hgmcore.core.machine cimport ALONE, Machine, Mapping, MAX_LEVELS, Vma
+from hgmcore.core.table cimport descend, entry_index
+from hgmcore.core.vma cimport vma_find
+from hgmcore.operations.common cimport look_up_and_put, lookup_refused, Outcome, outcome, page_mask, uffd_range_error
+from hgmcore.operations.hugetlb.huge_page cimport (
+    counted, entry_for, huge_page, huge_page_none, HugePage, install_at, maps_pieces, tables_alloc
+)
+from hgmcore.operations.hugetlb.loops cimport continue_run
 
 cdef inline int largest_leaf(Machine *m, const HugePage *h, uint64_t offset, uint64_t length, bint pieces) noexcept nogil:
     """The number of the largest leaf that is aligned at `offset` and fits in `length`."""
@@ -22,7 +31,7 @@ cdef inline bint leaf_free(Machine *m, const uint64_t *entry, int size) noexcept
             return False
     return True
 
-cdef inline int continue_leaf(Machine *m, HugePage *h, uint64_t offset, int size) noexcept nogil:
+cdef inline int hugetlb_mfill_atomic_pte(Machine *m, HugePage *h, uint64_t offset, int size) noexcept nogil:
     """One leaf. 0 or an errno."""
     cdef uint32_t path[MAX_LEVELS]
     cdef uint64_t address = h.mapping.address + offset
@@ -78,7 +87,7 @@ cdef inline uint64_t continue_table(Machine *m, HugePage *h, uint64_t offset, ui
         continue_run(m, h, entry, free, (offset - h.start) >> m.config.geometry.base_shift, path)
     return free << m.config.geometry.base_shift
 
-cdef inline Outcome continue_range(Machine *m, const hgm_operation *op, HugePage *h) noexcept nogil:
+cdef inline Outcome mfill_atomic_hugetlb(Machine *m, const hgm_operation *op, HugePage *h) noexcept nogil:
     """Leaves `h`, whose entry is NULL, at the last huge page, if pieces of it may be mapped."""
     cdef Mapping *v = &m.state.mappings[op.target]
     cdef uint64_t done = 0, run
@@ -86,10 +95,9 @@ cdef inline Outcome continue_range(Machine *m, const hgm_operation *op, HugePage
     cdef bint pieces
     cdef Vma *vma
     cdef Locks locks
-    if process_exited(m, v):
-        return outcome(0, ESRCH)
-    if (op.offset | op.length) & base_mask(m) or op.length == 0 or op.offset + op.length < op.offset:
-        return outcome(0, EINVAL)
+    error = uffd_range_error(m, op)
+    if error:
+        return outcome(0, error)
     vma = vma_find(v, op.offset)
     if vma is NULL or op.offset + op.length > vma.end or not vma.flags & HGM_OPF_MINOR:
         return outcome(0, ENOENT)
@@ -106,7 +114,7 @@ cdef inline Outcome continue_range(Machine *m, const hgm_operation *op, HugePage
             locks = locks_of(m, v, vma, h.start, h.folio)
             m.context.cost.locks += locks_held(&locks, m.context.exclusion)
             huge_page_lock(&locks, m.context.exclusion)
-        error = continue_leaf(m, h, op.offset + done, size)
+        error = hugetlb_mfill_atomic_pte(m, h, op.offset + done, size)
         if m.context.exclusion != ALONE:
             huge_page_unlock(&locks, m.context.exclusion)
         if error:

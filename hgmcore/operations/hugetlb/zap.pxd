@@ -1,9 +1,21 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """Removing leaves: the walk that every operation shares which takes mappings away."""
-from hgmcore.operations.common cimport *
-from hgmcore.operations.runs cimport zap_ptes
+from libc.errno cimport EINVAL, ENOMEM
+from hgmcore.hgm cimport *
+from hgmcore.core.machine cimport Machine, Mapping, MAX_LEVELS, Vma
 from hgmcore.core.share cimport unshare_table
-from hgmcore.core.vma cimport vma_search
+from hgmcore.core.table cimport (
+    descend, entry_index, is_leaf, is_table, PMD, PTE, subtree_free, table_desc, table_entries, table_number
+)
+from hgmcore.operations.common cimport (
+    base_mask, new_leaf, Outcome, outcome, page_mask, Range, range_of, vma_next, VmaWalk, walk_vmas
+)
+from hgmcore.operations.hugetlb.huge_page cimport (
+    entry_for, find_leaf, huge_page, huge_page_none, huge_page_whole, HugePage, mapped_folio, maps_pieces,
+    subtree_of
+)
+from hgmcore.operations.hugetlb.loops cimport zap_ptes
+from hgmcore.scheme cimport *
 
 # What a walk removed: leaves, and children of the table that it started in (leaves, and tables now empty).
 cdef struct Zapped:
@@ -31,7 +43,7 @@ cdef inline Zapped zap_entries(Machine *m, uint64_t *entries, int level, uint64_
     cdef bint batch = m.config.options.batch and like.origin in (HGM_BY_ZAP, HGM_BY_TRUNCATE)
     cdef bint runs = m.config.geometry.group[1] == 1 and like.origin != HGM_BY_MIGRATION and not batch
     zapped.leaves = zapped.children = 0
-    if level == 1 and runs:
+    if level == PTE and runs:
         zapped.leaves = zap_ptes(m, &entries[entry_index(m, start, 1)], (end - start) >> shift, like, page)
         zapped.children = zapped.leaves
         return zapped
@@ -40,7 +52,7 @@ cdef inline Zapped zap_entries(Machine *m, uint64_t *entries, int level, uint64_
         step = min(((start >> shift) + 1) << shift, end) - start
         if is_table(entry[0]):
             table = table_entries(m, table_number(entry[0]))
-            if level == 2 and runs:
+            if level == PMD and runs:
                 below.leaves = zap_ptes(m, &table[entry_index(m, start, 1)], step >> m.config.geometry.base_shift, like, page)
                 below.children = below.leaves
             else:
@@ -53,7 +65,7 @@ cdef inline Zapped zap_entries(Machine *m, uint64_t *entries, int level, uint64_
             n = 1
             if entry[0] & HGM_PTE_GROUP:
                 step = <uint64_t>m.config.geometry.group[level] << shift
-            elif batch and level == 1:
+            elif batch and level == PTE:
                 n = hgm_leaf_run(entry, (end - start) >> shift)
                 step = n << shift
             for i in range(<int>(step >> shift)):
@@ -79,13 +91,7 @@ cdef inline uint64_t *table_of_entry(Machine *m, const HugePage *h) noexcept nog
 
 cdef inline hgm_leaf leaf_like(Machine *m, const HugePage *h, int origin) noexcept nogil:
     """What all leaves of a huge page that go away in one operation share; a private mapping may map a copy."""
-    cdef hgm_leaf leaf
-    memset(&leaf, 0, sizeof(leaf))
-    leaf.folio = mapped_folio(m, h) if huge_page_whole(h) else h.folio
-    leaf.process = h.mapping.process
-    leaf.mapping = <uint32_t>(h.mapping - m.state.mappings)
-    leaf.origin = <uint8_t>origin
-    return leaf
+    return new_leaf(m, h.mapping, mapped_folio(m, h) if huge_page_whole(h) else h.folio, 0, 1, origin)
 
 cdef inline void group_tables_free(Machine *m, HugePage *h) noexcept nogil:
     """Free the tables below the entries of a contiguous huge page; they hold no leaf."""
@@ -95,7 +101,11 @@ cdef inline void group_tables_free(Machine *m, HugePage *h) noexcept nogil:
             subtree_free(m, &h.entry[i], h.file.level)
 
 cdef inline bint subtree_emptied(Machine *m, const HugePage *h, const hgm_subtree *s) noexcept nogil:
-    """Did the operation remove the last leaf? Found out as the scheme asks; surely so where it covers all."""
+    """Did the operation remove the last leaf?
+
+    True without looking if the operation covered the whole huge page; otherwise found by the counter or the scan that
+    the scheme requested.
+    """
     if s.covers and not NEEDS & NEEDS_SCAN_ALWAYS:
         return True
     if s.removed == 0:
@@ -147,7 +157,7 @@ cdef inline void zap_huge_page(Machine *m, HugePage *h, uint64_t start, uint64_t
         hgm_table_free(&m.context.cost, &m.config.options, &s)
         subtree_free(m, h.entry, h.file.level)
 
-cdef inline void zap_range(Machine *m, Mapping *v, uint64_t start, uint64_t end, bint free_tables,
+cdef inline void unmap_hugepage_range(Machine *m, Mapping *v, uint64_t start, uint64_t end, bint free_tables,
                            HugePage *h) noexcept nogil:
     """Remove the leaves of offsets [start, end), all in one VMA. Leaves `h` at the last huge page."""
     cdef uint64_t stop
@@ -183,37 +193,26 @@ cdef inline Outcome dontneed(Machine *m, const hgm_operation *op, HugePage *h) n
     Leaves `h`, whose entry is NULL, at the last huge page, if pieces of it may be mapped.
     """
     cdef Mapping *v = &m.state.mappings[op.target]
-    cdef uint64_t base = base_mask(m), mask = page_mask(&m.state.files[v.file])
-    cdef uint64_t at, start = op.offset, end, stop, done = 0
-    cdef uint32_t i
+    cdef Range r = range_of(m, op, base_mask(m))
+    cdef uint64_t mask = page_mask(&m.state.files[v.file]), stop, done = 0
     cdef Vma *vma
-    cdef bint gap = False
-    if process_exited(m, v):
-        return outcome(0, ESRCH)
-    end = start + ((op.length + base) & ~base)
-    if start & base or end < start or op.length + base < op.length:
-        return outcome(0, EINVAL)
-    at = start
-    i = vma_search(v, start)
-    while at < end:
-        if i == v.nr_vmas or v.vmas[i].start >= end:
-            gap = True
-            break
-        vma = &v.vmas[i]
-        gap |= vma.start > at
-        at = max(at, vma.start)
-        stop = min(end, vma.end)
+    cdef VmaWalk w
+    if r.error:
+        return outcome(0, r.error)
+    w = walk_vmas(v, &r)
+    vma = vma_next(v, &w)
+    while vma is not NULL:
+        stop = w.stop
         if maps_pieces(m, vma.flags):
-            if cuts_leaf(m, v, at) or cuts_leaf(m, v, stop):
+            if cuts_leaf(m, v, w.start) or cuts_leaf(m, v, stop):
                 return outcome(done, EINVAL)
         else:
-            if at & mask:
+            if w.start & mask:
                 return outcome(done, EINVAL)
             stop &= ~mask
-        zap_range(m, v, at, stop, False, h)
+        unmap_hugepage_range(m, v, w.start, stop, False, h)
         if not maps_pieces(m, vma.flags):
             h.entry = NULL
-        done += stop - at
-        at = min(end, vma.end)
-        i += 1
-    return outcome(done, ENOMEM if gap else 0)
+        done += stop - w.start
+        vma = vma_next(v, &w)
+    return outcome(done, ENOMEM if w.gap else 0)

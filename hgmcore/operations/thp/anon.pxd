@@ -5,8 +5,17 @@ Rules of Linux (mm/memory.c, mm/huge_memory.c). A page that only one process has
 entry, where Linux has PageAnonExclusive; a write to any other asks counts first. The zero page, which reads map, is no
 folio and is not counted: HGM_PTE_ZERO stands in its place.
 """
-from hgmcore.core.folio cimport frames_alloc
-from hgmcore.operations.thp_zap cimport *
+from libc.errno cimport ENOMEM
+from hgmcore.hgm cimport *
+from hgmcore.core.folio cimport folio_of, frames_alloc
+from hgmcore.core.machine cimport ANON, Machine, Mapping, Vma, VMA_ANON
+from hgmcore.core.table cimport allocation_fails, is_leaf, is_table, subtree_table_alloc
+from hgmcore.operations.common cimport base_mask, folio_answer, Outcome, outcome
+from hgmcore.operations.thp.pmd cimport (
+    deposit_alloc, frame, install_pmd, install_ptes, maps, mm_find_pmd, pgtable_trans_huge_deposit, Pmd, pmd_mask,
+    pte_offset, thp_vma_suitable_order
+)
+from hgmcore.operations.thp.zap cimport split_huge_pmd, zap_pte_range
 
 cdef enum:
     FALLBACK = -1    # VM_FAULT_FALLBACK
@@ -21,7 +30,7 @@ cdef inline hgm_folio *anon_alloc(Machine *m, uint32_t file, uint64_t nr_pages) 
         m.state.files[file].size += 1
     return folio
 
-cdef inline bint may_reuse(Machine *m, const hgm_folio *folio, bint by_pmd) noexcept nogil:
+cdef inline bint wp_can_reuse_anon_folio(Machine *m, const hgm_folio *folio, bint by_pmd) noexcept nogil:
     """May a write go to a page that is not exclusive, because nobody else has it any more?
 
     Linux trusts counts: of a folio mapped by a PMD, or of one page, a single reference (do_huge_pmd_wp_page,
@@ -34,13 +43,13 @@ cdef inline bint may_reuse(Machine *m, const hgm_folio *folio, bint by_pmd) noex
     answer = folio_answer(&m.config.options, folio)
     return answer.mapcount > 1 and not answer.maybe_shared and answer.mapcount == folio.page._refcount
 
-cdef inline bint touch_pmd(Machine *m, Pmd *pmd, bint write) noexcept nogil:
+cdef inline bint access_huge_pmd(Machine *m, Pmd *pmd, bint write) noexcept nogil:
     """An access to what a PMD leaf, or the zero page of that size, maps. False: it was split, the PTE has to do."""
     cdef hgm_folio *folio
     if not write or pmd.entry[0] & HGM_PTE_EXCLUSIVE:
         return True
     if is_leaf(pmd.entry[0]):
-        if may_reuse(m, folio_of(m, frame(pmd.entry[0])), True):
+        if wp_can_reuse_anon_folio(m, folio_of(m, frame(pmd.entry[0])), True):
             pmd.entry[0] |= HGM_PTE_EXCLUSIVE
             return True
     elif m.config.options.era >= 615:
@@ -48,10 +57,10 @@ cdef inline bint touch_pmd(Machine *m, Pmd *pmd, bint write) noexcept nogil:
         if folio is not NULL:
             install_pmd(m, pmd, folio, HGM_PTE_EXCLUSIVE, HGM_BY_FAULT)
             return True
-    split_pmd(m, pmd)
+    split_huge_pmd(m, pmd)
     return False
 
-cdef inline int fault_pmd(Machine *m, Pmd *pmd, bint write) noexcept nogil:
+cdef inline int do_huge_pmd_anonymous_page(Machine *m, Pmd *pmd, bint write) noexcept nogil:
     """Map a new folio, or the zero page, by a PMD leaf; the entry is none. 0, FALLBACK without a folio, or ENOMEM."""
     cdef uint64_t table
     cdef hgm_folio *folio = NULL
@@ -63,64 +72,64 @@ cdef inline int fault_pmd(Machine *m, Pmd *pmd, bint write) noexcept nogil:
         if write:
             folio.flags |= HGM_FOLIO_FREED
         return ENOMEM
-    deposit(m, pmd, table)
+    pgtable_trans_huge_deposit(m, pmd, table)
     if write:
         install_pmd(m, pmd, folio, HGM_PTE_EXCLUSIVE, HGM_BY_FAULT)
     else:
         pmd.entry[0] = HGM_PTE_ZERO
     return 0
 
-cdef inline int touch_pte(Machine *m, Pmd *pmd, uint64_t address, bint write) noexcept nogil:
+cdef inline int handle_pte_fault(Machine *m, Pmd *pmd, uint64_t address, bint write) noexcept nogil:
     """An access to a base page; the PMD entry is a table. 0 or ENOMEM."""
-    cdef uint64_t *entry = pte_at(m, pmd, address)
+    cdef uint64_t *entry = pte_offset(m, pmd, address)
     cdef hgm_folio *copy
     if entry[0] & HGM_PTE_EXCLUSIVE or (entry[0] != 0 and not write):
         return 0
     if not write:
         entry[0] = HGM_PTE_ZERO
         return 0
-    if is_leaf(entry[0]) and may_reuse(m, folio_of(m, frame(entry[0])), False):
+    if is_leaf(entry[0]) and wp_can_reuse_anon_folio(m, folio_of(m, frame(entry[0])), False):
         entry[0] |= HGM_PTE_EXCLUSIVE
         return 0
     copy = anon_alloc(m, pmd.mapping.file, 1)
     if copy is NULL:
         return ENOMEM
     if entry[0] != 0:
-        zap_ptes_between(m, pmd, address, address + base_mask(m) + 1, HGM_BY_FAULT)
+        zap_pte_range(m, pmd, address, address + base_mask(m) + 1, HGM_BY_FAULT)
     install_ptes(m, pmd, entry, copy, 0, 1, HGM_PTE_EXCLUSIVE, HGM_BY_FAULT)
     return 0
 
-cdef inline Outcome anon_touch(Machine *m, const hgm_operation *op, Vma *vma) noexcept nogil:
+cdef inline Outcome anon_fault(Machine *m, const hgm_operation *op, Vma *vma) noexcept nogil:
     """An access: a folio of the memory's size where it fits and nothing is mapped yet, else base pages."""
     cdef Mapping *v = &m.state.mappings[op.target]
     cdef uint64_t offset = op.offset & ~base_mask(m)
     cdef bint write = op.flags & HGM_OPF_WRITE != 0, huge
-    cdef Pmd pmd = pmd_at(m, v, offset, True)
+    cdef Pmd pmd = mm_find_pmd(m, v, offset, True)
     cdef int error = FALLBACK
     if pmd.entry is NULL:
         return outcome(0, ENOMEM)
-    huge = pmd.entry[0] == 0 and m.state.files[v.file].nr_pages > 1 and pmd_aligned(m, v, vma, offset)
+    huge = pmd.entry[0] == 0 and m.state.files[v.file].nr_pages > 1 and thp_vma_suitable_order(m, v, vma, offset)
     if huge:
         vma.flags |= VMA_ANON
-        error = fault_pmd(m, &pmd, write)
+        error = do_huge_pmd_anonymous_page(m, &pmd, write)
         if error != FALLBACK:
             return outcome(0 if error else base_mask(m) + 1, error)
     if pmd.entry[0] == 0:
         if not subtree_table_alloc(m, pmd.entry):
             return outcome(0, ENOMEM)
-    elif not is_table(pmd.entry[0]) and touch_pmd(m, &pmd, write):
+    elif not is_table(pmd.entry[0]) and access_huge_pmd(m, &pmd, write):
         return outcome(base_mask(m) + 1, 0)
     if write:
         vma.flags |= VMA_ANON
-    error = touch_pte(m, &pmd, v.address + offset, write)
+    error = handle_pte_fault(m, &pmd, v.address + offset, write)
     return outcome(0 if error else base_mask(m) + 1, error)
 
-cdef inline int copy_pmd(Machine *m, Pmd *parent, Pmd *child) noexcept nogil:
+cdef inline int copy_huge_pmd(Machine *m, Pmd *parent, Pmd *child) noexcept nogil:
     """Copy a PMD leaf, or zero page, of anonymous memory: both may only read from now on. 0 or ENOMEM."""
     cdef uint64_t table
     if not deposit_alloc(m, &table):
         return ENOMEM
-    deposit(m, child, table)
+    pgtable_trans_huge_deposit(m, child, table)
     parent.entry[0] &= ~HGM_PTE_EXCLUSIVE
     if is_leaf(parent.entry[0]):
         install_pmd(m, child, folio_of(m, frame(parent.entry[0])), 0, HGM_BY_FORK)
@@ -128,15 +137,15 @@ cdef inline int copy_pmd(Machine *m, Pmd *parent, Pmd *child) noexcept nogil:
         child.entry[0] = parent.entry[0]
     return 0
 
-cdef inline int copy_ptes(Machine *m, Pmd *parent, Pmd *child, uint64_t start, uint64_t end) noexcept nogil:
+cdef inline int copy_pte_range(Machine *m, Pmd *parent, Pmd *child, uint64_t start, uint64_t end) noexcept nogil:
     """Copy the PTEs for addresses [start, end), in runs of one folio. 0 or ENOMEM."""
     cdef uint64_t i = 0, j, run, n = (end - start) >> m.config.geometry.base_shift
-    cdef uint64_t *source = pte_at(m, parent, start)
+    cdef uint64_t *source = pte_offset(m, parent, start)
     cdef uint64_t *target
     cdef hgm_folio *folio
     if child.entry[0] == 0 and not subtree_table_alloc(m, child.entry):
         return ENOMEM
-    target = pte_at(m, child, start)
+    target = pte_offset(m, child, start)
     while i < n:
         run = 1
         if is_leaf(source[i]):
@@ -151,7 +160,7 @@ cdef inline int copy_ptes(Machine *m, Pmd *parent, Pmd *child, uint64_t start, u
         i += run
     return 0
 
-cdef inline int copy_memory(Machine *m, Mapping *v, const Vma *vma, Mapping *w) noexcept nogil:
+cdef inline int copy_page_range(Machine *m, Mapping *v, const Vma *vma, Mapping *w) noexcept nogil:
     """Copy what a VMA of the parent's mapping `v` maps to the child's `w`. 0 or ENOMEM.
 
     PMD leaves of a file are left out: the child can fault them in; and a VMA that never had an anonymous folio, unless
@@ -164,16 +173,16 @@ cdef inline int copy_memory(Machine *m, Mapping *v, const Vma *vma, Mapping *w) 
     if anon and not vma.flags & (VMA_ANON | HGM_OPF_WP):
         return 0
     while at < vma.end:
-        parent = pmd_at(m, v, at, False)
+        parent = mm_find_pmd(m, v, at, False)
         stop = min(parent.address + pmd_mask(m) + 1 - v.address, vma.end)
-        child = pmd_at(m, w, at, parent.entry is not NULL)    # upper tables as the parent has them
+        child = mm_find_pmd(m, w, at, parent.entry is not NULL)    # upper tables as the parent has them
         if parent.entry is not NULL and child.entry is NULL:
             return ENOMEM
         if parent.entry is not NULL and parent.entry[0] != 0 and (anon or is_table(parent.entry[0])):
             if is_table(parent.entry[0]):
-                error = copy_ptes(m, &parent, &child, v.address + at, v.address + stop)
+                error = copy_pte_range(m, &parent, &child, v.address + at, v.address + stop)
             else:
-                error = copy_pmd(m, &parent, &child)
+                error = copy_huge_pmd(m, &parent, &child)
             if error:
                 return error
         at = stop

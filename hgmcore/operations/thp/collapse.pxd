@@ -1,12 +1,23 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """MADV_COLLAPSE of shmem and anonymous memory (mm/khugepaged.c): what a PMD spans becomes one folio, mapped whole."""
-from libc.errno cimport EBUSY
-from hgmcore.core.folio cimport frames_alloc
-from hgmcore.operations.anon cimport anon_alloc
-from hgmcore.operations.shmem_file cimport *
-from hgmcore.operations.thp_zap cimport *
+from libc.errno cimport EAGAIN, EBUSY, EINVAL, ENOMEM
+from hgmcore.hgm cimport *
+from hgmcore.core.folio cimport folio_at, folio_of, frames_alloc
+from hgmcore.core.machine cimport ANON, File, Machine, Mapping, Vma, VMA_ANON
+from hgmcore.core.table cimport allocation_fails, is_leaf, is_table, table_entries, table_number
+from hgmcore.operations.common cimport (
+    base_mask, look_up_and_put, Outcome, outcome, Range, range_of, vma_next, VmaWalk, walk_vmas
+)
+from hgmcore.operations.thp.anon cimport anon_alloc
+from hgmcore.operations.thp.pmd cimport (
+    extra_references, folio_below, frame, install_pmd, maps, mm_find_pmd, pgtable_trans_huge_deposit, Pmd, pmd_mask,
+    ptes_per_table, thp_vma_suitable_order
+)
+from hgmcore.operations.thp.shmem_fault cimport shmem_add_to_page_cache, shmem_delete_from_page_cache
+from hgmcore.operations.thp.shmem_file cimport unmap_mapping_range
+from hgmcore.operations.thp.zap cimport pte_table_free, table_empty, zap_folio, zap_pte_range
 
-cdef inline void retract_tables(Machine *m, uint32_t file, uint64_t first) noexcept nogil:
+cdef inline void retract_page_tables(Machine *m, uint32_t file, uint64_t first) noexcept nogil:
     """Free the page tables, now empty, of all that map a PMD's range of the file from base page `first` on.
 
     Where userfaultfd protects from writes they stay, as they may hold its marks.
@@ -21,13 +32,13 @@ cdef inline void retract_tables(Machine *m, uint32_t file, uint64_t first) noexc
             if (v.file == file and not v.vmas[j].flags & HGM_OPF_WP and v.file_offset + v.vmas[j].start <= start
                     and start + pmd_mask(m) < v.file_offset + v.vmas[j].end
                     and (v.address - v.file_offset) & pmd_mask(m) == 0):
-                pmd = pmd_at(m, v, start - v.file_offset, False)
+                pmd = mm_find_pmd(m, v, start - v.file_offset, False)
                 if pmd.entry is not NULL and is_table(pmd.entry[0]) and table_empty(m, pmd.entry[0]):
                     pte_table_free(m, pmd.entry)
 
-cdef inline int gather_folio(Machine *m, uint32_t file, uint64_t first) noexcept nogil:
+cdef inline int collapse_file(Machine *m, uint32_t file, uint64_t first) noexcept nogil:
     """Put one new folio in place of those that the page cache has in a PMD's range from `first` on, and of its holes
-    (collapse_file). Whoever mapped one of them has to fault again. 0 or an errno, as from collapse_shmem().
+   . Whoever mapped one of them has to fault again. 0 or an errno, as from collapse_shmem().
     """
     cdef uint64_t n = ptes_per_table(m), at
     cdef uint32_t *cache = &m.state.files[file].cache[first]
@@ -43,20 +54,20 @@ cdef inline int gather_folio(Machine *m, uint32_t file, uint64_t first) noexcept
     folio = NULL if allocation_fails(m) else frames_alloc(m, file, first, n)
     if folio is NULL:
         return -ENOMEM
-    unmap_pages(m, file, first, first + n)
+    unmap_mapping_range(m, file, first, first + n)
     for at in range(n):
         if cache[at] and folio_at(m, cache[at] - 1).page._refcount != <int64_t>folio_at(m, cache[at] - 1).nr_pages:
             folio.flags |= HGM_FOLIO_FREED
             return EAGAIN
     for at in range(n):
         if cache[at]:
-            cache_remove(m, folio_at(m, cache[at] - 1))
-    cache_add(m, folio)
-    retract_tables(m, file, first)
+            shmem_delete_from_page_cache(m, folio_at(m, cache[at] - 1))
+    shmem_add_to_page_cache(m, folio)
+    retract_page_tables(m, file, first)
     return 0
 
-cdef inline int map_gathered(Machine *m, Pmd *pmd, const Vma *vma, hgm_folio *folio) noexcept nogil:
-    """Map a folio that fills the PMD by one leaf, in place of PTEs of it or of nothing (collapse_pte_mapped_thp)."""
+cdef inline int collapse_pte_mapped_thp(Machine *m, Pmd *pmd, const Vma *vma, hgm_folio *folio) noexcept nogil:
+    """Map a folio that fills the PMD by one leaf, in place of PTEs of it or of nothing."""
     cdef uint64_t ignored = 0, i, n = ptes_per_table(m)
     cdef uint64_t *entries
     cdef bint exchanged = False
@@ -76,7 +87,7 @@ cdef inline int map_gathered(Machine *m, Pmd *pmd, const Vma *vma, hgm_folio *fo
     return 0
 
 cdef inline int collapse_shmem(Machine *m, Pmd *pmd, const Vma *vma) noexcept nogil:
-    """0 or an errno; a negative one, -errno, if nothing behind it is tried (madvise_collapse)."""
+    """0 or an errno; a negative one, -errno, if nothing behind it is tried."""
     cdef Mapping *v = pmd.mapping
     cdef File *f = &m.state.files[v.file]
     cdef uint64_t first = (v.file_offset + (pmd.address - v.address)) >> m.config.geometry.base_shift, n = ptes_per_table(m)
@@ -87,18 +98,18 @@ cdef inline int collapse_shmem(Machine *m, Pmd *pmd, const Vma *vma) noexcept no
     if f.cache[first]:
         folio = folio_at(m, f.cache[first] - 1)
     if folio is NULL or folio.nr_pages < n:
-        error = gather_folio(m, v.file, first)
+        error = collapse_file(m, v.file, first)
         if error:
             return error
         folio = folio_at(m, f.cache[first] - 1)
     if pmd.entry is NULL:
-        pmd[0] = pmd_at(m, v, pmd.address - v.address, True)
+        pmd[0] = mm_find_pmd(m, v, pmd.address - v.address, True)
         if pmd.entry is NULL:
             return -ENOMEM
-    return 0 if is_leaf(pmd.entry[0]) else map_gathered(m, pmd, vma, folio)
+    return 0 if is_leaf(pmd.entry[0]) else collapse_pte_mapped_thp(m, pmd, vma, folio)
 
-cdef inline int collapse_anon(Machine *m, Pmd *pmd, const Vma *vma) noexcept nogil:
-    """Copy what PTEs map into a new folio, with zeros where they are none (collapse_huge_page). As collapse_shmem()."""
+cdef inline int collapse_huge_page(Machine *m, Pmd *pmd, const Vma *vma) noexcept nogil:
+    """Copy what PTEs map into a new folio, with zeros where they are none. As collapse_shmem()."""
     cdef uint64_t i, table
     cdef uint64_t *entries
     cdef hgm_folio *folio
@@ -117,26 +128,26 @@ cdef inline int collapse_anon(Machine *m, Pmd *pmd, const Vma *vma) noexcept nog
     folio = anon_alloc(m, pmd.mapping.file, ptes_per_table(m))
     if folio is NULL:
         return -ENOMEM
-    zap_ptes_between(m, pmd, pmd.address, pmd.address + pmd_mask(m) + 1, HGM_BY_ZAP)
+    zap_pte_range(m, pmd, pmd.address, pmd.address + pmd_mask(m) + 1, HGM_BY_ZAP)
     table = pmd.entry[0]
     pmd.entry[0] = 0
-    deposit(m, pmd, table)
+    pgtable_trans_huge_deposit(m, pmd, table)
     install_pmd(m, pmd, folio, HGM_PTE_EXCLUSIVE, HGM_BY_FAULT)
     return 0
 
-cdef inline int collapse_vma_memory(Machine *m, Mapping *v, const Vma *vma, uint64_t start,
+cdef inline int madvise_collapse(Machine *m, Mapping *v, const Vma *vma, uint64_t start,
                                     uint64_t end) noexcept nogil:
-    """Collapse every PMD's range inside [start, end), offsets in one VMA. 0, or the last errno (madvise_collapse)."""
+    """Collapse every PMD's range inside [start, end), offsets in one VMA. 0, or the last errno."""
     cdef uint64_t first = (v.address + start + pmd_mask(m)) & ~pmd_mask(m), last = (v.address + end) & ~pmd_mask(m)
     cdef int error = 0, failed = 0
     cdef Pmd pmd
-    if vma.end - vma.start <= pmd_mask(m) or not pmd_aligned(m, v, vma, vma.end - pmd_mask(m) - 1):
+    if vma.end - vma.start <= pmd_mask(m) or not thp_vma_suitable_order(m, v, vma, vma.end - pmd_mask(m) - 1):
         return EINVAL
     if m.state.files[v.file].kind == ANON and not vma.flags & VMA_ANON or first > last:
         return EINVAL
     while first < last:
-        pmd = pmd_at(m, v, first - v.address, False)
-        error = collapse_anon(m, &pmd, vma) if m.state.files[v.file].kind == ANON else collapse_shmem(m, &pmd, vma)
+        pmd = mm_find_pmd(m, v, first - v.address, False)
+        error = collapse_huge_page(m, &pmd, vma) if m.state.files[v.file].kind == ANON else collapse_shmem(m, &pmd, vma)
         if error:
             failed = abs(error)
         if error < 0:
@@ -144,23 +155,20 @@ cdef inline int collapse_vma_memory(Machine *m, Mapping *v, const Vma *vma, uint
         first += pmd_mask(m) + 1
     return failed
 
-cdef inline Outcome collapse_memory(Machine *m, const hgm_operation *op, uint64_t end) noexcept nogil:
-    """MADV_COLLAPSE of offsets up to `end`, VMA by VMA. The first that fails ends it."""
+cdef inline Outcome collapse(Machine *m, const hgm_operation *op) noexcept nogil:
+    """MADV_COLLAPSE, VMA by VMA. The first that fails ends it."""
     cdef Mapping *v = &m.state.mappings[op.target]
-    cdef uint64_t at = op.offset, stop
-    cdef uint32_t i = vma_search(v, at)
-    cdef bint gap = False
+    cdef Range r = range_of(m, op, base_mask(m))
+    cdef VmaWalk w
+    cdef Vma *vma
     cdef int error
-    while at < end:
-        if i == v.nr_vmas or v.vmas[i].start >= end:
-            gap = True
-            break
-        gap |= v.vmas[i].start > at
-        at = max(at, v.vmas[i].start)
-        stop = min(end, v.vmas[i].end)
-        error = collapse_vma_memory(m, v, &v.vmas[i], at, stop)
+    if r.error:
+        return outcome(0, r.error)
+    w = walk_vmas(v, &r)
+    vma = vma_next(v, &w)
+    while vma is not NULL:
+        error = madvise_collapse(m, v, vma, w.start, w.stop)
         if error:
-            return outcome(min(at - op.offset, op.length), error)
-        at = stop
-        i += 1
-    return outcome(min(at - op.offset, op.length), ENOMEM if gap else 0)
+            return outcome(min(w.start - op.offset, op.length), error)
+        vma = vma_next(v, &w)
+    return outcome(min(w.stop - op.offset, op.length), ENOMEM if w.gap else 0)

@@ -1,8 +1,19 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """mremap of shmem and anonymous memory: in place, or a part to a new mapping."""
-from hgmcore.operations.address_space cimport place
-from hgmcore.operations.thp_zap cimport *
-from hgmcore.core.vma cimport vma_find, vma_insert
+from libc.errno cimport EEXIST, EFAULT, EINVAL, ENOMEM, ESRCH
+from hgmcore.hgm cimport *
+from hgmcore.core.folio cimport folio_of
+from hgmcore.core.machine cimport ANON, Machine, Mapping, Process, Vma
+from hgmcore.core.table cimport is_leaf, is_table, subtree_table_alloc
+from hgmcore.core.vma cimport vma_delete, vma_find, vma_search, vma_split
+from hgmcore.operations.common cimport (
+    base_mask, mmap_region, Outcome, outcome, process_exited, Range, range_of, round_up, task_size
+)
+from hgmcore.operations.thp.pmd cimport (
+    asks_pieces, frame, install_ptes, mm_find_pmd, pgtable_trans_huge_deposit, pgtable_trans_huge_withdraw, Pmd,
+    pmd_mask, pte_offset
+)
+from hgmcore.operations.thp.zap cimport do_munmap, free_pgtables, split_huge_pmd, zap_pte_range
 
 cdef inline void move_ptes(Machine *m, Pmd *source, Pmd *target, uint64_t start, uint64_t end,
                            uint64_t to) noexcept nogil:
@@ -10,8 +21,8 @@ cdef inline void move_ptes(Machine *m, Pmd *source, Pmd *target, uint64_t start,
 
     No mapping comes or goes. But a scheme that counts what is below one PMD entry as one sees a new one begin.
     """
-    cdef uint64_t *old = pte_at(m, source, start)
-    cdef uint64_t *new = pte_at(m, target, to)
+    cdef uint64_t *old = pte_offset(m, source, start)
+    cdef uint64_t *new = pte_offset(m, target, to)
     cdef uint64_t i, n = (end - start) >> m.config.geometry.base_shift
     cdef hgm_folio *folio
     for i in range(n):
@@ -23,9 +34,9 @@ cdef inline void move_ptes(Machine *m, Pmd *source, Pmd *target, uint64_t start,
             new[i] = old[i]
             old[i] = 0
     if asks_pieces():
-        zap_ptes_between(m, source, start, end, HGM_BY_ZAP)
+        zap_pte_range(m, source, start, end, HGM_BY_ZAP)
 
-cdef inline uint64_t move_memory(Machine *m, Mapping *v, uint64_t start, uint64_t end, Mapping *w,
+cdef inline uint64_t move_page_tables(Machine *m, Mapping *v, uint64_t start, uint64_t end, Mapping *w,
                                  uint64_t to) noexcept nogil:
     """Move what offsets [start, end) map to offset `to` of mapping `w`, equally aligned.
 
@@ -34,19 +45,19 @@ cdef inline uint64_t move_memory(Machine *m, Mapping *v, uint64_t start, uint64_
     cdef Pmd source, target
     cdef uint64_t at = start, stop
     while at < end:
-        source = pmd_at(m, v, at, False)
+        source = mm_find_pmd(m, v, at, False)
         stop = min(source.address + pmd_mask(m) + 1 - v.address, end)
         if source.entry is not NULL and source.entry[0] != 0:
-            target = pmd_at(m, w, to + at - start, True)
+            target = mm_find_pmd(m, w, to + at - start, True)
             if target.entry is NULL:
                 return at
             if stop - at <= pmd_mask(m) and not is_table(source.entry[0]):
-                split_pmd(m, &source)
+                split_huge_pmd(m, &source)
             if source.entry[0] == 0:
                 pass
             elif stop - at > pmd_mask(m):
                 if not is_table(source.entry[0]) and m.state.files[v.file].kind == ANON:
-                    deposit(m, &target, withdraw(m, &source))
+                    pgtable_trans_huge_deposit(m, &target, pgtable_trans_huge_withdraw(m, &source))
                 target.entry[0] = source.entry[0]
                 source.entry[0] = 0
             elif target.entry[0] == 0 and not subtree_table_alloc(m, target.entry):
@@ -56,39 +67,35 @@ cdef inline uint64_t move_memory(Machine *m, Mapping *v, uint64_t start, uint64_
         at = stop
     return end
 
-cdef inline Outcome move_part(Machine *m, const hgm_operation *op) noexcept nogil:
+cdef inline Outcome mremap_to(Machine *m, const hgm_operation *op) noexcept nogil:
     """A part, rounded to base pages, moves to a new mapping; it keeps what userfaultfd does not own."""
     cdef Mapping *v = &m.state.mappings[op.target]
     cdef Mapping *w = &m.state.mappings[op.arg]
-    cdef uint64_t length = whole_pages(m, op.length), end = op.offset + length, moved
+    cdef Range r = range_of(m, op, base_mask(m))
+    cdef uint64_t end = r.end, length = end - op.offset, moved
     cdef Vma *vma = vma_find(v, op.offset)
     cdef uint32_t flags
-    if bad_range(m, op) or op.length == 0:
-        return outcome(0, EINVAL)
+    if r.error or op.length == 0:
+        return outcome(0, r.error if r.error else EINVAL)
     if vma is NULL or end > vma.end:
         return outcome(0, EFAULT)
     if w.nr_vmas > 0:
         return outcome(0, EEXIST)
     flags = vma.flags & ~<uint32_t>(HGM_OPF_MINOR | HGM_OPF_WP)
-    if not place(m, &m.state.processes[v.process], &m.state.files[v.file], v.file_offset + op.offset, length, &w.address):
+    if not mmap_region(m, w, v.file, v.file_offset + op.offset, length, flags):
         return outcome(0, ENOMEM)
-    w.file = v.file
-    w.file_offset = v.file_offset + op.offset
-    w.length = length
-    if not vma_insert(m, w, 0, 0, length, flags):
-        return outcome(0, ENOMEM)
-    moved = move_memory(m, v, op.offset, end, w, 0)
+    moved = move_page_tables(m, v, op.offset, end, w, 0)
     if moved < end:    # move_vma(): back again, to tables that are still there
-        move_memory(m, w, 0, moved - op.offset, v, op.offset)
-        unmap_memory(m, w, 0, length)
+        move_page_tables(m, w, 0, moved - op.offset, v, op.offset)
+        do_munmap(m, w, 0, length)
         return outcome(0, ENOMEM)
     if not vma_split(m, v, op.offset) or not vma_split(m, v, end):
         return outcome(0, ENOMEM)
     vma_delete(v, vma_search(v, op.offset))
-    free_tables(m, v, op.offset, end)
+    free_pgtables(m, v, op.offset, end)
     return outcome(op.length, 0)
 
-cdef inline bint room_behind(Machine *m, const Mapping *v, uint64_t length) noexcept nogil:
+cdef inline bint vma_expandable(Machine *m, const Mapping *v, uint64_t length) noexcept nogil:
     """Are the addresses up to `length` free of other mappings?"""
     cdef uint32_t next = m.state.processes[v.process].first_mapping
     cdef Mapping *w
@@ -97,25 +104,30 @@ cdef inline bint room_behind(Machine *m, const Mapping *v, uint64_t length) noex
         next = w.next
         if w != v and w.nr_vmas and w.address > v.address and w.address < v.address + length:
             return False
-    return v.address + length <= <uint64_t>1 << (m.config.geometry.level_shift[m.config.geometry.levels] + m.config.geometry.index_bits - 1)
+    return v.address + length <= task_size(m)
 
-cdef inline Outcome resize(Machine *m, const hgm_operation *op) noexcept nogil:
+cdef inline Outcome mremap_in_place(Machine *m, const hgm_operation *op) noexcept nogil:
     """Shrink, or grow where room is. EFAULT: its first page, or to grow any page, is gone. ENOMEM: no room."""
     cdef Mapping *v = &m.state.mappings[op.target]
     cdef Process *p = &m.state.processes[v.process]
-    cdef uint64_t length = whole_pages(m, op.length)
+    cdef uint64_t length = round_up(op.length, base_mask(m))
+    if process_exited(m, v):
+        return outcome(0, ESRCH)
     if op.length == 0 or length < op.length:
         return outcome(0, EINVAL)
     if v.nr_vmas == 0 or v.vmas[0].start > 0:
         return outcome(0, EFAULT)
     if length < v.length:
-        unmap_memory(m, v, length, v.length)
+        do_munmap(m, v, length, v.length)
     elif length > v.length:
         if v.vmas[0].end < v.length:
             return outcome(0, EFAULT)
-        if not room_behind(m, v, length):
+        if not vma_expandable(m, v, length):
             return outcome(0, ENOMEM)
         v.vmas[0].end = length
         p.next_address = max(p.next_address, v.address + length)
     v.length = length
     return outcome(op.length, 0)
+
+cdef inline Outcome mremap(Machine *m, const hgm_operation *op) noexcept nogil:
+    return mremap_in_place(m, op) if op.arg == HGM_NO_ARG else mremap_to(m, op)

@@ -10,11 +10,14 @@ does not tell one folio from another.
 A folio of one base page can only be mapped whole. It needs no scheme: everywhere its mappings are counted in its
 own _mapcount and _refcount, as in Linux.
 """
-from hgmcore.operations.common cimport *
-
-cdef enum:
-    PTE = 1
-    PMD = 2
+from hgmcore.hgm cimport *
+from hgmcore.core.machine cimport Machine, Mapping, NO_TABLE, Vma
+from hgmcore.core.table cimport (
+    entry_index, hstate_entry, is_leaf, is_table, leaf_entry, PMD, PTE, subtree_table_alloc, table_desc,
+    table_entries, table_number
+)
+from hgmcore.operations.common cimport folio_answer, new_leaf, new_subtree
+from hgmcore.scheme cimport *
 
 # The entry of PMD level for some part of a mapping.
 cdef struct Pmd:
@@ -28,22 +31,13 @@ cdef inline bint asks_pieces() noexcept nogil:
     """Does the scheme ask for first and last pieces? A constant."""
     return NEEDS & (NEEDS_SCAN | NEEDS_COUNTER | NEEDS_BIT | NEEDS_TABLES | NEEDS_ZAPS) != 0
 
-cdef inline uint64_t whole_pages(Machine *m, uint64_t length) noexcept nogil:
-    """The length rounded up to base pages."""
-    return (length + base_mask(m)) & ~base_mask(m)
-
-cdef inline bint bad_range(Machine *m, const hgm_operation *op) noexcept nogil:
-    """Does a range begin inside a base page, or reach beyond all addresses?"""
-    return op.offset & base_mask(m) != 0 or op.length + base_mask(m) < op.length or (
-        op.offset + whole_pages(m, op.length) < op.offset)
-
 cdef inline uint64_t pmd_mask(Machine *m) noexcept nogil:
     return (<uint64_t>1 << m.config.geometry.level_shift[PMD]) - 1
 
 cdef inline uint64_t ptes_per_table(Machine *m) noexcept nogil:
     return <uint64_t>1 << m.config.geometry.index_bits
 
-cdef inline Pmd pmd_at(Machine *m, Mapping *v, uint64_t offset, bint alloc) noexcept nogil:
+cdef inline Pmd mm_find_pmd(Machine *m, Mapping *v, uint64_t offset, bint alloc) noexcept nogil:
     """The PMD entry for `offset`; `alloc` makes the upper tables."""
     cdef Pmd pmd
     pmd.mapping = v
@@ -55,7 +49,7 @@ cdef inline Pmd pmd_at(Machine *m, Mapping *v, uint64_t offset, bint alloc) noex
     pmd.none = pmd.entry is not NULL and pmd.entry[0] == 0
     return pmd
 
-cdef inline uint64_t *pte_at(Machine *m, const Pmd *pmd, uint64_t address) noexcept nogil:
+cdef inline uint64_t *pte_offset(Machine *m, const Pmd *pmd, uint64_t address) noexcept nogil:
     """The PTE for `address`; the PMD entry is a table."""
     return &table_entries(m, table_number(pmd.entry[0]))[entry_index(m, address, PTE)]
 
@@ -80,30 +74,16 @@ cdef inline bint folio_below(Machine *m, const Pmd *pmd, const hgm_folio *folio,
     scanned[0] += n
     return False
 
-cdef inline hgm_leaf leaf_of(Machine *m, const Pmd *pmd, hgm_folio *folio, uint64_t first, uint64_t nr_pages,
+cdef inline hgm_leaf folio_leaf(Machine *m, const Pmd *pmd, hgm_folio *folio, uint64_t first, uint64_t nr_pages,
                              int origin) noexcept nogil:
-    cdef hgm_leaf leaf
-    memset(&leaf, 0, sizeof(leaf))
-    leaf.folio = folio
-    leaf.first = first
-    leaf.nr_pages = nr_pages
-    leaf.count = 1
-    leaf.process = pmd.mapping.process
-    leaf.mapping = <uint32_t>(pmd.mapping - m.state.mappings)
-    leaf.origin = <uint8_t>origin
+    cdef hgm_leaf leaf = new_leaf(m, pmd.mapping, folio, first, nr_pages, origin)
     leaf.whole = leaf.covers = nr_pages == folio.nr_pages
     leaf.hstate_none = pmd.none
     return leaf
 
-cdef inline hgm_subtree pieces_of(Machine *m, const Pmd *pmd, hgm_folio *folio, int origin) noexcept nogil:
+cdef inline hgm_subtree folio_subtree(Machine *m, const Pmd *pmd, hgm_folio *folio, int origin) noexcept nogil:
     """What the folio has below the entry."""
-    cdef hgm_subtree s
-    memset(&s, 0, sizeof(s))
-    s.folio = folio
-    s.process = pmd.mapping.process
-    s.mapping = <uint32_t>(pmd.mapping - m.state.mappings)
-    s.origin = <uint8_t>origin
-    return s
+    return new_subtree(m, pmd.mapping, folio, origin)
 
 cdef inline int leaf_comes(Machine *m, const hgm_leaf *leaf) noexcept nogil:
     if leaf.folio.nr_pages == 1:
@@ -138,7 +118,7 @@ cdef inline void first_piece(Machine *m, Pmd *pmd, hgm_leaf *leaf) noexcept nogi
         return
     if NEEDS & NEEDS_TABLES:
         leaf.hstate_none = 1
-    s = pieces_of(m, pmd, leaf.folio, leaf.origin)
+    s = folio_subtree(m, pmd, leaf.folio, leaf.origin)
     leaf.first_leaf = not hgm_table_add(&m.context.cost, &m.config.options, &s)
 
 cdef inline bint install_ptes(Machine *m, Pmd *pmd, uint64_t *entry, hgm_folio *folio, uint64_t first, uint64_t n,
@@ -147,7 +127,7 @@ cdef inline bint install_ptes(Machine *m, Pmd *pmd, uint64_t *entry, hgm_folio *
 
     bits: more of each entry. Did the scheme keep a look-up's reference?
     """
-    cdef hgm_leaf leaf = leaf_of(m, pmd, folio, first, 1, origin)
+    cdef hgm_leaf leaf = folio_leaf(m, pmd, folio, first, 1, origin)
     cdef bint kept = False
     cdef uint64_t i
     first_piece(m, pmd, &leaf)
@@ -167,7 +147,7 @@ cdef inline bint install_ptes(Machine *m, Pmd *pmd, uint64_t *entry, hgm_folio *
 
 cdef inline bint install_pmd(Machine *m, Pmd *pmd, hgm_folio *folio, uint64_t bits, int origin) noexcept nogil:
     """Map the folio by one leaf; the PMD entry is none. Did the scheme keep a look-up's reference?"""
-    cdef hgm_leaf leaf = leaf_of(m, pmd, folio, 0, folio.nr_pages, origin)
+    cdef hgm_leaf leaf = folio_leaf(m, pmd, folio, 0, folio.nr_pages, origin)
     leaf.first_leaf = asks_pieces() and origin != HGM_BY_COLLAPSE
     pmd.known = folio
     pmd.entry[0] = leaf_entry(folio.pfn) | bits
@@ -184,13 +164,13 @@ cdef inline bint deposit_alloc(Machine *m, uint64_t *table) noexcept nogil:
     table[0] = 0
     return subtree_table_alloc(m, table)
 
-cdef inline void deposit(Machine *m, const Pmd *pmd, uint64_t table) noexcept nogil:
+cdef inline void pgtable_trans_huge_deposit(Machine *m, const Pmd *pmd, uint64_t table) noexcept nogil:
     cdef hgm_ptdesc *desc = pmd_table_desc(m, pmd)
     table_entries(m, table_number(table))[0] = desc.deposited
     desc.deposited = table_number(table)
     desc.nr_deposited += 1
 
-cdef inline uint64_t withdraw(Machine *m, const Pmd *pmd) noexcept nogil:
+cdef inline uint64_t pgtable_trans_huge_withdraw(Machine *m, const Pmd *pmd) noexcept nogil:
     """Take a deposited table back, as an entry."""
     cdef hgm_ptdesc *desc = pmd_table_desc(m, pmd)
     cdef uint32_t number = desc.deposited
@@ -200,8 +180,8 @@ cdef inline uint64_t withdraw(Machine *m, const Pmd *pmd) noexcept nogil:
     entries[0] = 0
     return <uint64_t>number << HGM_PTE_FRAME_SHIFT | HGM_PTE_PRESENT
 
-cdef inline bint pmd_aligned(Machine *m, const Mapping *v, const Vma *vma, uint64_t offset) noexcept nogil:
-    """Could a PMD leaf map `offset`: does its span lie in the VMA and agree with the file (thp_vma_suitable_order)?"""
+cdef inline bint thp_vma_suitable_order(Machine *m, const Mapping *v, const Vma *vma, uint64_t offset) noexcept nogil:
+    """Could a PMD leaf map `offset`: does its span lie in the VMA and agree with the file?"""
     cdef uint64_t start = ((v.address + offset) & ~pmd_mask(m)) - v.address
     return (start + v.address >= v.address + vma.start and start + pmd_mask(m) < vma.end
             and (v.address - v.file_offset) & pmd_mask(m) == 0)

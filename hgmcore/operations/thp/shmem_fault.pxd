@@ -3,14 +3,23 @@
 
 Rules of Linux 6.18 (mm/filemap.c, mm/memory.c, mm/userfaultfd.c).
 """
-from hgmcore.core.folio cimport folio_alloc, folio_put, frames_alloc, page_poisoned
-from hgmcore.operations.thp cimport *
+from libc.errno cimport EAGAIN, EEXIST, EFAULT, EINVAL, EIO, ENOENT, ENOMEM
+from hgmcore.hgm cimport *
+from hgmcore.core.folio cimport folio_alloc, folio_at, folio_number, folio_put, frames_alloc, page_poisoned
+from hgmcore.core.machine cimport ANON, File, Machine, Mapping, Vma
+from hgmcore.core.table cimport allocation_fails, entry_index, is_table, PTE, subtree_table_alloc
 from hgmcore.core.vma cimport vma_find
+from hgmcore.operations.common cimport (
+    base_mask, EHWPOISON, look_up_and_put, lookup_refused, Outcome, outcome, uffd_range_error
+)
+from hgmcore.operations.thp.pmd cimport (
+    install_pmd, install_ptes, mm_find_pmd, Pmd, pmd_mask, pte_offset, ptes_per_table, thp_vma_suitable_order
+)
 
 cdef enum:
     FAULT_AROUND = 16    # fault_around_bytes is 64K
 
-cdef inline void cache_add(Machine *m, hgm_folio *folio) noexcept nogil:
+cdef inline void shmem_add_to_page_cache(Machine *m, hgm_folio *folio) noexcept nogil:
     """The page cache holds a reference for each base page."""
     cdef uint64_t i
     for i in range(folio.index, folio.index + folio.nr_pages):
@@ -18,14 +27,14 @@ cdef inline void cache_add(Machine *m, hgm_folio *folio) noexcept nogil:
     folio.flags |= HGM_FOLIO_CACHED
     hgm_plain_add(folio, <int32_t>folio.nr_pages)
 
-cdef inline void cache_remove(Machine *m, hgm_folio *folio) noexcept nogil:
+cdef inline void shmem_delete_from_page_cache(Machine *m, hgm_folio *folio) noexcept nogil:
     cdef uint64_t i
     for i in range(folio.index, folio.index + folio.nr_pages):
         m.state.files[folio.file].cache[i] = 0
     folio.flags &= ~HGM_FOLIO_CACHED
     folio_put(folio, <int32_t>folio.nr_pages)
 
-cdef inline hgm_folio *cache_alloc(Machine *m, uint32_t file, uint64_t index, bint huge) noexcept nogil:
+cdef inline hgm_folio *shmem_alloc_and_add_folio(Machine *m, uint32_t file, uint64_t index, bint huge) noexcept nogil:
     """Allocate base page `index` into the page cache: if `huge` and nothing of the huge page around it is there yet,
     all of that, else the page alone. NULL: no memory."""
     cdef File *f = &m.state.files[file]
@@ -38,33 +47,33 @@ cdef inline hgm_folio *cache_alloc(Machine *m, uint32_t file, uint64_t index, bi
     if folio is NULL and not (huge and f.nr_pages == 1) and not m.context.out_of_memory and not allocation_fails(m):
         folio = frames_alloc(m, file, index, 1)
     if folio is not NULL:
-        cache_add(m, folio)
+        shmem_add_to_page_cache(m, folio)
     return folio
 
-cdef inline Outcome shmem_populate(Machine *m, const hgm_operation *op) noexcept nogil:
+cdef inline Outcome populate(Machine *m, const hgm_operation *op) noexcept nogil:
     cdef File *f = &m.state.files[op.target]
     cdef uint64_t i, first = op.offset * f.nr_pages
     for i in range(first, first + op.length * f.nr_pages):
-        if f.cache[i] == 0 and cache_alloc(m, op.target, i, True) is NULL:
+        if f.cache[i] == 0 and shmem_alloc_and_add_folio(m, op.target, i, True) is NULL:
             return outcome((i - first) << m.config.geometry.base_shift, ENOMEM)
         f.size = max(f.size, i + 1)
         f.length = max(f.length, (i + 1) << m.config.geometry.base_shift)
     return outcome(op.length << f.page_shift, 0)
 
-cdef inline bint map_pmd(Machine *m, Pmd *pmd, const Vma *vma, uint64_t offset, hgm_folio *folio) noexcept nogil:
-    """Map the folio by a PMD leaf if it fills one, fits the VMA there and the entry is none (do_set_pmd)."""
+cdef inline bint do_set_pmd(Machine *m, Pmd *pmd, const Vma *vma, uint64_t offset, hgm_folio *folio) noexcept nogil:
+    """Map the folio by a PMD leaf if it fills one, fits the VMA there and the entry is none."""
     if (pmd.entry[0] != 0 or folio.nr_pages != ptes_per_table(m) or folio.flags & HGM_FOLIO_POISONED
-            or not pmd_aligned(m, pmd.mapping, vma, offset)):
+            or not thp_vma_suitable_order(m, pmd.mapping, vma, offset)):
         return False
     if not install_pmd(m, pmd, folio, 0, HGM_BY_FAULT):
         look_up_and_put(m, &m.context.cost, folio)
     return True
 
-cdef inline bint ensure_ptes(Machine *m, Pmd *pmd) noexcept nogil:
+cdef inline bint pte_alloc(Machine *m, Pmd *pmd) noexcept nogil:
     """Make the PMD entry, none or a table, a table. False: no memory."""
     return pmd.entry[0] != 0 or subtree_table_alloc(m, pmd.entry)
 
-cdef inline void map_free_ptes(Machine *m, Pmd *pmd, uint64_t *entry, hgm_folio *folio, uint64_t first,
+cdef inline void set_pte_range(Machine *m, Pmd *pmd, uint64_t *entry, hgm_folio *folio, uint64_t first,
                                uint64_t n) noexcept nogil:
     """Map base pages [first, first + n) of the folio by those of `n` PTEs that are none; pages that failed stay out.
 
@@ -91,8 +100,8 @@ cdef inline bint folio_fits(Machine *m, const Vma *vma, const hgm_folio *folio, 
     return (offset - vma.start >= before and vma.end - offset >= after
             and (offset & pmd_mask(m)) >= before and (offset & pmd_mask(m)) + after <= pmd_mask(m) + 1)
 
-cdef inline int fault_around(Machine *m, Pmd *pmd, const Vma *vma, uint64_t offset, uint64_t index) noexcept nogil:
-    """Map what the page cache has around base page `index` of the file (filemap_map_pages). 0 or ENOMEM.
+cdef inline int filemap_map_pages(Machine *m, Pmd *pmd, const Vma *vma, uint64_t offset, uint64_t index) noexcept nogil:
+    """Map what the page cache has around base page `index` of the file. 0 or ENOMEM.
 
     16: the pages of the aligned 16 around it. folio: also all pages of folios of which one is among those, where the
     folio lies in the VMA and in one page table.
@@ -112,17 +121,17 @@ cdef inline int fault_around(Machine *m, Pmd *pmd, const Vma *vma, uint64_t offs
             continue
         folio = folio_at(m, f.cache[at] - 1)
         place = offset + ((at - index) << shift)
-        if map_pmd(m, pmd, vma, offset, folio):
+        if do_set_pmd(m, pmd, vma, offset, folio):
             return 0
-        if not ensure_ptes(m, pmd):
+        if not pte_alloc(m, pmd):
             return ENOMEM
         page = first = at - folio.index
         last = min(<uint64_t>folio.nr_pages, end - folio.index)
         if m.config.options.fault_around == HGM_AROUND_FOLIO and folio_fits(m, vma, folio, place, page):
             first = 0
             last = folio.nr_pages
-        entry = pte_at(m, pmd, pmd.mapping.address + place) - (page - first)
-        map_free_ptes(m, pmd, entry, folio, first, last - first)
+        entry = pte_offset(m, pmd, pmd.mapping.address + place) - (page - first)
+        set_pte_range(m, pmd, entry, folio, first, last - first)
         at = folio.index + folio.nr_pages
     return 0
 
@@ -135,29 +144,29 @@ cdef inline int finish_fault(Machine *m, Pmd *pmd, const Vma *vma, uint64_t offs
     cdef uint64_t *entry
     cdef uint64_t i
     cdef bint all
-    if map_pmd(m, pmd, vma, offset, folio):
+    if do_set_pmd(m, pmd, vma, offset, folio):
         return 0
-    if not ensure_ptes(m, pmd):
+    if not pte_alloc(m, pmd):
         look_up_and_put(m, &m.context.cost, folio)
         return ENOMEM
-    entry = pte_at(m, pmd, pmd.mapping.address + offset)
+    entry = pte_offset(m, pmd, pmd.mapping.address + offset)
     all = (m.config.options.fault_around != HGM_AROUND_NONE and not vma.flags & (HGM_OPF_MINOR | HGM_OPF_WP)
            and not folio.flags & HGM_FOLIO_POISONED and folio_fits(m, vma, folio, offset, page))
     if all:
         for i in range(folio.nr_pages):
             all = all and (entry - page)[i] == 0
     if all:
-        map_free_ptes(m, pmd, entry - page, folio, 0, folio.nr_pages)
+        set_pte_range(m, pmd, entry - page, folio, 0, folio.nr_pages)
     else:
-        map_free_ptes(m, pmd, entry, folio, page, 1)
+        set_pte_range(m, pmd, entry, folio, page, 1)
     return 0
 
-cdef inline Outcome shmem_touch(Machine *m, const hgm_operation *op, const Vma *vma) noexcept nogil:
+cdef inline Outcome shmem_fault(Machine *m, const hgm_operation *op, const Vma *vma) noexcept nogil:
     """An access, and the fault that it takes where nothing maps its address (do_read_fault, do_shared_fault)."""
     cdef Mapping *v = &m.state.mappings[op.target]
     cdef File *f = &m.state.files[v.file]
     cdef uint64_t offset = op.offset & ~base_mask(m), index = (v.file_offset + offset) >> m.config.geometry.base_shift
-    cdef Pmd pmd = pmd_at(m, v, offset, True)
+    cdef Pmd pmd = mm_find_pmd(m, v, offset, True)
     cdef Outcome done = outcome(base_mask(m) + 1, 0)
     cdef uint64_t entry = 0
     cdef hgm_folio *folio = NULL
@@ -165,14 +174,14 @@ cdef inline Outcome shmem_touch(Machine *m, const hgm_operation *op, const Vma *
     if pmd.entry is NULL:
         return outcome(0, ENOMEM)
     if pmd.entry[0] != 0:
-        entry = pte_at(m, &pmd, v.address + offset)[0] if is_table(pmd.entry[0]) else pmd.entry[0]
+        entry = pte_offset(m, &pmd, v.address + offset)[0] if is_table(pmd.entry[0]) else pmd.entry[0]
     if entry == 0 and m.config.options.fault_around != HGM_AROUND_NONE and not op.flags & HGM_OPF_WRITE and (
             not vma.flags & (HGM_OPF_MINOR | HGM_OPF_WP)):
-        error = fault_around(m, &pmd, vma, offset, index)
+        error = filemap_map_pages(m, &pmd, vma, offset, index)
         if error:
             return outcome(0, error)
         if pmd.entry[0] != 0:
-            entry = pte_at(m, &pmd, v.address + offset)[0] if is_table(pmd.entry[0]) else pmd.entry[0]
+            entry = pte_offset(m, &pmd, v.address + offset)[0] if is_table(pmd.entry[0]) else pmd.entry[0]
     if entry != 0:
         return outcome(0, EHWPOISON) if entry & HGM_PTE_POISON else done
     if index >= f.size:
@@ -188,7 +197,7 @@ cdef inline Outcome shmem_touch(Machine *m, const hgm_operation *op, const Vma *
             done.event = HGM_EVENT_MINOR
             return done
     else:
-        folio = cache_alloc(m, v.file, index, f.nr_pages == 1 or pmd_aligned(m, v, vma, offset))
+        folio = shmem_alloc_and_add_folio(m, v.file, index, f.nr_pages == 1 or thp_vma_suitable_order(m, v, vma, offset))
         if folio is NULL:
             return outcome(0, ENOMEM)
     if folio.flags & HGM_FOLIO_POISONED and page_poisoned(m, folio.pfn + index - folio.index, 1):
@@ -197,8 +206,8 @@ cdef inline Outcome shmem_touch(Machine *m, const hgm_operation *op, const Vma *
     error = finish_fault(m, &pmd, vma, offset, folio, index - folio.index)
     return outcome(0, error) if error else done
 
-cdef inline int continue_page(Machine *m, Pmd *pmd, uint64_t offset) noexcept nogil:
-    """Map one base page of the page cache by a PTE (mfill_atomic_pte_continue). 0 or an errno."""
+cdef inline int mfill_atomic_pte_continue(Machine *m, Pmd *pmd, uint64_t offset) noexcept nogil:
+    """Map one base page of the page cache by a PTE. 0 or an errno."""
     cdef Mapping *v = pmd.mapping
     cdef File *f = &m.state.files[v.file]
     cdef uint64_t index = (v.file_offset + offset) >> m.config.geometry.base_shift
@@ -208,7 +217,7 @@ cdef inline int continue_page(Machine *m, Pmd *pmd, uint64_t offset) noexcept no
     if pmd.entry is NULL:
         return ENOMEM
     pmd.none = pmd.entry[0] == 0
-    if not ensure_ptes(m, pmd):
+    if not pte_alloc(m, pmd):
         return ENOMEM
     if not is_table(pmd.entry[0]):
         return EEXIST
@@ -220,7 +229,7 @@ cdef inline int continue_page(Machine *m, Pmd *pmd, uint64_t offset) noexcept no
     error = lookup_refused(m, folio, False)
     if error:
         return error
-    entry = pte_at(m, pmd, v.address + offset)
+    entry = pte_offset(m, pmd, v.address + offset)
     if folio.flags & HGM_FOLIO_POISONED and page_poisoned(m, folio.pfn + index - folio.index, 1):
         error = EIO
     elif entry[0] != 0:
@@ -229,17 +238,16 @@ cdef inline int continue_page(Machine *m, Pmd *pmd, uint64_t offset) noexcept no
         look_up_and_put(m, &m.context.cost, folio)
     return error
 
-cdef inline Outcome shmem_continue(Machine *m, const hgm_operation *op) noexcept nogil:
+cdef inline Outcome mfill_atomic(Machine *m, const hgm_operation *op) noexcept nogil:
     """UFFDIO_CONTINUE: base pages only, whatever the size of the folio."""
     cdef Mapping *v = &m.state.mappings[op.target]
     cdef Vma *vma = vma_find(v, op.offset)
     cdef uint64_t done = 0
     cdef int error
     cdef Pmd pmd
-    if process_exited(m, v):
-        return outcome(0, ESRCH)
-    if (op.offset | op.length) & base_mask(m) or op.length == 0 or op.offset + op.length < op.offset:
-        return outcome(0, EINVAL)
+    error = uffd_range_error(m, op)
+    if error:
+        return outcome(0, error)
     if vma is NULL or op.offset + op.length > vma.end or not vma.flags & (HGM_OPF_MINOR | HGM_OPF_WP):
         return outcome(0, ENOENT)
     if m.state.files[v.file].kind == ANON:
@@ -247,8 +255,8 @@ cdef inline Outcome shmem_continue(Machine *m, const hgm_operation *op) noexcept
     pmd.entry = NULL
     while done < op.length:
         if pmd.entry is NULL or v.address + op.offset + done - pmd.address > pmd_mask(m):
-            pmd = pmd_at(m, v, op.offset + done, True)
-        error = continue_page(m, &pmd, op.offset + done)
+            pmd = mm_find_pmd(m, v, op.offset + done, True)
+        error = mfill_atomic_pte_continue(m, &pmd, op.offset + done)
         if error:
             return outcome(done, EAGAIN if done else error)
         done += base_mask(m) + 1

@@ -1,10 +1,15 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """What is done to a shmem file itself: populate, hole punch, truncate, extra references."""
-from hgmcore.operations.file cimport pin_folio, unpin_folio
-from hgmcore.operations.shmem cimport *
-from hgmcore.operations.thp_zap cimport zap_memory
+from libc.errno cimport EINVAL
+from hgmcore.hgm cimport *
+from hgmcore.core.folio cimport folio_at, frames_alloc
+from hgmcore.core.machine cimport File, Machine, Mapping
+from hgmcore.operations.common cimport base_mask, Outcome, outcome, pin_folio, unpin_folio
+from hgmcore.operations.thp.pmd cimport extra_references
+from hgmcore.operations.thp.shmem_fault cimport shmem_add_to_page_cache, shmem_delete_from_page_cache
+from hgmcore.operations.thp.zap cimport unmap_page_range
 
-cdef inline void unmap_pages(Machine *m, uint32_t file, uint64_t first, uint64_t last) noexcept nogil:
+cdef inline void unmap_mapping_range(Machine *m, uint32_t file, uint64_t first, uint64_t last) noexcept nogil:
     """Unmap base pages [first, last) of a file everywhere; a PMD leaf that maps one of them goes as a whole."""
     cdef int shift = m.config.geometry.base_shift
     cdef uint64_t start = first << shift, end = last << shift, from_byte, to_byte
@@ -18,16 +23,16 @@ cdef inline void unmap_pages(Machine *m, uint32_t file, uint64_t first, uint64_t
             from_byte = max(v.file_offset + v.vmas[j].start, start)
             to_byte = min(v.file_offset + v.vmas[j].end, end)
             if from_byte < to_byte:
-                zap_memory(m, v, from_byte - v.file_offset, to_byte - v.file_offset, HGM_BY_TRUNCATE, False)
+                unmap_page_range(m, v, from_byte - v.file_offset, to_byte - v.file_offset, HGM_BY_TRUNCATE, False)
 
-cdef inline void remove_folio(Machine *m, hgm_folio *folio) noexcept nogil:
-    """Unmap a folio and take it out of the page cache (truncate_inode_folio)."""
-    unmap_pages(m, folio.file, folio.index, folio.index + folio.nr_pages)
-    cache_remove(m, folio)
+cdef inline void truncate_inode_folio(Machine *m, hgm_folio *folio) noexcept nogil:
+    """Unmap a folio and take it out of the page cache."""
+    unmap_mapping_range(m, folio.file, folio.index, folio.index + folio.nr_pages)
+    shmem_delete_from_page_cache(m, folio)
 
-cdef inline bint split_folio(Machine *m, hgm_folio *folio, uint64_t index) noexcept nogil:
+cdef inline bint folio_split(Machine *m, hgm_folio *folio, uint64_t index) noexcept nogil:
     """Split a folio so that base page `index` of the file stands alone: halves, and halves of the half with that page
-    (folio_split). Everybody loses what they had of it mapped. False: somebody else uses it; or no memory.
+   . Everybody loses what they had of it mapped. False: somebody else uses it; or no memory.
 
     Parts behind the end of the file are dropped. The others get frames of their own, as a simulated frame belongs to one folio for ever.
     """
@@ -36,10 +41,10 @@ cdef inline bint split_folio(Machine *m, hgm_folio *folio, uint64_t index) noexc
     cdef hgm_folio *part
     if extra_references(m, folio):
         return False
-    unmap_pages(m, file, first, first + half)
+    unmap_mapping_range(m, file, first, first + half)
     if folio.page._refcount != <int64_t>folio.nr_pages:    # the scheme's count stays behind: folio_ref_freeze() fails
         return False
-    cache_remove(m, folio)
+    shmem_delete_from_page_cache(m, folio)
     while half > 1:
         half //= 2
         other = first if index >= first + half else first + half
@@ -47,39 +52,40 @@ cdef inline bint split_folio(Machine *m, hgm_folio *folio, uint64_t index) noexc
             part = frames_alloc(m, file, other, half)
             if part is NULL:
                 return False
-            cache_add(m, part)
+            shmem_add_to_page_cache(m, part)
         if index >= first + half:
             first += half
     if first < size:
         part = frames_alloc(m, file, first, 1)
         if part is NULL:
             return False
-        cache_add(m, part)
+        shmem_add_to_page_cache(m, part)
     return True
 
-cdef inline bint cut_folio(Machine *m, hgm_folio *folio, uint64_t start, uint64_t end) noexcept nogil:
-    """Make bytes [start, end) of the file a hole as far as the folio has them (truncate_inode_partial_folio).
+cdef inline bint truncate_inode_partial_folio(Machine *m, hgm_folio *folio, uint64_t start, uint64_t end) noexcept nogil:
+    """Make bytes [start, end) of the file a hole as far as the folio has them.
 
-    True: it was removed or split. False: its bytes are only zeroed. A last look is due to what a split leaves inside.
+    True: the folio was removed or split. False: its bytes are only zeroed. After a split at `start`, the part that holds
+    `end` may still be large: it is split too.
     """
     cdef int shift = m.config.geometry.base_shift
     cdef uint64_t first = <uint64_t>folio.index << shift, last = first + (folio.nr_pages << shift)
     cdef uint32_t file = folio.file
     if start <= first and last <= end:
-        remove_folio(m, folio)
+        truncate_inode_folio(m, folio)
         return True
     if folio.nr_pages == 1:
         return True
-    if not split_folio(m, folio, max(start, first) >> shift):
+    if not folio_split(m, folio, max(start, first) >> shift):
         return False
     if end < last and m.state.files[file].cache[end >> shift]:
         folio = folio_at(m, m.state.files[file].cache[end >> shift] - 1)
         if folio.nr_pages > 1:
-            split_folio(m, folio, end >> shift)
+            folio_split(m, folio, end >> shift)
     return True
 
-cdef inline void undo_range(Machine *m, uint32_t file, uint64_t start, uint64_t end) noexcept nogil:
-    """Make bytes [start, end) of the file a hole (shmem_undo_range): folios inside go, those at the edges are split."""
+cdef inline void shmem_undo_range(Machine *m, uint32_t file, uint64_t start, uint64_t end) noexcept nogil:
+    """Make bytes [start, end) of the file a hole: folios inside go, those at the edges are split."""
     cdef File *f = &m.state.files[file]
     cdef uint64_t first = (start + base_mask(m)) >> m.config.geometry.base_shift, last = end >> m.config.geometry.base_shift
     cdef uint64_t edge, at = first
@@ -91,7 +97,7 @@ cdef inline void undo_range(Machine *m, uint32_t file, uint64_t start, uint64_t 
             at += 1
         elif folio.index >= first and folio.index + folio.nr_pages <= last:
             at = folio.index + folio.nr_pages
-            remove_folio(m, folio)
+            truncate_inode_folio(m, folio)
         else:
             at = folio.index + folio.nr_pages
     edge = start >> m.config.geometry.base_shift
@@ -99,21 +105,21 @@ cdef inline void undo_range(Machine *m, uint32_t file, uint64_t start, uint64_t 
         folio = folio_at(m, f.cache[edge] - 1)
         at = folio.index + folio.nr_pages
         same = end <= at << m.config.geometry.base_shift
-        if not cut_folio(m, folio, start, end):
+        if not truncate_inode_partial_folio(m, folio, start, end):
             first = at
     edge = (end - 1) >> m.config.geometry.base_shift
     if f.cache[edge] and not same:
         folio = folio_at(m, f.cache[edge] - 1)
         at = folio.index
-        if not cut_folio(m, folio, start, end):
+        if not truncate_inode_partial_folio(m, folio, start, end):
             last = at
     at = first
     while at < last:
         if f.cache[at]:
-            cut_folio(m, folio_at(m, f.cache[at] - 1), start, end)
+            truncate_inode_partial_folio(m, folio_at(m, f.cache[at] - 1), start, end)
         at += 1
 
-cdef inline Outcome punch_memory(Machine *m, const hgm_operation *op) noexcept nogil:
+cdef inline Outcome punch_hole(Machine *m, const hgm_operation *op) noexcept nogil:
     """FALLOC_FL_PUNCH_HOLE: base pages inside go; folios that lose some are split, or only zeroed if they cannot be."""
     cdef File *f = &m.state.files[op.target]
     cdef uint64_t base = base_mask(m), end = op.offset + op.length
@@ -123,12 +129,12 @@ cdef inline Outcome punch_memory(Machine *m, const hgm_operation *op) noexcept n
     end = min(end, f.pages << f.page_shift)
     last = end >> m.config.geometry.base_shift
     if first < last:
-        unmap_pages(m, op.target, first, last)
+        unmap_mapping_range(m, op.target, first, last)
     if op.offset < end:
-        undo_range(m, op.target, op.offset, end)
+        shmem_undo_range(m, op.target, op.offset, end)
     return outcome(op.length, 0)
 
-cdef inline Outcome truncate_memory(Machine *m, const hgm_operation *op) noexcept nogil:
+cdef inline Outcome truncate(Machine *m, const hgm_operation *op) noexcept nogil:
     """ftruncate: the base pages behind the new end go, and accesses there get SIGBUS.
 
     A folio across the end is split, also where no base page goes.
@@ -138,23 +144,21 @@ cdef inline Outcome truncate_memory(Machine *m, const hgm_operation *op) noexcep
     if op.offset > end:
         return outcome(0, EINVAL)
     if op.offset < f.length:
-        unmap_pages(m, op.target, size, end >> m.config.geometry.base_shift)
+        unmap_mapping_range(m, op.target, size, end >> m.config.geometry.base_shift)
         f.size = size
-        undo_range(m, op.target, op.offset, end)
+        shmem_undo_range(m, op.target, op.offset, end)
     f.size = size
     f.length = op.offset
     return outcome(0, 0)
 
-cdef inline Outcome file_operation(Machine *m, const hgm_operation *op) noexcept nogil:
-    """One operation on a shmem file."""
+cdef inline hgm_folio *first_folio(Machine *m, const hgm_operation *op) noexcept nogil:
+    """The folio at huge page `offset` of the page cache, or NULL."""
     cdef File *f = &m.state.files[op.target]
-    cdef hgm_folio *folio = NULL
-    if op.op == HGM_OP_POPULATE:
-        return shmem_populate(m, op)
-    if op.op == HGM_OP_PUNCH:
-        return punch_memory(m, op)
-    if op.op == HGM_OP_TRUNCATE:
-        return truncate_memory(m, op)
-    if f.cache[op.offset * f.nr_pages]:
-        folio = folio_at(m, f.cache[op.offset * f.nr_pages] - 1)
-    return pin_folio(m, op, folio) if op.op == HGM_OP_PIN else unpin_folio(op, folio)
+    cdef uint32_t number = f.cache[op.offset * f.nr_pages]
+    return folio_at(m, number - 1) if number else NULL
+
+cdef inline Outcome pin(Machine *m, const hgm_operation *op) noexcept nogil:
+    return pin_folio(m, op, first_folio(m, op))
+
+cdef inline Outcome unpin(Machine *m, const hgm_operation *op) noexcept nogil:
+    return unpin_folio(op, first_folio(m, op))

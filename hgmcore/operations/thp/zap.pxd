@@ -1,7 +1,18 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """Removing leaves of shmem and anonymous memory, splitting a PMD, freeing page tables."""
-from hgmcore.operations.thp cimport *
+from libc.string cimport memset
+from hgmcore.hgm cimport *
+from hgmcore.core.folio cimport folio_of
+from hgmcore.core.machine cimport ANON, Machine, Mapping, NO_TABLE
+from hgmcore.core.table cimport (
+    entry_index, hstate_entry, is_leaf, is_table, PMD, PTE, subtree_free, table_entries, table_number, table_release
+)
 from hgmcore.core.vma cimport vma_delete, vma_search, vma_split
+from hgmcore.operations.thp.pmd cimport (
+    asks_pieces, folio_below, folio_leaf, folio_subtree, frame, install_ptes, leaf_goes, maps, mm_find_pmd,
+    pgtable_trans_huge_withdraw, Pmd, pmd_mask, ptes_per_table
+)
+from hgmcore.scheme cimport *
 
 cdef inline void pieces_gone(Machine *m, Pmd *pmd, hgm_subtree *s) noexcept nogil:
     """Leaves of a folio were removed below the entry: tell the scheme, also if they were the last."""
@@ -26,8 +37,8 @@ cdef inline void pieces_gone(Machine *m, Pmd *pmd, hgm_subtree *s) noexcept nogi
 cdef inline void zap_folio(Machine *m, Pmd *pmd, uint64_t *entries, uint64_t i, uint64_t n, hgm_folio *folio,
                            int origin) noexcept nogil:
     """Remove the folio's leaves among PTEs [i, n) of the table `entries`."""
-    cdef hgm_leaf leaf = leaf_of(m, pmd, folio, 0, 1, origin)
-    cdef hgm_subtree s = pieces_of(m, pmd, folio, origin)
+    cdef hgm_leaf leaf = folio_leaf(m, pmd, folio, 0, 1, origin)
+    cdef hgm_subtree s = folio_subtree(m, pmd, folio, origin)
     cdef uint64_t run
     s.covers = leaf.covers = i == 0 and n == ptes_per_table(m)
     while i < n:
@@ -49,7 +60,7 @@ cdef inline void zap_folio(Machine *m, Pmd *pmd, uint64_t *entries, uint64_t i, 
     m.context.cost.leaf_removes += s.removed
     pieces_gone(m, pmd, &s)
 
-cdef inline void zap_ptes_between(Machine *m, Pmd *pmd, uint64_t start, uint64_t end, int origin) noexcept nogil:
+cdef inline void zap_pte_range(Machine *m, Pmd *pmd, uint64_t start, uint64_t end, int origin) noexcept nogil:
     """Empty the PTEs for addresses [start, end), folio by folio; the PMD entry is a table."""
     cdef uint64_t *entries = table_entries(m, table_number(pmd.entry[0]))
     cdef uint64_t first = entry_index(m, start, PTE), i = first, n = first + ((end - start) >> m.config.geometry.base_shift)
@@ -68,26 +79,26 @@ cdef inline void pte_table_free(Machine *m, uint64_t *pmd_entry) noexcept nogil:
     memset(table_entries(m, table_number(pmd_entry[0])), 0, <size_t>1 << m.config.geometry.table_shift)    # zero pages
     subtree_free(m, pmd_entry, PMD)
 
-cdef inline void zap_pmd(Machine *m, Pmd *pmd, int origin) noexcept nogil:
+cdef inline void zap_huge_pmd(Machine *m, Pmd *pmd, int origin) noexcept nogil:
     """Remove the PMD leaf, or zero page, with the table deposited for it."""
     cdef uint64_t entry = pmd.entry[0], table
     cdef hgm_leaf leaf
     cdef hgm_subtree s
     pmd.entry[0] = 0
     if m.state.files[pmd.mapping.file].kind == ANON:
-        table = withdraw(m, pmd)
+        table = pgtable_trans_huge_withdraw(m, pmd)
         subtree_free(m, &table, PMD)
     if is_leaf(entry):
-        leaf = leaf_of(m, pmd, folio_of(m, frame(entry)), 0, pmd_mask(m) + 1 >> m.config.geometry.base_shift, origin)
+        leaf = folio_leaf(m, pmd, folio_of(m, frame(entry)), 0, pmd_mask(m) + 1 >> m.config.geometry.base_shift, origin)
         m.context.cost.leaf_removes += 1
         leaf_goes(m, &leaf)
-        s = pieces_of(m, pmd, leaf.folio, origin)
+        s = folio_subtree(m, pmd, leaf.folio, origin)
         s.whole = s.covers = s.empty = 1
         s.removed = 1
         hgm_subtree_zapped(&m.context.cost, &m.config.options, &s)
 
-cdef inline void split_pmd(Machine *m, Pmd *pmd) noexcept nogil:
-    """Make room below a PMD leaf that only a part is to be done to (__split_huge_pmd).
+cdef inline void split_huge_pmd(Machine *m, Pmd *pmd) noexcept nogil:
+    """Make room below a PMD leaf that only a part is to be done to.
 
     A leaf of a file just goes: a fault can bring its pages back. One of anonymous memory is exchanged for PTEs.
     """
@@ -96,9 +107,9 @@ cdef inline void split_pmd(Machine *m, Pmd *pmd) noexcept nogil:
     cdef hgm_folio *folio
     cdef hgm_leaf leaf
     if m.state.files[pmd.mapping.file].kind != ANON:
-        zap_pmd(m, pmd, HGM_BY_ZAP)
+        zap_huge_pmd(m, pmd, HGM_BY_ZAP)
         return
-    pmd.entry[0] = withdraw(m, pmd)
+    pmd.entry[0] = pgtable_trans_huge_withdraw(m, pmd)
     entries = table_entries(m, table_number(pmd.entry[0]))
     if not is_leaf(entry):
         for i in range(ptes_per_table(m)):
@@ -106,11 +117,11 @@ cdef inline void split_pmd(Machine *m, Pmd *pmd) noexcept nogil:
         return
     folio = folio_of(m, frame(entry))
     install_ptes(m, pmd, entries, folio, 0, folio.nr_pages, entry & HGM_PTE_EXCLUSIVE, HGM_BY_POISON)
-    leaf = leaf_of(m, pmd, folio, 0, folio.nr_pages, HGM_BY_POISON)
+    leaf = folio_leaf(m, pmd, folio, 0, folio.nr_pages, HGM_BY_POISON)
     m.context.cost.leaf_removes += 1
     leaf_goes(m, &leaf)
 
-cdef inline void zap_memory(Machine *m, Mapping *v, uint64_t start, uint64_t end, int origin,
+cdef inline void unmap_page_range(Machine *m, Mapping *v, uint64_t start, uint64_t end, int origin,
                             bint free_tables) noexcept nogil:
     """Remove the leaves of offsets [start, end), and what a PMD leaf of a file maps beyond them.
 
@@ -119,28 +130,28 @@ cdef inline void zap_memory(Machine *m, Mapping *v, uint64_t start, uint64_t end
     cdef Pmd pmd
     cdef uint64_t stop
     while start < end:
-        pmd = pmd_at(m, v, start, False)
+        pmd = mm_find_pmd(m, v, start, False)
         stop = min(pmd.address + pmd_mask(m) + 1 - v.address, end)
         if pmd.entry is not NULL and pmd.entry[0] != 0:
             if not is_table(pmd.entry[0]) and (stop - start > pmd_mask(m) or m.state.files[v.file].kind != ANON):
-                zap_pmd(m, &pmd, origin)
+                zap_huge_pmd(m, &pmd, origin)
             elif not is_table(pmd.entry[0]):
-                split_pmd(m, &pmd)
+                split_huge_pmd(m, &pmd)
             if is_table(pmd.entry[0]):
-                zap_ptes_between(m, &pmd, v.address + start, v.address + stop, origin)
+                zap_pte_range(m, &pmd, v.address + start, v.address + stop, origin)
                 if free_tables and stop - start > pmd_mask(m):
                     pte_table_free(m, pmd.entry)
         start = stop
 
-cdef inline void split_at(Machine *m, Mapping *v, uint64_t offset) noexcept nogil:
-    """The VMA that `offset` is inside of is about to be cut there: no PMD leaf may stand across (vma_adjust_trans_huge)."""
+cdef inline void vma_adjust_trans_huge(Machine *m, Mapping *v, uint64_t offset) noexcept nogil:
+    """The VMA that `offset` is inside of is about to be cut there: no PMD leaf may stand across."""
     cdef Pmd pmd
     cdef uint32_t i = vma_search(v, offset)
     if (v.address + offset) & pmd_mask(m) == 0 or i == v.nr_vmas or v.vmas[i].start >= offset:
         return
-    pmd = pmd_at(m, v, offset, False)
+    pmd = mm_find_pmd(m, v, offset, False)
     if pmd.entry is not NULL and pmd.entry[0] != 0 and not is_table(pmd.entry[0]):
-        split_pmd(m, &pmd)
+        split_huge_pmd(m, &pmd)
 
 cdef inline bint range_used(Machine *m, uint32_t process, uint64_t first, uint64_t last) noexcept nogil:
     """Does a VMA of the process have one of the addresses [first, last]?"""
@@ -163,8 +174,8 @@ cdef inline bint table_empty(Machine *m, uint64_t entry) noexcept nogil:
             return False
     return True
 
-cdef inline void free_tables(Machine *m, Mapping *v, uint64_t start, uint64_t end) noexcept nogil:
-    """Free the tables for offsets [start, end), which nothing is mapped in, where no VMA is left (free_pgtables)."""
+cdef inline void free_pgtables(Machine *m, Mapping *v, uint64_t start, uint64_t end) noexcept nogil:
+    """Free the tables for offsets [start, end), which nothing is mapped in, where no VMA is left."""
     cdef uint64_t at, span
     cdef uint64_t *entry
     cdef int level
@@ -182,19 +193,19 @@ cdef inline void free_tables(Machine *m, Mapping *v, uint64_t start, uint64_t en
                         entry[0] = 0
             at += span
 
-cdef inline uint64_t unmap_memory(Machine *m, Mapping *v, uint64_t start, uint64_t end) noexcept nogil:
+cdef inline uint64_t do_munmap(Machine *m, Mapping *v, uint64_t start, uint64_t end) noexcept nogil:
     """Remove the VMAs in [start, end), with what they map and the tables that no VMA needs. Returns their bytes."""
     cdef uint32_t i
     cdef uint64_t done = 0
-    split_at(m, v, start)
-    split_at(m, v, end)
+    vma_adjust_trans_huge(m, v, start)
+    vma_adjust_trans_huge(m, v, end)
     if not vma_split(m, v, start) or not vma_split(m, v, end):
         return 0
     i = vma_search(v, start)
     while i < v.nr_vmas and v.vmas[i].start < end:
-        zap_memory(m, v, v.vmas[i].start, v.vmas[i].end, HGM_BY_ZAP, False)
+        unmap_page_range(m, v, v.vmas[i].start, v.vmas[i].end, HGM_BY_ZAP, False)
         done += v.vmas[i].end - v.vmas[i].start
         vma_delete(v, i)
     if m.state.processes[v.process].root != NO_TABLE:
-        free_tables(m, v, start, end)
+        free_pgtables(m, v, start, end)
     return done

@@ -1,0 +1,143 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""The table of operations: one row for each HGM_OP_*, and the loop that runs records by it.
+
+The functions of a row are called once for each record. Streaks of records on hugetlb take no such call (streaks.pxd).
+"""
+from libc.errno cimport EINVAL, ESRCH
+from hgmcore.hgm cimport *
+from hgmcore.core.machine cimport HUGETLB, Machine
+from hgmcore.operations.common cimport base_mask, Outcome, outcome, process_exited, record
+from hgmcore.operations.fork cimport exit_mmap, fork
+from hgmcore.operations.hugetlb cimport address_space as hugetlb, advise, file as hugetlbfs
+from hgmcore.operations.hugetlb.hwpoison cimport hwpoison
+from hgmcore.operations.hugetlb.migrate cimport migrate
+from hgmcore.operations.hugetlb.streaks cimport streaks
+from hgmcore.operations.thp cimport address_space as thp, collapse as khugepaged, mremap as thp_mremap
+from hgmcore.operations.thp cimport shmem_fault, shmem_file as shmem
+
+# The file that tells which family an operation belongs to.
+cdef enum About:
+    NO_FILE              # the hugetlb column has what serves both
+    TARGET_FILE
+    ARG_FILE
+    TARGET_MAPPING       # the file that the mapping maps
+
+# What a record asks to be done, in bytes (a pin: references).
+cdef enum Asked:
+    LENGTH
+    HUGE_PAGES           # `length` counts huge pages
+    BASE_PAGE
+
+ctypedef Outcome (*operation_function)(Machine *m, const hgm_operation *op) noexcept nogil
+
+cdef struct Row:
+    About about
+    Asked asked
+    operation_function hugetlb       # NULL: streaks()
+    operation_function thp           # shmem and anonymous memory
+
+cdef inline Outcome nothing(Machine *m, const hgm_operation *op) noexcept nogil:
+    """A record that is no operation of a machine."""
+    return outcome(op.length, 0)
+
+cdef inline Outcome unsupported(Machine *m, const hgm_operation *op) noexcept nogil:
+    """EINVAL: HGM alone has MADV_SPLIT; migration and memory failure of THP are not modelled."""
+    return outcome(0, ESRCH if process_exited(m, &m.state.mappings[op.target]) else EINVAL)
+
+cdef inline Row row(About about, Asked asked, operation_function hugetlb, operation_function thp) noexcept nogil:
+    cdef Row r
+    r.about = about
+    r.asked = asked
+    r.hugetlb = hugetlb
+    r.thp = thp
+    return r
+
+cdef inline Row row_of(int op) noexcept nogil:
+    """The table."""
+    if op == HGM_OP_POPULATE:
+        return row(TARGET_FILE, HUGE_PAGES, hugetlbfs.populate, shmem_fault.populate)
+    if op == HGM_OP_MMAP:
+        return row(ARG_FILE, LENGTH, hugetlb.mmap, thp.mmap)
+    if op == HGM_OP_REGISTER or op == HGM_OP_UNREGISTER:
+        return row(TARGET_MAPPING, LENGTH, advise.userfaultfd_register, thp.userfaultfd_register)
+    if op == HGM_OP_SPLIT:
+        return row(TARGET_MAPPING, LENGTH, advise.madvise_split, unsupported)
+    if op == HGM_OP_CONTINUE:
+        return row(TARGET_MAPPING, LENGTH, NULL, shmem_fault.mfill_atomic)
+    if op == HGM_OP_TOUCH:
+        return row(TARGET_MAPPING, BASE_PAGE, NULL, thp.touch)
+    if op == HGM_OP_DONTNEED:
+        return row(TARGET_MAPPING, LENGTH, NULL, thp.dontneed)
+    if op == HGM_OP_COLLAPSE:
+        return row(TARGET_MAPPING, LENGTH, NULL, khugepaged.collapse)
+    if op == HGM_OP_MUNMAP:
+        return row(TARGET_MAPPING, LENGTH, hugetlb.munmap, thp.munmap)
+    if op == HGM_OP_MPROTECT:
+        return row(TARGET_MAPPING, LENGTH, hugetlb.mprotect, thp.mprotect)
+    if op == HGM_OP_MREMAP:
+        return row(TARGET_MAPPING, LENGTH, hugetlb.mremap, thp_mremap.mremap)
+    if op == HGM_OP_FORK:
+        return row(NO_FILE, LENGTH, fork, fork)
+    if op == HGM_OP_EXIT:
+        return row(NO_FILE, LENGTH, exit_mmap, exit_mmap)
+    if op == HGM_OP_PUNCH:
+        return row(TARGET_FILE, LENGTH, hugetlbfs.punch_hole, shmem.punch_hole)
+    if op == HGM_OP_TRUNCATE:
+        return row(TARGET_FILE, LENGTH, hugetlbfs.truncate, shmem.truncate)
+    if op == HGM_OP_MIGRATE:
+        return row(TARGET_MAPPING, LENGTH, migrate, unsupported)
+    if op == HGM_OP_HWPOISON:
+        return row(TARGET_MAPPING, BASE_PAGE, hwpoison, unsupported)
+    if op == HGM_OP_PIN:
+        return row(TARGET_FILE, LENGTH, hugetlbfs.pin, shmem.pin)
+    if op == HGM_OP_UNPIN:
+        return row(TARGET_FILE, LENGTH, hugetlbfs.unpin, shmem.unpin)
+    return row(NO_FILE, LENGTH, nothing, nothing)    # file, fail, observe
+
+cdef inline bint on_hugetlb(Machine *m, const hgm_operation *op, About about) noexcept nogil:
+    if about == NO_FILE:
+        return True
+    if about == TARGET_MAPPING:
+        return m.state.files[m.state.mappings[op.target].file].kind == HUGETLB
+    return m.state.files[op.target if about == TARGET_FILE else op.arg].kind == HUGETLB
+
+cdef inline uint64_t bytes_asked(Machine *m, const hgm_operation *op, Asked asked) noexcept nogil:
+    if asked == HUGE_PAGES:
+        return op.length << m.state.files[op.target].page_shift
+    return base_mask(m) + 1 if asked == BASE_PAGE else op.length
+
+cdef inline void asked(Machine *m, const hgm_operation *ops, uint64_t n, uint64_t *out) noexcept nogil:
+    """The bytes (of a pin: references) that each of `n` records asks to be done."""
+    cdef uint64_t i
+    for i in range(n):
+        out[i] = bytes_asked(m, &ops[i], row_of(ops[i].op).asked)
+
+cdef inline uint64_t run(Machine *m, const hgm_operation *ops, uint64_t n, uint64_t index) noexcept nogil:
+    """Execute `n` records, of which the first has number `index` in its trace.
+
+    Returns how many were executed: fewer only if the host ran out of memory. Results are kept in the machine.
+    """
+    cdef uint64_t i = 0
+    cdef const hgm_operation *op
+    cdef Row r
+    cdef bint by_hugetlb
+    cdef Outcome o
+    while i < n and not m.context.out_of_memory:
+        op = &ops[i]
+        if op.op == HGM_OP_FAIL:    # for the next operation alone
+            m.context.fail = op.offset
+            i += 1
+            continue
+        r = row_of(op.op)
+        by_hugetlb = on_hugetlb(m, op, r.about)
+        if by_hugetlb and r.hugetlb is NULL:
+            i += streaks(m, op, 1 if m.context.fail else n - i, index + i)
+            m.context.fail = 0
+            continue
+        o = r.hugetlb(m, op) if by_hugetlb else r.thp(m, op)
+        m.context.fail = 0
+        if o.error or o.event or o.done < bytes_asked(m, op, r.asked) or (
+                op.op == HGM_OP_MIGRATE and o.done > op.length):
+            record(m, index + i, &o)
+        i += 1
+    return i
