@@ -1,6 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, embedsignature=True
 """Core: the owner of one simulated machine and its memory."""
-from libc.stdlib cimport calloc, free, realloc
+from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memset
 from cpython.buffer cimport PyBuffer_FillInfo
 
@@ -37,12 +37,42 @@ FOLIO_FREED = HGM_FOLIO_FREED
 PAGE_DOUBLE_MAP = HGM_PAGE_DOUBLE_MAP
 
 cdef enum:
-    HOST_PAGE = 4096
+    PART_OF_PAGES = 4096    # bytes of struct pages that are committed together
 
-# Address space that a machine reserves, in bytes.
-cdef size_t TABLES = <size_t>64 << 30     # page tables: 16 TiB mapped by base pages
-cdef size_t VMEMMAP = <size_t>64 << 30    # struct pages: 4 TiB of memory
-cdef size_t RESULTS = <size_t>16 << 30
+# Address space of a machine that may grow to 16 TiB mapped by base pages, or 4 TiB of memory. It has regions of 64 parts
+# each for page tables and struct pages; the others follow from how many entries these have.
+cdef size_t PART = <size_t>1 << 30
+cdef size_t LEAST = <size_t>256 << 10
+cdef enum:
+    TABLES = 64
+    VMEMMAP = 64
+    RESULTS = 16
+
+
+cdef size_t region_sizes(const Geometry *g, size_t part, size_t *sizes) noexcept nogil:
+    """The bytes of each region of a machine, in the order in which regions_place() takes them; returns their sum."""
+    cdef size_t page = max(<size_t>PART_OF_PAGES, host_page()), total = 0
+    cdef size_t tables = max(TABLES * part, <size_t>64 << g.table_shift), vmemmap = max(VMEMMAP * part, <size_t>1 << 16)
+    cdef int i
+    sizes[0] = tables
+    sizes[1] = (tables >> g.table_shift) * sizeof(hgm_ptdesc)
+    sizes[2] = vmemmap
+    sizes[3] = vmemmap // sizeof(hgm_page) * sizeof(hgm_folio)
+    sizes[4] = vmemmap // sizeof(hgm_page) * sizeof(uint64_t)
+    sizes[5] = RESULTS * part
+    for i in range(6):
+        sizes[i] = (sizes[i] + page - 1) & ~(page - 1)
+        total += sizes[i]
+    return total
+
+
+cdef void regions_place(Machine *m, unsigned char *at, const size_t *sizes) noexcept nogil:
+    region_place(&m.state.tables, &at, sizes[0])
+    region_place(&m.state.ptdescs, &at, sizes[1])
+    region_place(&m.state.vmemmap, &at, sizes[2])
+    region_place(&m.state.folios, &at, sizes[3])
+    region_place(&m.state.poisoned, &at, sizes[4])
+    region_place(&m.context.results, &at, sizes[5])
 
 
 cdef class Window:
@@ -113,10 +143,12 @@ cdef bint record_fits(const Machine *m, const hgm_operation *op) noexcept nogil:
 cdef class Core:
     """One machine: `geometry` (hgmcore.geometry.Geometry) and resolved `options` (hgmcore.options.resolve).
 
-    Files, processes and mappings are declared and known by number; operations run as arrays of records.
+    reserve: bytes of address space that it may reserve, and so a bound on what it may grow to; None: enough for 4 TiB of
+    memory, or what the system gives. Files, processes and mappings are declared and known by number; operations run
+    as arrays of records.
     """
 
-    def __cinit__(self, geometry, dict options):
+    def __cinit__(self, geometry, dict options, reserve=None):
         cdef Machine *m = &self.m
         memset(m, 0, sizeof(Machine))
         m.abi = HGM_ABI
@@ -152,17 +184,40 @@ cdef class Core:
         m.context.exclusion = (ALONE, PT_LOCKS, POSTED_LOCKS)[m.config.options.locks]
         m.context.owner = m
         m.state.files = <File *>grown(NULL, 0, sizeof(File))    # there is a file 0 for mappings that never were
-        m.context.fault_mutexes = <uint32_t *>calloc(FAULT_MUTEXES, LINE)
-        if m.context.fault_mutexes is NULL:
-            raise MemoryError("no memory for a machine")
+        if m.context.exclusion != ALONE:
+            self.mutexes()
         m.config.options.fault_around = ("none", "16", "folio").index(options["fault_around"])
-        if not (region_reserve(&m.state.tables, TABLES) and region_reserve(&m.state.vmemmap, VMEMMAP)
-                and region_reserve(&m.state.ptdescs, (TABLES >> m.config.geometry.table_shift) * sizeof(hgm_ptdesc))
-                and region_reserve(&m.state.folios, VMEMMAP // sizeof(hgm_page) * sizeof(hgm_folio))
-                and region_reserve(&m.context.results, RESULTS)
-                and region_reserve(&m.state.poisoned, VMEMMAP // sizeof(hgm_page) * sizeof(uint64_t))
-                and region_grow(&m.state.tables, <size_t>1 << m.config.geometry.table_shift)):
-            raise MemoryError("no address space for a machine's page tables and struct pages")
+        self.reserve(0 if reserve is None else <size_t>reserve)
+        region_grow(&m.state.tables, <size_t>1 << m.config.geometry.table_shift)
+
+    cdef int mutexes(self) except -1:
+        """Make the fault mutexes, which only operations beside others, or option `locks`, take."""
+        if self.m.context.fault_mutexes is NULL:
+            self.m.context.fault_mutexes = <uint32_t *>calloc(FAULT_MUTEXES, LINE)
+            if self.m.context.fault_mutexes is NULL:
+                raise MemoryError("no memory for the fault mutexes of a machine")
+        return 0
+
+    cdef int reserve(self, size_t bound) except -1:
+        """Reserve address space: `bound` bytes at most, or (0) what serves the largest machine, less where there is less."""
+        cdef size_t sizes[6]
+        cdef size_t part = PART, total = region_sizes(&self.m.config.geometry, part, sizes)
+        if bound:
+            while total > bound and part > PART_OF_PAGES // RESULTS:
+                part = part // 16 * 15 if part > PART_OF_PAGES else part // 2
+                total = region_sizes(&self.m.config.geometry, part, sizes)
+            if total > bound:
+                raise ValueError(f"reserve: a machine needs at least {total} bytes of address space, not {bound}")
+        self.reservation = <unsigned char *>address_space(total)
+        while self.reservation is NULL and not bound and total > LEAST:
+            part //= 2
+            total = region_sizes(&self.m.config.geometry, part, sizes)
+            self.reservation = <unsigned char *>address_space(total)
+        if self.reservation is NULL:
+            raise MemoryError(f"no address space for a machine: {total} bytes")
+        self.reserved = total
+        regions_place(&self.m, self.reservation, sizes)
+        return 0
 
     def __dealloc__(self):
         cdef Machine *m = &self.m
@@ -175,12 +230,8 @@ cdef class Core:
         free(m.state.processes)
         free(m.state.mappings)
         free(m.context.fault_mutexes)
-        region_release(&m.state.tables)
-        region_release(&m.state.ptdescs)
-        region_release(&m.state.vmemmap)
-        region_release(&m.state.folios)
-        region_release(&m.context.results)
-        region_release(&m.state.poisoned)
+        if self.reservation is not NULL:
+            munmap(self.reservation, self.reserved)
 
     cdef int fits(self, Engine engine) except -1:
         """ImportError unless the engine was compiled for machines of this layout; both layouts are named."""
@@ -190,6 +241,12 @@ cdef class Core:
             raise ImportError(f"scheme {engine.name} was compiled for HGM_ABI {engine.abi}, machines of "
                               f"{engine.machine_size} bytes; this hgmcore has HGM_ABI {self.m.abi}, machines of "
                               f"{self.m.size} bytes: compile the scheme anew")
+        return 0
+
+    cdef int idle(self) except -1:
+        """RuntimeError while another thread runs the machine: one thread at a time, or views of it (view.pyx)."""
+        if self.busy:
+            raise RuntimeError("another thread uses this machine")
         return 0
 
     def add_file(self, geometry, page_size, uint64_t pages, kind="hugetlb") -> int:
@@ -206,6 +263,7 @@ cdef class Core:
         f.pages = pages
         f.size = pages << (leaf.shift - m.config.geometry.base_shift) if f.kind == SHMEM else pages
         f.length = pages << leaf.shift
+        f.nr_cache = f.size
         f.cache = <uint32_t *>calloc(f.size if f.size else 1, sizeof(uint32_t))
         if f.cache is NULL:
             raise MemoryError(f"no memory for a page cache of {pages} huge pages")
@@ -251,28 +309,41 @@ cdef class Core:
             raise MemoryError(f"no memory for {tables} page tables")
         m.context.tables_populated = max(m.context.tables_populated, size)
 
-    def run(self, Engine engine, const unsigned char[::1] operations, uint64_t index=0) -> int:
+    def run(self, Engine engine, const unsigned char[::1] operations, uint64_t index=0, bint checked=False) -> int:
         """Run operation records (the bytes of an array of statements.OPERATION), the first of number `index`.
 
-        Returns nanoseconds. ValueError: a number in a record was never declared; nothing is run. MemoryError: the
-        host has no more memory; the operations up to there are done.
+        Returns nanoseconds. checked: check() has seen these records, and nothing was declared since. ValueError: a number
+        in a record was never declared; nothing is run. RuntimeError: another thread runs the machine. MemoryError: there
+        is no more memory or address space; the operations up to there are done, and the machine stays usable.
         """
         cdef Machine *m = &self.m
         cdef uint64_t n = operations.shape[0] // sizeof(hgm_operation), done, i
         cdef timespec start, stop
         self.fits(engine)
+        self.idle()
         if n == 0:
             return 0
-        for i in range(n):
-            if not record_fits(m, <const hgm_operation *>&operations[0] + i):
-                raise ValueError(f"record {index + i}: an operation, file, process, mapping or page that is not declared")
+        if not checked:
+            self.check(operations, index)
+        m.context.tails |= engine.writes_tails
+        m.context.out_of_memory = False
+        self.busy = True
         with nogil:
             clock_gettime(CLOCK_MONOTONIC, &start)
             done = engine.run(m, <const hgm_operation *>&operations[0], n, index)
             clock_gettime(CLOCK_MONOTONIC, &stop)
+        self.busy = False
         if m.context.out_of_memory:
-            raise MemoryError(f"no memory for page tables or struct pages at operation {index + done - 1}")
+            raise MemoryError(f"no memory for page tables, struct pages or results at operation {index + (done - 1 if done else 0)}; "
+                              f"the machine has {self.reserved} bytes of address space")
         return (stop.tv_sec - start.tv_sec) * 1000000000 + stop.tv_nsec - start.tv_nsec
+
+    def check(self, const unsigned char[::1] operations, uint64_t index=0):
+        """ValueError unless all numbers in the records are declared; index: of the first record, for the message."""
+        cdef uint64_t i
+        for i in range(operations.shape[0] // sizeof(hgm_operation)):
+            if not record_fits(&self.m, <const hgm_operation *>&operations[0] + i):
+                raise ValueError(f"record {index + i}: an operation, file, process, mapping or page that is not declared")
 
     def results(self):
         """Results that say more than success, as an array of RESULT (a copy)."""
@@ -409,35 +480,33 @@ cdef class Core:
                     f.page[j].flags &= ~HGM_PAGE_TOUCHED
 
     def struct_pages(self):
-        """(lines, bytes): struct pages that the scheme's atomics touched, and committed memory of struct pages.
+        """(lines, bytes): struct pages that the scheme's atomics touched, and memory that struct pages take.
 
-        The bytes are measured: host pages of the struct pages' memory that the system says are there
-        (/proc/self/pagemap, bit 56; the shared zero page, which a mere read maps, has it not).
+        The bytes are counted: the parts of 4096 bytes of the struct pages' memory that hold anything. The others were
+        never written; the system has no memory for them.
         """
         cdef Machine *m = &self.m
-        cdef uint64_t per_page = HOST_PAGE // sizeof(hgm_page), i, j, n, lines = 0
         cdef hgm_page *page = <hgm_page *>m.state.vmemmap.base
-        cdef unsigned long[::1] entry
-        n = (m.state.next_pfn + per_page - 1) // per_page
-        with open("/proc/self/pagemap", "rb", buffering=0) as f:
-            f.seek(<size_t>m.state.vmemmap.base // HOST_PAGE * 8)
-            entries = np.frombuffer(read_exactly(f, n * 8), np.uint64)
-        entry = entries.copy()
+        cdef size_t used = m.state.vmemmap.used, size = host_page(), n, i, j
+        cdef uint64_t lines = 0, parts = 0, any
+        cdef unsigned char *there
+        cdef const uint64_t *words
+        n = (used + size - 1) // size
+        there = <unsigned char *>malloc(n + 1)
+        if there is NULL or n and mincore(page, n * size, there) != 0:
+            free(there)
+            raise MemoryError("the system does not tell which struct pages are in use")
         with nogil:
-            for i in range(n):
-                if entry[i] >> 56 & 1:
-                    for j in range(i * per_page, (i + 1) * per_page):
-                        lines += page[j].flags & HGM_PAGE_TOUCHED
-        return lines, int(np.count_nonzero(entries >> np.uint64(56) & np.uint64(1))) * HOST_PAGE
-
-
-def read_exactly(file, n):
-    """`n` bytes of an unbuffered file."""
-    parts = []
-    while n > 0:
-        part = file.read(min(n, 1 << 24))
-        if not part:
-            raise OSError("the system does not tell what memory is committed")
-        parts.append(part)
-        n -= len(part)
-    return b"".join(parts)
+            for i in range((used + PART_OF_PAGES - 1) // PART_OF_PAGES):
+                if not there[i * PART_OF_PAGES // size] & 1:
+                    continue
+                words = <const uint64_t *>(<unsigned char *>page + i * PART_OF_PAGES)
+                any = 0
+                for j in range(PART_OF_PAGES // sizeof(uint64_t)):
+                    any |= words[j]
+                if any:
+                    parts += 1
+                    for j in range(PART_OF_PAGES // sizeof(hgm_page)):
+                        lines += (<const hgm_page *>words)[j].flags & HGM_PAGE_TOUCHED
+        free(there)
+        return lines, parts * PART_OF_PAGES
