@@ -88,8 +88,9 @@ class Machine:
         return Process(self, self._add_process(name))
 
     def run(self, operations: np.ndarray, *, checked: bool = False) -> int:
-        """Run an array of OPERATION records; numbers in them are those of self.header. Returns nanoseconds.
+        """Run an array of OPERATION records; numbers in them are those of self.header.
 
+        Returns nanoseconds of CPU time of this thread.
         checked: `check` has seen these records on a machine with the same declarations. Refusals are results, not errors.
         ValueError: a number in a record was never declared. MemoryError: the host has no more memory. RuntimeError:
         another thread runs the machine.
@@ -97,6 +98,12 @@ class Machine:
         elapsed = self.core.run(self.engine, self._records(operations), self.operations, checked)
         self.operations += len(operations)
         return elapsed
+
+    def run_each(self, operations: np.ndarray) -> np.ndarray:
+        """As `run`, record by record: an array (n,) of core.machine.EACH, the atomics, scanned entries and leaves of each."""
+        rows = self.core.run_each(self.engine, self._records(operations), self.operations)
+        self.operations += len(operations)
+        return rows
 
     def check(self, operations: np.ndarray) -> None:
         """ValueError unless every number in the records is one of self.header."""

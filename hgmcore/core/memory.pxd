@@ -32,7 +32,7 @@ cdef inline size_t host_page() noexcept nogil:
     return <size_t>sysconf(_SC_PAGESIZE)
 
 cdef enum:
-    LARGE = 1 << 18    # bytes from which on the system zeroes memory faster than a loop
+    LARGE = 1 << 28    # bytes from which on memory is given back to the system, not zeroed: what is there stays warm
 
 cdef struct Region:
     unsigned char *base
