@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from hgmcore.api import ERROR_NAMES, Machine
+from hgmcore.api import Machine
 from hgmcore.core.machine import RESULT
+from hgmcore.errnos import error_name
 from hgmcore.threads import Threads, checked
 from hgmcore.trace.statements import CODES, NAMES
 
@@ -83,7 +84,7 @@ def to_json(result: dict, trace) -> dict:
     """A result of `replay` in plain JSON types."""
     rows = result["operations"]
     return {**plain(result), "operations": [
-        {"index": index, "op": NAMES[op], "error": ERROR_NAMES.get(errno, str(errno)) if errno else None, "done": done,
+        {"index": index, "op": NAMES[op], "error": error_name(errno) if errno else None, "done": done,
          **({"event": EVENTS[event]} if event else {})}
         for index, op, errno, done, event in zip(
             rows["index"].tolist(), trace.operations["op"][rows["index"].astype(np.int64)].tolist(),

@@ -127,6 +127,13 @@ def test_refusals_by_errno():
     assert refusals(operations) == {"EEXIST": 2, "EINVAL": 1, "9999": 1}
 
 
+def test_compare_names_errnos_as_replay_does():
+    """EHWPOISON and EAGAIN: Python's table of errnos lacks the first and has another name for the second."""
+    operations = np.zeros(3, RESULT)
+    operations["errno"] = [133, 11, 133]
+    assert refusals(operations) == {"EHWPOISON": 2, "EAGAIN": 1}
+
+
 @st.composite
 def random_runs(draw):
     edges = draw(st.lists(st.integers(0, 60), unique=True, max_size=16).map(sorted))

@@ -4,7 +4,6 @@ Costs are counted (exact, repeatable) except `ns_per_operation`, which is measur
 Errors are the differences between what a scheme reports and a recount of the page tables.
 """
 
-import errno
 import math
 import platform
 import statistics
@@ -12,6 +11,7 @@ import statistics
 import numpy as np
 
 from hgmcore import schemes as known_schemes
+from hgmcore.errnos import error_name
 from hgmcore.geometry import GEOMETRIES
 from hgmcore.options import resolve
 from hgmcore.replay import replay
@@ -175,7 +175,7 @@ def refusals(operations):
     """How many of a replay's operations ended in each errno: {"EEXIST": 3, ...}, most frequent first."""
     numbers, counts = np.unique(operations["errno"][operations["errno"] != 0], return_counts=True)
     order = np.argsort(-counts, kind="stable")
-    return {errno.errorcode.get(int(numbers[i]), str(numbers[i])): int(counts[i]) for i in order}
+    return {error_name(numbers[i]): int(counts[i]) for i in order}
 
 
 class Errors:

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hgmcore.api import ERROR_NAMES, Machine
+from hgmcore.api import Machine
 from hgmcore.core.machine import FOLIO_CACHED
+from hgmcore.errnos import error_name
 from hgmcore.geometry import PTE
 from hgmcore.importers.processes.kernel_steps import PAGE, Translation
 from hgmcore.observe import Observer, value_at
@@ -131,7 +132,7 @@ class Simulated:
                 done[int(row["index"])] = int(row["done"])
             events += int(row["event"])
             if row["errno"] and error is None:
-                error = ERROR_NAMES.get(int(row["errno"]), str(int(row["errno"])))
+                error = error_name(row["errno"])
         return error, sum(done.values()), events
 
     def _populate_error(self, op, done):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from hgmcore.analysis.compare import runs_difference, smaps_shared
-from hgmcore.api import ERROR_NAMES
+from hgmcore.errnos import error_name
 from hgmcore.options import OPTIONS
 from hgmcore.report.compare import trace_lines
 from hgmcore.report.prose import WIDTH, indented, listed, paragraphs, plural, shortened, wrapped
@@ -106,7 +106,7 @@ def _operations(operations, trace):
 
 def _answer(entry, op):
     if entry["errno"]:
-        return ERROR_NAMES.get(int(entry["errno"]), str(entry["errno"]))
+        return error_name(entry["errno"])
     return "minor event" if entry["event"] else "less than asked" if entry["done"] < op["length"] else "ok"
 
 
