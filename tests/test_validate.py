@@ -178,7 +178,7 @@ def test_populating_stops_at_the_first_page_that_fails():
     assert errors(s.step(step("madvise", off=3 * M, len=8192, advice="POPULATE_WRITE"))) == [("error", "EINVAL")]
     s.step(step("ftruncate", region="f", proc="driver", len=3 * M))
     assert errors(s.step(step("madvise", off=3 * M, len=8192, advice="POPULATE_READ"))) == [("error", "EFAULT")]
-    assert not s.sink.trace("t").operations["op"].size - s.machine.operations
+    assert not s.writer.trace("t").operations["op"].size - s.machine.operations
 
 
 def test_an_access_by_the_kernel_does_not_wait_for_userfaultfd():

@@ -17,7 +17,7 @@ from hgmcore.geometry import PTE
 from hgmcore.importers.processes.kernel_steps import PAGE, Translation
 from hgmcore.observe import Observer, value_at
 from hgmcore.trace.statements import NAMES, READ, WRITE
-from hgmcore.trace.writer import Sink
+from hgmcore.trace.writer import Writer
 
 ANSWERS = ("error", "bytes done", "event")
 STATES = ("map count", "leaf", "exclusive bit", "Rss", "Pss", "shared", "private", "mapped by PMD", "page-table pages")
@@ -89,8 +89,8 @@ class Simulated:
 
     def __init__(self, kernel: str, scheme: str, **options):
         self.machine = Machine(scheme, **{**options_of(kernel), **options})
-        self.sink = Sink()
-        self.translation = Translation(self.sink)
+        self.writer = Writer()
+        self.translation = Translation(self.writer)
         self.compared, self.equal, self.nonzero, self.skipped = Counter(), Counter(), Counter(), Counter()
         self.op: dict = {"i": 0, "op": "start"}
         self.reason: str | None = None
@@ -115,14 +115,14 @@ class Simulated:
         Of several accesses those behind one that fails are not done.
         """
         machine, before = self.machine, len(self.machine.results())
-        machine.declare(self.sink.names)
+        machine.declare(self.writer.names)
         first = machine.operations
-        records, self.elapsed, self.ran = self.sink.since(first), 0, 0
+        records, self.elapsed, self.ran = self.writer.since(first), 0, 0
         for record in records:
             self.elapsed += machine.run(record.reshape(1))
             self.ran += 1
             if NAMES[record["op"]] == "touch" and len(machine.results(before)):
-                self.sink.cut(machine.operations)
+                self.writer.cut(machine.operations)
                 break
         done = {first + i: PAGE if NAMES[record["op"]] == "touch" else int(record["length"])
                 for i, record in enumerate(records[:machine.operations - first]) if NAMES[record["op"]] in COUNTED}
