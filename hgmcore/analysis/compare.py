@@ -16,8 +16,8 @@ from hgmcore.geometry import GEOMETRIES
 from hgmcore.options import resolve
 from hgmcore.replay import replay
 from hgmcore.replay import time as timed_replay
+from hgmcore.runs import difference, end_to_end
 from hgmcore.sizes import format_size, parse_named
-from hgmcore.trace import NO_TIME, Trace
 from hgmcore.trace.describe import describe
 from hgmcore.trace.statements import CODES
 
@@ -58,11 +58,10 @@ def compare(trace, schemes="all", repeat=5, progress=None, machine="1T", **optio
     total = len(names) * (1 + repeat)
     done = 0
 
-    observed = _with_final_observation(trace)
     for name in names:
         report_progress(done, total, f"counting {name}")
         errors = Errors()
-        result = replay(observed, name, observer=errors, **options)
+        result = replay(trace, name, observer=errors, observe_end=True, **options)
         entries[name].update(
             options=result["options"],
             cost={**result["cost"], "operations": len(trace)},
@@ -87,7 +86,7 @@ def compare(trace, schemes="all", repeat=5, progress=None, machine="1T", **optio
         "trace": describe(trace),
         "options": {key: str(value) for key, value in options.items()},
         "repeat": repeat,
-        "observations": int(np.count_nonzero(observed.operations["op"] == CODES["observe"])),
+        "observations": int(np.count_nonzero(trace.operations["op"] == CODES["observe"])) + 1,
         "machine": host() if repeat else None,
         "machine_size": machine_size,
         "schemes": entries,
@@ -151,17 +150,6 @@ def struct_pages(engine, header, machine_size):
     return {"hvo": hvo, "machine_bytes": needed}
 
 
-def _with_final_observation(trace):
-    last = np.zeros(1, dtype=trace.operations.dtype)
-    last["op"] = CODES["observe"]
-
-    def longer(column, value):
-        return None if column is None else np.append(column, np.array([value], dtype=column.dtype))
-
-    return Trace(trace.header, np.append(trace.operations, last), thread=longer(trace.thread, 0),
-                 time=longer(trace.time, NO_TIME), lines=longer(trace.lines, 0), name=trace.name)
-
-
 def measured(runs):
     """Timed replays, ns an operation: median, standard deviation (None without two runs), and all of them."""
     return {
@@ -213,8 +201,8 @@ class Errors:
         folios = observation["folios"]
         for folio in folios:
             self._add_folio(folio)
-        wrong, largest = runs_difference(end_to_end([folio["page_mapcount"] for folio in folios]),
-                                         end_to_end([folio["truth"]["page_mapcount"] for folio in folios]))
+        wrong, largest = difference(end_to_end([folio["page_mapcount"] for folio in folios]),
+                                    end_to_end([folio["truth"]["page_mapcount"] for folio in folios]))
         sums["page_mapcount_wrong_pages"] += wrong
         sums["page_mapcount_max_error"] = max(sums["page_mapcount_max_error"], largest)
         for mapping in observation["mappings"]:
@@ -254,37 +242,6 @@ def apart(pss, truth):
 def smaps_shared(mapping):
     """Bytes that smaps calls shared: of hugetlb, or of other memory."""
     return mapping["shared_hugetlb"] if "shared_hugetlb" in mapping else mapping["shared"]
-
-
-def end_to_end(folios):
-    """The runs of several folios (of at most 2**32 pages) as those of one, the folios 2**32 pages apart."""
-    if not folios:
-        return np.empty((0, 3), dtype=np.int64)
-    shift = np.repeat(np.arange(len(folios)) << 32, [len(runs) for runs in folios])
-    return np.concatenate(folios) + shift[:, None] * np.array([1, 1, 0])
-
-
-def runs_difference(reported, truth):
-    """How two arrays, given as runs, differ: (positions with different values, largest absolute difference).
-
-    Both are integer arrays of shape (n, 3), rows [first, last, value], half-open, ascending, not overlapping;
-    positions that no run covers count as 0. Memory and time follow the number of runs, not their length.
-    """
-    if np.array_equal(reported, truth):
-        return 0, 0
-    edges = np.unique(np.concatenate([reported[:, :2].ravel(), truth[:, :2].ravel()]))
-    starts = edges[:-1]
-    difference = np.abs(_values_at(reported, starts) - _values_at(truth, starts))
-    wrong = np.diff(edges)[difference != 0].sum()
-    return int(wrong), int(difference.max(initial=0))
-
-
-def _values_at(runs, positions):
-    if not len(runs):
-        return np.zeros(len(positions), dtype=np.int64)
-    run = np.searchsorted(runs[:, 0], positions, side="right") - 1
-    covered = (run >= 0) & (positions < runs[run, 1])
-    return np.where(covered, runs[run, 2], 0)
 
 
 def host():

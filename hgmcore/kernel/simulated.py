@@ -15,7 +15,8 @@ from hgmcore.core.machine import FOLIO_CACHED
 from hgmcore.errnos import error_name
 from hgmcore.geometry import PTE
 from hgmcore.importers.processes.kernel_steps import PAGE, Translation
-from hgmcore.observe import Observer, value_at
+from hgmcore.observe import Observer
+from hgmcore.runs import UNKNOWN, dense, value_at
 from hgmcore.trace.statements import NAMES, READ, WRITE
 from hgmcore.trace.writer import Writer
 
@@ -31,11 +32,6 @@ SIGNALS = {4: "EHWPOISON", 5: "EHWPOISON"}
 """si_code of a SIGBUS that tells of poisoned memory (BUS_MCEERR_AR, BUS_MCEERR_AO); any other is a bad address."""
 
 LEAVES = ("none", "PTE", "HUGE")
-UNKNOWN = -1
-LIMIT = 1 << 28
-"""Pages of one region or file that a recording may tell of: 1T."""
-PSS_SHIFT = 12
-"""Fractional bits of the kernel's Pss (fs/proc/task_mmu.c)."""
 
 
 class Difference(NamedTuple):
@@ -221,9 +217,9 @@ class Simulated:
         found += self._many("map count", where, dense(kernel["mapcount"], pages), count)
         if "excl" in kernel:
             found += self._many("exclusive bit", where, dense(kernel["excl"], pages), exclusive)
-        return found + self._smaps(where, region, kernel["smaps"], leaf, count, row)
+        return found + self._smaps(state, where, region, kernel["smaps"], row)
 
-    def _smaps(self, where, region, kernel, leaf, count, row):
+    def _smaps(self, state, where, region, kernel, row):
         if region.kind == "hugetlb":
             self.skipped["Rss and Pss of hugetlb, which the kernel leaves out"] += 2
             suffix = "_hugetlb"
@@ -235,9 +231,7 @@ class Simulated:
         found = []
         if region.kind != "hugetlb":
             found += self._one("Rss", where, kernel.get("Rss", 0), row["rss"] // 1024)
-            vmas = self.machine.core.vmas(region.mapping) if region.mapping is not None else ()
-            parts = [slice(start // PAGE, end // PAGE) for start, end, _ in vmas]
-            pss = sum(pss_kb(count[part][leaf[part] > 0]) for part in parts)
+            pss = 0 if region.mapping is None else state.observer.pss_kb(region.mapping)
             found += self._one("Pss", where, kernel.get("Pss", 0), pss)
             huge = sum(kernel.get(key, 0) for key in ("AnonHugePages", "ShmemPmdMapped", "FilePmdMapped"))
             found += self._one("mapped by PMD", where, huge, row["levels"]["pmd"] // 1024)
@@ -260,26 +254,6 @@ def _bytes(op, page):
     if name == "bg_done":
         return PAGE * op["ret"]
     return None
-
-
-def dense(runs, pages, words=None):
-    """Runs [first, count, value] as an array over `pages` pages or as many as they need, 0 in the gaps.
-
-    words: numbers for values. A value None, of a page whose value was not recorded, is UNKNOWN.
-    """
-    last = max((first + count for first, count, _ in runs), default=0)
-    if last > LIMIT or any(first < 0 or count < 1 for first, count, _ in runs):
-        raise ValueError(f"{runs} are no runs [first page, pages, value]")
-    out = np.zeros(max(pages, last), np.int64)
-    for first, count, value in runs:
-        out[first:first + count] = UNKNOWN if value is None else words[value] if words else value
-    return out
-
-
-def pss_kb(counts) -> int:
-    """Pss in kB of one VMA's 4K pages with these map counts, as smaps rounds it: each page's share, then their sum."""
-    shares = (PAGE << PSS_SHIFT) // np.maximum(counts, 1)
-    return int(shares.sum()) >> (10 + PSS_SHIFT)
 
 
 class _State:

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from hgmcore.analysis.compare import runs_difference, smaps_shared
+from hgmcore.analysis.compare import smaps_shared
 from hgmcore.errnos import error_name
 from hgmcore.options import OPTIONS
 from hgmcore.report.compare import trace_lines
 from hgmcore.report.prose import WIDTH, indented, listed, paragraphs, plural, shortened, wrapped
 from hgmcore.report.table import Column, Table, as_text, count, nanoseconds
+from hgmcore.runs import difference
 from hgmcore.sizes import format_size
 from hgmcore.trace.describe import describe
 from hgmcore.trace.statements import NAMES
@@ -123,7 +124,7 @@ def _folios(folios):
                        *_grouped("truth", true), Column("wrong\npages", "errors")])
     for folio in folios:
         truth = folio["truth"]
-        wrong, _ = runs_difference(folio["page_mapcount"], truth["page_mapcount"])
+        wrong, _ = difference(folio["page_mapcount"], truth["page_mapcount"])
         table.rows.append([
             folio["file"], folio["page"], folio["refcount"], folio["mapcount"], _yes(folio["mapped"]),
             _yes(folio["maybe_shared"]), truth["leaves"], truth["processes"], truth["pages_mapped"], wrong])
