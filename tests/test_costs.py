@@ -2,7 +2,8 @@
 
 import pytest
 
-from hgmcore.analysis.costs import ACTIONS, action_cost, cost_table, cost_text
+from hgmcore.analysis.costs import ACTIONS, action_cost, cost_table
+from hgmcore.report.costs import cost_text
 
 # action: {scheme: (atomics, lines)}
 TABLE = {

@@ -10,8 +10,9 @@ import pytest
 import hgmcore
 from hgmcore import importers
 from hgmcore.kernel.simulated import KINDS, Difference, Simulated, options_of
-from hgmcore.kernel.validate import SHIPPED, recordings, validate, validate_recording, validate_text
+from hgmcore.kernel.validate import SHIPPED, recordings, validate, validate_recording
 from hgmcore.observe import Observer
+from hgmcore.report.validate import validate_text
 from hgmcore.trace import TraceError
 
 NAMES = [path.name for path in recordings(SHIPPED)]
