@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from hgmcore import Trace, schemes
 from hgmcore.analysis.compare import (
-    Errors,
     compare,
     describe,
     measured,
@@ -18,6 +17,7 @@ from hgmcore.analysis.compare import (
     scheme_names,
     struct_pages,
 )
+from hgmcore.analysis.errors import Errors
 from hgmcore.runs import difference, end_to_end
 
 module = importlib.import_module("hgmcore.analysis.compare")

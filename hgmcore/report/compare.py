@@ -5,8 +5,8 @@ but sums of two of its numbers and changes in per cent.
 """
 
 import re
-from collections import Counter
 
+from hgmcore.analysis.judge import baseline, is_right, partial, ran
 from hgmcore.report.prose import ascii_only, each, indented, listed, plural, shortened, wrapped
 from hgmcore.report.table import Column, Table, as_markdown, as_text, count
 from hgmcore.sizes import format_size
@@ -242,32 +242,6 @@ def _refused(result, refusals):
     number = sum(number for _, number in refusals)
     operations = plural(result["trace"]["operations"], "operation")
     return f"{count(number)} of {operations}" + (f" ({', '.join(kinds)})" if kinds else "")
-
-
-def ran(result):
-    """The schemes that could live with the options: name -> entry."""
-    return {name: scheme for name, scheme in result["schemes"].items() if "refused" not in scheme}
-
-
-def is_right(result, name):
-    """Whether the scheme made no error that the tables show; a refused operation is none."""
-    error = result["schemes"][name]["error"]
-    return not any(value for key, value in error.items()
-                   if key != "refused_operations" and not key.endswith("_hugetlb"))
-
-
-def partial(result):
-    """Schemes that refused more operations than most did: what they cost stands on less work."""
-    refused = {name: scheme["error"]["refused_operations"] for name, scheme in ran(result).items()}
-    numbers = Counter(refused.values())
-    usual = min(numbers, key=lambda number: (-numbers[number], number))
-    return [name for name, number in refused.items() if number > usual]
-
-
-def baseline(result):
-    """The scheme that changes of time are against: the first that did all the work; None without another."""
-    full = [name for name in ran(result) if name not in partial(result)]
-    return full[0] if len(full) > 1 else None
 
 
 def marked(result, name):

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from hgmcore.analysis.compare import smaps_shared
+from hgmcore.analysis.errors import smaps_shared
 from hgmcore.errnos import error_name
 from hgmcore.report.compare import trace_lines
 from hgmcore.report.prose import indented, plural, wrapped
