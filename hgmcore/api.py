@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno as errnos
 import operator
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from hgmcore import observe, options, schemes
 from hgmcore.core.machine import FOLIO_CACHED, RESULT, Core, Engine
 from hgmcore.core.snapshot import Snapshot as CoreSnapshot
+from hgmcore.errnos import error_name
 from hgmcore.geometry import GEOMETRIES
 from hgmcore.sizes import format_size, parse_size
 from hgmcore.trace import Header
@@ -18,8 +18,6 @@ from hgmcore.trace.names import FILE_KINDS, is_word
 from hgmcore.trace.names import File as FileName
 from hgmcore.trace.names import Mapping as MappingName
 from hgmcore.trace.statements import ALL, CODES, HGM, MINOR, NO_ARG, OPERATION, READ, SHARED, URGENT, WP, WRITE
-
-ERROR_NAMES = {**errnos.errorcode, errnos.EAGAIN: "EAGAIN", 133: "EHWPOISON"}    # which Python does not know
 
 
 class OperationError(Exception):
@@ -30,7 +28,7 @@ class OperationError(Exception):
 
     def __init__(self, op: str, errno: int, done: int):
         self.op, self.errno, self.done = op, errno, done
-        self.error = ERROR_NAMES.get(errno, str(errno))
+        self.error = error_name(errno)
         super().__init__(f"{op}: {self.error} ({done} bytes done)")
 
 
@@ -183,7 +181,7 @@ class Machine:
     @staticmethod
     def error_name(result) -> str:
         """The name, as "EEXIST", of a result's errno."""
-        return ERROR_NAMES.get(int(result["errno"]), str(int(result["errno"])))
+        return error_name(result["errno"])
 
     def observe(self) -> dict:
         """Every huge page and mapping as the scheme sees it, and the truth; arrays over base pages are runs."""

@@ -4,7 +4,8 @@ import pytest
 from test_invariants import sequence
 
 from hgmcore import Machine, Trace, schemes
-from hgmcore.analysis.costs import ACTIONS, action_cost, cost_table, cost_text
+from hgmcore.analysis.costs import ACTIONS, action_cost, cost_table
+from hgmcore.report.costs import cost_text
 
 # action: {scheme: (atomics, lines)}
 TABLE = {

@@ -4,20 +4,19 @@ Costs are counted (exact, repeatable) except `ns_per_operation`, which is measur
 Errors are the differences between what a scheme reports and a recount of the page tables.
 """
 
-import errno
-import math
 import platform
 import statistics
 
 import numpy as np
 
 from hgmcore import schemes as known_schemes
+from hgmcore.analysis.errors import Errors
+from hgmcore.errnos import error_name
 from hgmcore.geometry import GEOMETRIES
 from hgmcore.options import resolve
 from hgmcore.replay import replay
 from hgmcore.replay import time as timed_replay
 from hgmcore.sizes import format_size, parse_named
-from hgmcore.trace import NO_TIME, Trace
 from hgmcore.trace.describe import describe
 from hgmcore.trace.statements import CODES
 
@@ -58,11 +57,10 @@ def compare(trace, schemes="all", repeat=5, progress=None, machine="1T", **optio
     total = len(names) * (1 + repeat)
     done = 0
 
-    observed = _with_final_observation(trace)
     for name in names:
         report_progress(done, total, f"counting {name}")
         errors = Errors()
-        result = replay(observed, name, observer=errors, **options)
+        result = replay(trace, name, observer=errors, observe_end=True, **options)
         entries[name].update(
             options=result["options"],
             cost={**result["cost"], "operations": len(trace)},
@@ -87,7 +85,7 @@ def compare(trace, schemes="all", repeat=5, progress=None, machine="1T", **optio
         "trace": describe(trace),
         "options": {key: str(value) for key, value in options.items()},
         "repeat": repeat,
-        "observations": int(np.count_nonzero(observed.operations["op"] == CODES["observe"])),
+        "observations": int(np.count_nonzero(trace.operations["op"] == CODES["observe"])) + 1,
         "machine": host() if repeat else None,
         "machine_size": machine_size,
         "schemes": entries,
@@ -151,17 +149,6 @@ def struct_pages(engine, header, machine_size):
     return {"hvo": hvo, "machine_bytes": needed}
 
 
-def _with_final_observation(trace):
-    last = np.zeros(1, dtype=trace.operations.dtype)
-    last["op"] = CODES["observe"]
-
-    def longer(column, value):
-        return None if column is None else np.append(column, np.array([value], dtype=column.dtype))
-
-    return Trace(trace.header, np.append(trace.operations, last), thread=longer(trace.thread, 0),
-                 time=longer(trace.time, NO_TIME), lines=longer(trace.lines, 0), name=trace.name)
-
-
 def measured(runs):
     """Timed replays, ns an operation: median, standard deviation (None without two runs), and all of them."""
     return {
@@ -175,116 +162,7 @@ def refusals(operations):
     """How many of a replay's operations ended in each errno: {"EEXIST": 3, ...}, most frequent first."""
     numbers, counts = np.unique(operations["errno"][operations["errno"] != 0], return_counts=True)
     order = np.argsort(-counts, kind="stable")
-    return {errno.errorcode.get(int(numbers[i]), str(numbers[i])): int(counts[i]) for i in order}
-
-
-class Errors:
-    """What a scheme got wrong, summed over the observations that this object is called with.
-
-    The truth is each observation's recount of the page tables. A folio is one huge page.
-
-    false_shared: folios called shared that fewer than two processes map.
-    false_exclusive: folios not called shared that two or more processes map.
-    false_shared_hugetlb, false_exclusive_hugetlb: the same by the kernel's rule for hugetlb, mapcount > 1,
-        for schemes that have one of their own.
-    mapped_but_reported_unmapped: folios called unmapped that at least one leaf maps.
-    unmapped_but_reported_mapped: folios called mapped that no leaf maps.
-    page_mapcount_max_error: the largest |page_mapcount - leaves that map the page| of any base page.
-    page_mapcount_wrong_pages: base pages whose page_mapcount is not the number of leaves that map them.
-    pss_error_bytes: |Pss - true Pss| of every mapping; a page's true share is its size / leaves that map it.
-    smaps_shared_error_bytes: |Shared_Hugetlb - bytes of pages that two or more leaves map| of every mapping.
-    refs_not_explained: |refcount - page-cache references - pins - folio mapcount| of every folio.
-    leaked_folios: folios of the last observation that are referenced with no page cache, leaf or pin.
-    freed_while_mapped: folios that were freed though a leaf maps them.
-    counter_underflows, counter_overflows: counter updates that passed zero or the counter's limit.
-    refused_operations: operations that ended in an errno.
-    """
-
-    def __init__(self):
-        self._sums = dict.fromkeys(
-            ("false_shared", "false_exclusive", "false_shared_hugetlb", "false_exclusive_hugetlb",
-             "mapped_but_reported_unmapped", "unmapped_but_reported_mapped", "page_mapcount_max_error",
-             "page_mapcount_wrong_pages", "pss_error_bytes", "smaps_shared_error_bytes",
-             "refs_not_explained", "leaked_folios", "freed_while_mapped"), 0)
-
-    def __call__(self, observation):
-        sums = self._sums
-        sums["leaked_folios"] = 0
-        folios = observation["folios"]
-        for folio in folios:
-            self._add_folio(folio)
-        wrong, largest = runs_difference(end_to_end([folio["page_mapcount"] for folio in folios]),
-                                         end_to_end([folio["truth"]["page_mapcount"] for folio in folios]))
-        sums["page_mapcount_wrong_pages"] += wrong
-        sums["page_mapcount_max_error"] = max(sums["page_mapcount_max_error"], largest)
-        for mapping in observation["mappings"]:
-            sums["pss_error_bytes"] += apart(mapping["pss"], mapping["truth"]["pss"])
-            sums["smaps_shared_error_bytes"] += abs(smaps_shared(mapping) - mapping["truth"]["shared"])
-        sums["freed_while_mapped"] += observation["freed_while_mapped"]
-
-    def _add_folio(self, folio):
-        sums, truth = self._sums, folio["truth"]
-        shared, mapped = truth["processes"] >= 2, truth["leaves"] > 0
-        for rule in ("", "_hugetlb"):
-            said = folio[f"maybe_shared{rule}"]
-            sums[f"false_shared{rule}"] += bool(said and not shared)
-            sums[f"false_exclusive{rule}"] += bool(shared and not said)
-        sums["mapped_but_reported_unmapped"] += bool(mapped and not folio["mapped"])
-        sums["unmapped_but_reported_mapped"] += bool(folio["mapped"] and not mapped)
-
-        outside = folio["page_cache_refs"] + folio["pins"]
-        sums["refs_not_explained"] += abs(folio["refcount"] - outside - folio["mapcount"])
-        sums["leaked_folios"] += bool(folio["refcount"] > 0 and not outside and not mapped)
-
-    def result(self, replay_result):
-        """The `error` dict of `hgmcore-compare 1`, in plain Python numbers."""
-        sums = {name: float(value) if name == "pss_error_bytes" else int(value)
-                for name, value in self._sums.items()}
-        sums["counter_underflows"] = int(replay_result["counters"]["underflows"])
-        sums["counter_overflows"] = int(replay_result["counters"]["overflows"])
-        sums["refused_operations"] = int(np.count_nonzero(replay_result["operations"]["errno"]))
-        return sums
-
-
-def apart(pss, truth):
-    """|pss - truth| in bytes; 0 within the rounding of sums of fractions, which depends on how the runs of pages were cut."""
-    return 0.0 if math.isclose(pss, truth, rel_tol=1e-12, abs_tol=1e-4) else abs(pss - truth)
-
-
-def smaps_shared(mapping):
-    """Bytes that smaps calls shared: of hugetlb, or of other memory."""
-    return mapping["shared_hugetlb"] if "shared_hugetlb" in mapping else mapping["shared"]
-
-
-def end_to_end(folios):
-    """The runs of several folios (of at most 2**32 pages) as those of one, the folios 2**32 pages apart."""
-    if not folios:
-        return np.empty((0, 3), dtype=np.int64)
-    shift = np.repeat(np.arange(len(folios)) << 32, [len(runs) for runs in folios])
-    return np.concatenate(folios) + shift[:, None] * np.array([1, 1, 0])
-
-
-def runs_difference(reported, truth):
-    """How two arrays, given as runs, differ: (positions with different values, largest absolute difference).
-
-    Both are integer arrays of shape (n, 3), rows [first, last, value], half-open, ascending, not overlapping;
-    positions that no run covers count as 0. Memory and time follow the number of runs, not their length.
-    """
-    if np.array_equal(reported, truth):
-        return 0, 0
-    edges = np.unique(np.concatenate([reported[:, :2].ravel(), truth[:, :2].ravel()]))
-    starts = edges[:-1]
-    difference = np.abs(_values_at(reported, starts) - _values_at(truth, starts))
-    wrong = np.diff(edges)[difference != 0].sum()
-    return int(wrong), int(difference.max(initial=0))
-
-
-def _values_at(runs, positions):
-    if not len(runs):
-        return np.zeros(len(positions), dtype=np.int64)
-    run = np.searchsorted(runs[:, 0], positions, side="right") - 1
-    covered = (run >= 0) & (positions < runs[run, 1])
-    return np.where(covered, runs[run, 2], 0)
+    return {error_name(numbers[i]): int(counts[i]) for i in order}
 
 
 def host():

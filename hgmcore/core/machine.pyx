@@ -13,6 +13,8 @@ from hgmcore.core.share cimport vma_may_share
 
 import numpy as np
 
+from hgmcore.options import codes
+
 cdef extern from "<time.h>" nogil:
     struct timespec:
         long tv_sec
@@ -179,24 +181,24 @@ cdef class Core:
                 m.config.geometry.group[leaf.level] = 1
             else:
                 m.config.geometry.group[leaf.level] = leaf.entries
-        major, minor = options["era"].split(".")
-        m.config.options.era = 100 * int(major) + int(minor)
-        m.config.options.cache_refs_folio = options["cache_refs"] == "folio"
-        m.config.options.lookup_first = options["lookup_first"] == "yes"
-        m.config.options.zap_frees_tables = options["zap_frees_tables"] == "yes"
-        m.config.options.rmap_aware = options["rmap_aware"] == "yes"
-        m.config.options.base_only = options["policy"] == "base_only"
-        m.config.options.batch = options["batch"] == "yes"
-        m.config.options.transient_real = options["transient"] == "real"
-        m.config.options.overflow_check = ("none", "after", "try", "half").index(options["overflow_check"])
-        m.config.options.posted = options["model"] == "posted"
-        m.config.options.locks = ("none", "pt", "posted").index(options["locks"])
+        code = codes(options)
+        m.config.options.era = code["era"]
+        m.config.options.cache_refs_folio = code["cache_refs"]
+        m.config.options.lookup_first = code["lookup_first"]
+        m.config.options.zap_frees_tables = code["zap_frees_tables"]
+        m.config.options.rmap_aware = code["rmap_aware"]
+        m.config.options.base_only = code["policy"]
+        m.config.options.batch = code["batch"]
+        m.config.options.transient_real = code["transient"]
+        m.config.options.overflow_check = code["overflow_check"]
+        m.config.options.posted = code["model"]
+        m.config.options.locks = code["locks"]
         m.context.exclusion = (ALONE, PT_LOCKS, POSTED_LOCKS)[m.config.options.locks]
         m.context.owner = m
         m.state.files = <File *>grown(NULL, 0, sizeof(File))    # there is a file 0 for mappings that never were
         if m.context.exclusion != ALONE:
             self.mutexes()
-        m.config.options.fault_around = ("none", "16", "folio").index(options["fault_around"])
+        m.config.options.fault_around = code["fault_around"]
         self.reserve(0 if reserve is None else <size_t>reserve)
         region_grow(&m.state.tables, <size_t>1 << m.config.geometry.table_shift)
 

@@ -31,7 +31,7 @@ _pack = struct.Struct("<QQIHBBIq").pack  # as ROW
 _WAITING = 1 << 12  # rows that wait to be written together
 
 
-class Sink:
+class Writer:
     """Operations on their way to a Trace.
 
     Files and mappings are known by their index in the trace's header, processes by their name. Wherever an

@@ -15,7 +15,7 @@ import numpy as np
 from hgmcore.sizes import format_size, parse_named, quoted
 from hgmcore.trace import Trace
 from hgmcore.trace.names import Names
-from hgmcore.trace.writer import Sink
+from hgmcore.trace.writer import Writer
 from hgmcore.workloads.guest import REQUESTS, STREAM, continues, guest_memory
 
 PREFIX = "workload:"
@@ -100,10 +100,10 @@ def _guest(workload, call, offsets, urgent=False, thread=0):
     """The Trace of a workload that was called with the arguments `call`."""
     sizes = {key: parse_named(key, call[key]) for key in ("page_size", "pages", "observations")}
     spec = ",".join([workload, *(f"{key}={value}" for key, value in call.items())])
-    sink = Sink(call["geometry"])
+    writer = Writer(call["geometry"])
     parts = continues(offsets, parse_named("piece", call["piece"]), urgent, thread)
-    guest_memory(sink, [parts], len(parts), **sizes)
-    return sink.trace(PREFIX + workload, {"workload": spec})
+    guest_memory(writer, [parts], len(parts), **sizes)
+    return writer.trace(PREFIX + workload, {"workload": spec})
 
 
 def _pieces(call):
