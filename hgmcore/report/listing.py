@@ -208,7 +208,7 @@ def workloads_text(known, recordings):
     """Every workload and every recording in a line. known: name -> (function, parameters)."""
     return _text(
         ["Workloads, as inputs: workload:NAME[,key=value...]"],
-        listed([(name, _summary(documentation(function))) for name, (function, _) in known.items()]),
+        listed([(name, function.question) for name, (function, _) in known.items()]),
         ["Recordings, as inputs: recording:NAME"],
         listed([(recording.name, recording.description) for recording in recordings]),
         ["`hgmcore workloads NAME` explains a workload, `hgmcore info recording:NAME` a", "recording."])
@@ -216,8 +216,8 @@ def workloads_text(known, recordings):
 
 def workload_text(name, function, parameters):
     """One workload explained."""
-    return _text([f"workload:{name}[,key=value...]"], paragraphs(documentation(function)), ["Defaults:"],
-                 listed([(key, str(value)) for key, value in parameters.items()]))
+    return _text([f"workload:{name}[,key=value...]"], wrapped(function.question), paragraphs(documentation(function)),
+                 ["Defaults:"], listed([(key, str(value)) for key, value in parameters.items()]))
 
 
 def _text(*blocks):

@@ -11,13 +11,15 @@ from hgmcore.trace.statements import CODES, NAMES, NO_ARG
 BEFORE = "setup"
 """Name of what stands before the first declared phase, and of operations that only prepare."""
 
-KINDS = ("setup", "install", "access", "fork", "partial_unmap", "zap", "collapse", "migrate", "truncate", "failures")
+KINDS = ("setup", "install", "access", "fork", "partial_unmap", "zap", "collapse", "migrate", "truncate",
+         "failures")
 _KIND_OF = {"continue": "install", "touch": "access", "fork": "fork", "exit": "zap", "collapse": "collapse",
-            "migrate": "migrate", "punch": "truncate", "truncate": "truncate", "hwpoison": "failures", "fail": "failures"}
+            "migrate": "migrate", "punch": "truncate", "truncate": "truncate", "hwpoison": "failures",
+            "fail": "failures"}
 
 
 class Phases(NamedTuple):
-    """number: array (n,) of uint32, of each operation the index of its phase in `names`. declared: whether by `phase`."""
+    """number: array (n,) of uint32, each operation's index into `names`. declared: whether by `phase`."""
 
     names: tuple
     number: np.ndarray
@@ -68,7 +70,7 @@ def _by_kind(trace):
 
 
 def _mapped(trace):
-    """Of each mapping: bytes of a huge page of its file, and its file offset; as its first mmap, parent or origin says."""
+    """Of each mapping: bytes of a huge page of its file, and its file offset; by its first mmap, parent or origin."""
     header, ops = trace.header, trace.operations
     file, base = np.full(len(header.mappings), -1, np.int64), np.zeros(len(header.mappings), np.uint64)
     maps = np.flatnonzero(ops["op"] == CODES["mmap"])[::-1]  # the first of a mapping is written last

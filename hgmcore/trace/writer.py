@@ -172,7 +172,8 @@ class Sink:
         """The Trace of everything so far. Raises TraceError as its constructor does."""
         self._flush()
         names = self.names
-        header = Header(names.geometry.name, names.files, names.processes, names.mappings, provenance or {}, names.phases)
+        header = Header(names.geometry.name, names.files, names.processes, names.mappings, provenance or {},
+                        names.phases)
         maps = [_mapped(file) for file in (self._operations, self._threads, self._times)]
         operations, thread, time = map(np.frombuffer, maps, (OPERATION, "<u4", "<i8"))
         thread, time = thread if self._has_thread else None, time if self._has_time else None
