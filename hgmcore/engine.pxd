@@ -33,7 +33,7 @@ cdef inline bint on_hugetlb(Machine *m, const hgm_operation *op) noexcept nogil:
         return m.state.files[op.target].kind == HUGETLB
     if op.op == HGM_OP_MMAP:
         return m.state.files[op.arg].kind == HUGETLB
-    if op.op in (HGM_OP_FILE, HGM_OP_FORK, HGM_OP_EXIT, HGM_OP_FAIL, HGM_OP_OBSERVE):
+    if op.op in (HGM_OP_FILE, HGM_OP_FORK, HGM_OP_EXIT, HGM_OP_FAIL, HGM_OP_OBSERVE, HGM_OP_PHASE):
         return True
     return m.state.files[m.state.mappings[op.target].file].kind == HUGETLB
 
@@ -79,7 +79,7 @@ cdef inline Outcome execute(Machine *m, const hgm_operation *op) noexcept nogil:
         return split(m, op)
     if op.op == HGM_OP_REGISTER or op.op == HGM_OP_UNREGISTER:
         return register(m, op)
-    return outcome(asked(m, op), 0)    # file, fail and observe are no operation of a machine
+    return outcome(asked(m, op), 0)    # file, fail, observe and phase are no operation of a machine
 
 cdef inline uint64_t run(Machine *m, const hgm_operation *ops, uint64_t n, uint64_t index) noexcept nogil:
     """Execute `n` records, of which the first has number `index` in its trace.

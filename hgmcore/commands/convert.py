@@ -18,7 +18,10 @@ Examples
 @output_option
 @json_option
 def convert(input, output, json_file):
-    """Convert a trace between text and binary, without loss."""
+    """Convert a trace between text and binary: all statements, names, threads, times and provenance stay.
+
+    Comments, spacing and how numbers are spelled are not part of a trace and are not kept.
+    """
     trace = load_input(input)
     trace.save(output)
     if json_file:

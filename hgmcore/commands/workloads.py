@@ -22,7 +22,7 @@ def list_workloads(name, json_file):
     known = {one: (workloads.load(one), workloads.parameters(one)) for one in names}
     if json_file:
         write_json(json_file, {"format": "hgmcore-workloads 1", "workloads": {
-            one: {"explanation": documentation(function), "parameters": parameters}
+            one: {"question": function.question, "explanation": documentation(function), "parameters": parameters}
             for one, (function, parameters) in known.items()}})
     if json_file != "-":
         text = (workload_text(name, *known[name]) if name

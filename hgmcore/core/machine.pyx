@@ -133,7 +133,7 @@ cdef bint record_fits(const Machine *m, const hgm_operation *op) noexcept nogil:
     cdef bint mapping = op.target < m.state.nr_mappings, file = op.target < m.state.nr_files
     if op.op == HGM_OP_CONTINUE:
         return mapping
-    if op.op > HGM_OP_OBSERVE:
+    if op.op > HGM_OP_PHASE:
         return False
     if op.op == HGM_OP_FILE or op.op == HGM_OP_PUNCH or op.op == HGM_OP_TRUNCATE:
         return file
@@ -149,7 +149,7 @@ cdef bint record_fits(const Machine *m, const hgm_operation *op) noexcept nogil:
         return op.target < m.state.nr_processes and op.arg < m.state.nr_processes
     if op.op == HGM_OP_EXIT:
         return op.target < m.state.nr_processes
-    return mapping or op.op == HGM_OP_FAIL or op.op == HGM_OP_OBSERVE
+    return mapping or op.op in (HGM_OP_FAIL, HGM_OP_OBSERVE, HGM_OP_PHASE)
 
 
 cdef class Core:

@@ -2,14 +2,14 @@
 
 import inspect
 
-from hgmcore.report.prose import blocks, listed, paragraphs, summary
+from hgmcore.report.prose import blocks, listed, paragraphs, wrapped
 
 
 def workloads_text(known, recordings):
     """Every workload and every recording in a line. known: name -> (function, parameters)."""
     return blocks(
         ["Workloads, as inputs: workload:NAME[,key=value...]"],
-        listed([(name, summary(documentation(function))) for name, (function, _) in known.items()]),
+        listed([(name, function.question) for name, (function, _) in known.items()]),
         ["Recordings, as inputs: recording:NAME"],
         listed([(recording.name, recording.description) for recording in recordings]),
         ["`hgmcore workloads NAME` explains a workload, `hgmcore info recording:NAME` a", "recording."])
@@ -17,8 +17,8 @@ def workloads_text(known, recordings):
 
 def workload_text(name, function, parameters):
     """One workload explained."""
-    return blocks([f"workload:{name}[,key=value...]"], paragraphs(documentation(function)), ["Defaults:"],
-                 listed([(key, str(value)) for key, value in parameters.items()]))
+    return blocks([f"workload:{name}[,key=value...]"], wrapped(function.question), paragraphs(documentation(function)),
+                  ["Defaults:"], listed([(key, str(value)) for key, value in parameters.items()]))
 
 
 def documentation(function):
