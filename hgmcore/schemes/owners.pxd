@@ -105,7 +105,7 @@ cdef inline bint owners_maybe_shared(const hgm_folio *folio) noexcept nogil:
 
 
 cdef inline int64_t average_mapcount(const hgm_folio *folio, int64_t pages_mapped) noexcept nogil:
-    """folio_average_page_mapcount(): `pages_mapped`, each page as often as it is mapped, over N; rounded, 0 only for 0."""
+    """folio_average_page_mapcount(): `pages_mapped`, the maps of all base pages, over N; rounded, 0 only for 0."""
     cdef int64_t n = <int64_t>folio.nr_pages
     if pages_mapped <= 0:
         return 0
