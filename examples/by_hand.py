@@ -1,7 +1,7 @@
 """A trace written by hand, compared under three schemes.
 
-Two processes map one 2M page of hugetlb, the first in two pieces, the second whole. Prints for each scheme how many times a huge
-page is wrongly called shared, and how many base pages have a wrong map count.
+Two processes map one 2M page of hugetlb, the first in two pieces, the second whole. Prints for each scheme how many
+times a huge page is wrongly called shared, and how many base pages have a wrong map count.
 """
 import hgmcore as hgm
 

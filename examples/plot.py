@@ -1,4 +1,4 @@
-"""A comparison drawn: counted costs, times and errors of all schemes as an SVG file. Needs `pip install 'hgmcore[cli]'`.
+"""A comparison drawn: counted costs, times and errors of all schemes as an SVG file. Needs matplotlib.
 
 Prints the name of the file and how large it is.
 """

@@ -44,7 +44,7 @@ def missing_of_operation(name):
         yield "what does it, in hgmcore/operations"
     if not re.search(rf"[\"'(]{name}[\"' ]", text(*sorted((ROOT / "tests/model").glob("*.py"))) + model_methods()):
         yield "its model in tests/model"
-    if not re.search(rf"\b(operation\(\"|do_){name}\b", text(ROOT / "tests/sequences.py")):
+    if not re.search(rf"\b{name} |\"{name}\"", text(ROOT / "tests/sequences.py")):
         yield "random sequences with it, in tests/sequences.py"
 
 
