@@ -17,7 +17,7 @@ cdef extern from "hgmcore/hgm.h" nogil:
         int32_t _refcount
         int64_t _total_mapped_pages
 
-    const uint64_t HGM_PAGE_TOUCHED, HGM_PAGE_DOUBLE_MAP, HGM_PAGE_HEAD, HGM_PAGE_LOCKED
+    const uint64_t HGM_PAGE_TOUCHED, HGM_PAGE_DOUBLE_MAP, HGM_PAGE_HEAD, HGM_PAGE_TOUCHED_BEFORE, HGM_PAGE_LOCKED
 
     ctypedef struct hgm_folio:
         hgm_page *page

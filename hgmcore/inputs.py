@@ -35,8 +35,8 @@ def load(source) -> Trace:
 
 
 def load_input(spec) -> Trace:
-    """As `load`, and the default recording if `spec` is None: the argument of a command."""
-    return recordings.load(recordings.DEFAULT) if spec is None else load(spec)
+    """As `load`, and the default input, a guest's life, if `spec` is None: the argument of a command."""
+    return load(f"{workloads.PREFIX}{guest_life.__name__}" if spec is None else spec)
 
 
 def _of_lines(lines):

@@ -59,12 +59,12 @@ def action_cost(scheme: str, action: str, geometry: str = "x86-64", page_size="2
     machine = Machine(scheme, geometry, **options)
     machine.declare(trace.header)
     machine.run(trace.operations[:first])
-    machine.core.forget_lines()
+    machine.core.lines_since()
     before = machine.cost()
     machine.run(trace.operations[first:])
     after = machine.cost()
     cost = {word: after["atomics"][word] - before["atomics"][word] for word in ("ref", "map", "transient")}
-    return {**cost, "lines": after["lines"], "entries_scanned": after["entries_scanned"] - before["entries_scanned"],
+    return {**cost, "lines": machine.core.lines_since(), "entries_scanned": after["entries_scanned"] - before["entries_scanned"],
             "errors": sorted({machine.error_name(row) for row in machine.results() if row["errno"]})}
 
 

@@ -1,31 +1,66 @@
-"""Decisions about a result of `compare`: who ran, whose costs can be compared, who is the baseline, who is right."""
+"""Decisions about a result of `compare`: who ran, whose costs can be compared, who is the baseline, who breaks what."""
 
 from __future__ import annotations
 
 from collections import Counter
 
+DEFAULT_BASELINES = ("head_per_leaf", "mm_id")
+"""For hugetlb, and for the rest."""
 
-def ran(result):
+LESS = 0.999
+"""A scheme that installed and removed fewer leaves than this share of the usual number did less work."""
+
+
+def ran(result) -> dict:
     """The schemes that could live with the options: name -> entry."""
-    return {name: scheme for name, scheme in result["schemes"].items() if "refused" not in scheme}
+    return {name: scheme for name, scheme in result["schemes"].items() if "refused_why" not in scheme}
 
 
-def is_right(result, name):
-    """Whether the scheme made no error of any kind. A refused operation is no error, and sharing by hugetlb's rule is left out."""
-    error = result["schemes"][name]["error"]
-    return not any(value for key, value in error.items()
-                   if key != "refused_operations" and not key.endswith("_hugetlb"))
+def less_work(schemes) -> dict:
+    """Schemes that did less of the trace's work than most did, so that their costs do not compare: name -> why.
+
+    schemes: name -> entry of a result. Less work is more operations refused, or fewer leaves installed and removed: a
+    collapse that does nothing is not refused.
+    """
+    found = {}
+    if not schemes:
+        return found
+    usual_refused = _usual(sum(entry["refused"].values()) for entry in schemes.values())
+    usual_leaves = _usual(entry["leaves"] for entry in schemes.values())
+    for name, entry in schemes.items():
+        refused = sum(entry["refused"].values())
+        if refused > usual_refused:
+            found[name] = f"refused {refused:,} operations, where {usual_refused:,} is usual"
+        elif entry["leaves"] < LESS * usual_leaves:
+            found[name] = f"installed and removed {entry['leaves']:,} leaves, where {usual_leaves:,} is usual"
+    return found
 
 
-def partial(result):
-    """Schemes that refused more operations than most did: what they cost stands on less work."""
-    refused = {name: scheme["error"]["refused_operations"] for name, scheme in ran(result).items()}
-    numbers = Counter(refused.values())
-    usual = min(numbers, key=lambda number: (-numbers[number], number))
-    return [name for name, number in refused.items() if number > usual]
+def _usual(numbers):
+    """The most frequent of some numbers; the largest of several such."""
+    counts = Counter(numbers)
+    return max(counts, key=lambda number: (counts[number], number))
 
 
-def baseline(result):
-    """The scheme that changes of time are against: the first that did all the work; None without another."""
-    full = [name for name in ran(result) if name not in partial(result)]
-    return full[0] if len(full) > 1 else None
+def baseline(schemes, header, wanted=None):
+    """The scheme that others are compared with: `wanted`, or the default for the trace's files; None without one.
+
+    schemes: names. ValueError: `wanted` is not among them.
+    """
+    if wanted is not None:
+        if wanted not in schemes:
+            raise ValueError(f"baseline: {wanted} is not among the schemes ({', '.join(schemes)})")
+        return wanted
+    on_hugetlb = any(file.kind == "hugetlb" for file in header.files) or not header.files
+    preferred = DEFAULT_BASELINES if on_hugetlb else DEFAULT_BASELINES[::-1]
+    return next((name for name in (*preferred, *schemes) if name in schemes), None)
+
+
+def broken(entry) -> dict:
+    """Errors against the scheme's own promise, without the faults that its file states."""
+    return {key: count for key, count in entry["errors"]["own"].items() if not count.get("known")}
+
+
+def keeps_all(entry) -> bool:
+    """Does the scheme break no promise, differ from no base page, and lead a kernel nowhere wrong?"""
+    return not any(entry["errors"].values())

@@ -141,7 +141,7 @@ cdef class Engine:
     cdef runs_function page_mapcount_runs
     cdef answer_function answer
     cdef readonly str name, explanation
-    cdef readonly dict state, defaults, posted
+    cdef readonly dict state, defaults, posted, exceptions
     cdef readonly bint whole_only, writes_tails, first_come
 
 cdef class Core:
@@ -153,4 +153,7 @@ cdef class Core:
     cdef int idle(self) except -1
     cdef int reserve(self, size_t bound) except -1
     cdef int mutexes(self) except -1
+    cdef tuple scan_struct_pages(self, bint since)
     cdef object __weakref__
+
+cdef dict checked_exceptions(dict exceptions)

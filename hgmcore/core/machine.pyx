@@ -115,12 +115,31 @@ cdef void *grown(void *array, uint32_t n, size_t size) except NULL:
     return array
 
 
+PROPERTIES = (
+    "never_freed_while_mapped", "never_freed_while_held", "no_leak_at_end", "mapped_if_leaf", "leaf_if_mapped",
+    "never_false_exclusive", "never_false_shared", "page_counts_equal_truth", "refs_explained", "no_underflow",
+    "counts_bounded", "migration_succeeds_when_unpinned", "moved_when_private", "never_moved_when_shared",
+    "truncate_completes", "refusal_changes_no_count", "overflow_safe",
+)
+"""What a scheme promises where its own file states no exception (Engine.exceptions)."""
+
+
+cdef dict checked_exceptions(dict exceptions):
+    """The exceptions of a scheme if each names a property and its kind. ValueError."""
+    for name, kind in exceptions.items():
+        if name not in PROPERTIES or kind not in ("definition", "fault"):
+            raise ValueError(f"exceptions: '{name}': '{kind}' is no property with 'definition' or 'fault' "
+                             f"(properties: {', '.join(PROPERTIES)})")
+    return exceptions
+
+
 cdef class Engine:
     """One accounting scheme with the whole engine compiled around it (hgmcore.schemes.load gives them).
 
     name: public name. explanation: the scheme's documentation; its first line is a summary. state: the words that it
     keeps, as fields of PAGE in page 1 of a folio. defaults: options whose default differs from the general one.
-    posted: the options that model=posted selects. whole_only: maps whole huge pages or nothing. writes_tails: counts
+    posted: the options that model=posted selects. exceptions: properties that the scheme does not promise, each "definition"
+    or "fault". whole_only: maps whole huge pages or nothing. writes_tails: counts
     on struct pages that HVO takes away. first_come: its state shows which process was the first to map a huge page.
     """
 
@@ -520,29 +539,27 @@ cdef class Core:
             "locks": c.locks, "underflows": c.underflows, "overflows": c.overflows,
         }
 
-    def forget_lines(self):
-        """Count touched struct pages from here on."""
-        cdef Machine *m = &self.m
-        cdef uint64_t i, j
-        cdef hgm_folio *f
-        for i in range(m.state.nr_folios):
-            f = folio_at(m, <uint32_t>i)
-            for j in range(f.nr_pages):
-                if f.page[j].flags & HGM_PAGE_TOUCHED:
-                    f.page[j].flags &= ~HGM_PAGE_TOUCHED
+    def lines_since(self) -> int:
+        """Struct pages that the scheme's atomics touched since the last call of this method."""
+        return self.scan_struct_pages(True)[0]
 
     def struct_pages(self):
-        """(lines, bytes): struct pages that the scheme's atomics touched, and memory that struct pages take.
+        """(lines, bytes): struct pages that the scheme's atomics touched so far, and memory that struct pages take.
 
         The bytes are counted: the parts of 4096 bytes of the struct pages' memory that hold anything. The others were
         never written; the system has no memory for them.
         """
+        return self.scan_struct_pages(False)
+
+    cdef tuple scan_struct_pages(self, bint since):
+        """(lines, bytes) as struct_pages() has them; since: lines since the last call with it, which are old from now on."""
         cdef Machine *m = &self.m
         cdef hgm_page *page = <hgm_page *>m.state.vmemmap.base
         cdef size_t used = m.state.vmemmap.used, size = host_page(), n, i, j
         cdef uint64_t lines = 0, parts = 0, any
         cdef unsigned char *there
         cdef const uint64_t *words
+        cdef hgm_page *one
         n = (used + size - 1) // size
         there = <unsigned char *>malloc(n + 1)
         if there is NULL or n and mincore(page, n * size, there) != 0:
@@ -556,9 +573,16 @@ cdef class Core:
                 any = 0
                 for j in range(PART_OF_PAGES // sizeof(uint64_t)):
                     any |= words[j]
-                if any:
-                    parts += 1
-                    for j in range(PART_OF_PAGES // sizeof(hgm_page)):
-                        lines += (<const hgm_page *>words)[j].flags & HGM_PAGE_TOUCHED
+                if not any:
+                    continue
+                parts += 1
+                for j in range(PART_OF_PAGES // sizeof(hgm_page)):
+                    one = &(<hgm_page *>words)[j]
+                    if one.flags & HGM_PAGE_TOUCHED:
+                        lines += 1
+                        if since:
+                            one.flags = one.flags & ~HGM_PAGE_TOUCHED | HGM_PAGE_TOUCHED_BEFORE
+                    elif not since and one.flags & HGM_PAGE_TOUCHED_BEFORE:
+                        lines += 1
         free(there)
         return lines, parts * PART_OF_PAGES

@@ -63,4 +63,9 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
     answer.mapped = answer.mapcount > 0
 
 
-engine = instantiate("double_map", __doc__, {"compound": "_entire_mapcount", "double_map": "flags"}, {}, {})
+EXCEPTIONS = {
+    "never_false_shared": "definition", "refs_explained": "fault", "overflow_safe": "fault"
+}
+"""What the scheme does not promise: by definition, or for a fault that is described above."""
+
+engine = instantiate("double_map", __doc__, {"compound": "_entire_mapcount", "double_map": "flags"}, {}, {}, EXCEPTIONS)

@@ -45,4 +45,10 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
     compound_answer(folio, answer)
 
 
-engine = instantiate("head_per_leaf", __doc__, {"compound": "_entire_mapcount"}, {}, {})
+EXCEPTIONS = {
+    "never_false_shared": "definition", "page_counts_equal_truth": "definition", "moved_when_private": "fault",
+    "overflow_safe": "fault"
+}
+"""What the scheme does not promise: by definition, or for a fault that is described above."""
+
+engine = instantiate("head_per_leaf", __doc__, {"compound": "_entire_mapcount"}, {}, {}, EXCEPTIONS)

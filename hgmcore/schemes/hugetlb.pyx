@@ -51,4 +51,9 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
     compound_answer(folio, answer)
 
 
-engine = instantiate("hugetlb", __doc__, {"entire": "_entire_mapcount", "large": "_large_mapcount"}, {}, {})
+EXCEPTIONS = {
+    "overflow_safe": "fault"
+}
+"""What the scheme does not promise: by definition, or for a fault that is described above."""
+
+engine = instantiate("hugetlb", __doc__, {"entire": "_entire_mapcount", "large": "_large_mapcount"}, {}, {}, EXCEPTIONS)

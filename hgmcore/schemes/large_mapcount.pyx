@@ -62,7 +62,12 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
     answer.nr_file_mapped = per_page_nr_file_mapped(folio)
 
 
+EXCEPTIONS = {
+    "never_false_exclusive": "fault", "overflow_safe": "fault"
+}
+"""What the scheme does not promise: by definition, or for a fault that is described above."""
+
 engine = instantiate("large_mapcount", __doc__,
                      {"entire": "_entire_mapcount", "nr_pages_mapped": "_nr_pages_mapped",
                       "large": "_large_mapcount"},
-                     {}, {"era": "6.15", "cache_refs": "folio", "batch": "yes"})
+                     {}, {"era": "6.15", "cache_refs": "folio", "batch": "yes"}, EXCEPTIONS)

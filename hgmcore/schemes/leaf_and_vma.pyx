@@ -63,5 +63,10 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
     answer.maybe_shared = answer.sharers > 1
 
 
+EXCEPTIONS = {
+    "page_counts_equal_truth": "definition", "overflow_safe": "fault"
+}
+"""What the scheme does not promise: by definition, or for a fault that is described above."""
+
 engine = instantiate("leaf_and_vma", __doc__,
-                     {"compound": "_entire_mapcount", "vma_count": "_large_mapcount"}, {}, {})
+                     {"compound": "_entire_mapcount", "vma_count": "_large_mapcount"}, {}, {}, EXCEPTIONS)

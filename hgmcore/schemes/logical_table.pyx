@@ -84,4 +84,14 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
     logical_answer(folio, answer)
 
 
-engine = instantiate("logical_table", __doc__, {"compound": "_entire_mapcount"}, {"lookup_first": "yes"}, {})
+EXCEPTIONS = {
+    "never_freed_while_mapped": "fault", "never_freed_while_held": "fault", "no_leak_at_end": "fault",
+    "mapped_if_leaf": "fault", "leaf_if_mapped": "fault", "never_false_exclusive": "fault",
+    "never_false_shared": "fault", "page_counts_equal_truth": "definition", "no_underflow": "fault",
+    "migration_succeeds_when_unpinned": "fault", "moved_when_private": "fault",
+    "never_moved_when_shared": "fault", "truncate_completes": "fault", "refusal_changes_no_count": "fault"
+}
+"""What the scheme does not promise: by definition, or for a fault that is described above."""
+
+engine = instantiate("logical_table", __doc__, {"compound": "_entire_mapcount"}, {"lookup_first": "yes"}, {},
+                     EXCEPTIONS)

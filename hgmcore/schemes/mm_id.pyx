@@ -61,7 +61,12 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
     answer.nr_file_mapped = per_page_nr_file_mapped(folio)
 
 
+EXCEPTIONS = {
+    "never_false_shared": "fault", "overflow_safe": "fault"
+}
+"""What the scheme does not promise: by definition, or for a fault that is described above."""
+
 engine = instantiate("mm_id", __doc__,
                      {"entire": "_entire_mapcount", "nr_pages_mapped": "_nr_pages_mapped", "large": "_large_mapcount",
                       "slots": "_mm_id_mapcount", "shared_bit": "_mm_id"},
-                     {"era": "6.15"}, {"cache_refs": "folio", "batch": "yes"})
+                     {"era": "6.15"}, {"cache_refs": "folio", "batch": "yes"}, EXCEPTIONS)

@@ -63,7 +63,12 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
     answer.nr_file_mapped = <int64_t>folio.nr_pages if answer.mapped else 0
 
 
+EXCEPTIONS = {
+    "never_false_shared": "fault", "page_counts_equal_truth": "definition", "overflow_safe": "fault"
+}
+"""What the scheme does not promise: by definition, or for a fault that is described above."""
+
 engine = instantiate("no_page_mapcount", __doc__,
                      {"entire": "_entire_mapcount", "large": "_large_mapcount", "slots": "_mm_id_mapcount",
                       "shared_bit": "_mm_id"},
-                     {"era": "6.15"}, {"cache_refs": "folio", "batch": "yes"})
+                     {"era": "6.15"}, {"cache_refs": "folio", "batch": "yes"}, EXCEPTIONS)

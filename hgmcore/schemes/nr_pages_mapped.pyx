@@ -51,5 +51,12 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
     per_page_answer(folio, answer)
 
 
+EXCEPTIONS = {
+    "never_false_shared": "definition", "refs_explained": "fault", "moved_when_private": "fault",
+    "overflow_safe": "fault"
+}
+"""What the scheme does not promise: by definition, or for a fault that is described above."""
+
 engine = instantiate("nr_pages_mapped", __doc__,
-                     {"entire": "_entire_mapcount", "nr_pages_mapped": "_nr_pages_mapped"}, {"era": "6.3"}, {})
+                     {"entire": "_entire_mapcount", "nr_pages_mapped": "_nr_pages_mapped"}, {"era": "6.3"}, {},
+                     EXCEPTIONS)

@@ -58,4 +58,11 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
     compound_answer(folio, answer)
 
 
-engine = instantiate("per_page_posted", __doc__, {"entire": "_entire_mapcount"}, {}, {"overflow_check": "after"})
+EXCEPTIONS = {
+    "mapped_if_leaf": "fault", "never_false_exclusive": "fault", "refs_explained": "fault",
+    "moved_when_private": "fault", "overflow_safe": "fault"
+}
+"""What the scheme does not promise: by definition, or for a fault that is described above."""
+
+engine = instantiate("per_page_posted", __doc__, {"entire": "_entire_mapcount"}, {}, {"overflow_check": "after"},
+                     EXCEPTIONS)

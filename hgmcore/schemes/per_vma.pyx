@@ -56,4 +56,9 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
     compound_answer(folio, answer)
 
 
-engine = instantiate("per_vma", __doc__, {"compound": "_entire_mapcount"}, {}, {})
+EXCEPTIONS = {
+    "page_counts_equal_truth": "definition", "refs_explained": "fault", "overflow_safe": "fault"
+}
+"""What the scheme does not promise: by definition, or for a fault that is described above."""
+
+engine = instantiate("per_vma", __doc__, {"compound": "_entire_mapcount"}, {}, {}, EXCEPTIONS)

@@ -52,4 +52,9 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
     logical_answer(folio, answer)
 
 
-engine = instantiate("special_bit", __doc__, {"compound": "_entire_mapcount"}, {"lookup_first": "yes"}, {})
+EXCEPTIONS = {
+    "page_counts_equal_truth": "definition"
+}
+"""What the scheme does not promise: by definition, or for a fault that is described above."""
+
+engine = instantiate("special_bit", __doc__, {"compound": "_entire_mapcount"}, {"lookup_first": "yes"}, {}, EXCEPTIONS)

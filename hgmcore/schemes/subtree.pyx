@@ -79,5 +79,12 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
     compound_answer(folio, answer)
 
 
+EXCEPTIONS = {
+    "leaf_if_mapped": "fault", "never_false_shared": "fault", "page_counts_equal_truth": "definition",
+    "refs_explained": "fault", "migration_succeeds_when_unpinned": "fault", "moved_when_private": "fault",
+    "refusal_changes_no_count": "fault", "overflow_safe": "fault"
+}
+"""What the scheme does not promise: by definition, or for a fault that is described above."""
+
 engine = instantiate("subtree", __doc__, {"compound": "_entire_mapcount"},
-                     {"lookup_first": "yes", "zap_frees_tables": "yes"}, {})
+                     {"lookup_first": "yes", "zap_frees_tables": "yes"}, {}, EXCEPTIONS)

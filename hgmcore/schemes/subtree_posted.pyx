@@ -65,4 +65,12 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
     compound_answer(folio, answer)
 
 
-engine = instantiate("subtree_posted", __doc__, {"compound": "_entire_mapcount"}, {}, {})
+EXCEPTIONS = {
+    "mapped_if_leaf": "fault", "leaf_if_mapped": "fault", "never_false_exclusive": "fault",
+    "never_false_shared": "fault", "page_counts_equal_truth": "definition", "refs_explained": "fault",
+    "no_underflow": "fault", "counts_bounded": "fault", "migration_succeeds_when_unpinned": "fault",
+    "moved_when_private": "fault", "never_moved_when_shared": "fault", "overflow_safe": "fault"
+}
+"""What the scheme does not promise: by definition, or for a fault that is described above."""
+
+engine = instantiate("subtree_posted", __doc__, {"compound": "_entire_mapcount"}, {}, {}, EXCEPTIONS)

@@ -59,7 +59,12 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
     answer.maybe_shared = owners_maybe_shared(folio)
 
 
+EXCEPTIONS = {
+    "never_false_shared": "fault", "page_counts_equal_truth": "definition", "overflow_safe": "fault"
+}
+"""What the scheme does not promise: by definition, or for a fault that is described above."""
+
 engine = instantiate("total_mapped_pages", __doc__,
                      {"entries": "_large_mapcount", "total_pages": "_total_mapped_pages", "slots": "_mm_id_mapcount",
                       "shared_bit": "_mm_id"},
-                     {"era": "6.15"}, {"cache_refs": "folio", "batch": "yes"})
+                     {"era": "6.15"}, {"cache_refs": "folio", "batch": "yes"}, EXCEPTIONS)

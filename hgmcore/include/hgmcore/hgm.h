@@ -60,6 +60,7 @@ typedef struct hgm_page {
 /* PageDoubleMap of THP before 6.2, in page 1 (there: PG_workingset). */
 #define HGM_PAGE_DOUBLE_MAP 0x100ull
 #define HGM_PAGE_HEAD 0x400ull		/* the head page of a folio that was allocated once; never cleared (kernel: PG_head) */
+#define HGM_PAGE_TOUCHED_BEFORE 0x800ull	/* HGM_PAGE_TOUCHED was set before Core.lines_since() looked */
 #define HGM_PAGE_LOCKED 0x200ull	/* in the head page: the folio lock of option `locks` */
 
 typedef char hgm_page_is_one_line[sizeof(hgm_page) == 64 ? 1 : -1];
