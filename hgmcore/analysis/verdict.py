@@ -7,29 +7,37 @@ Schemes that did less of the work are judged by nothing but what they refused. T
 
 from __future__ import annotations
 
+from hgmcore.analysis.errors import EVENTS
 from hgmcore.analysis.judge import broken, less_work, ran
 from hgmcore.analysis.measure import NOISY, ROUNDS, change
 from hgmcore.sizes import format_size
+
+MANY = 1000
+"""Leaves from which on a phase is long enough to time."""
+
+PHASES = 3
+"""The most phases whose times the verdict tells."""
 
 NAMED = 4
 """The most schemes or phases that a sentence names one by one."""
 
 WORDS = {
-    "false_shared": "calls pages of one process shared", "false_exclusive": "calls pages of several processes exclusive",
-    "mapped_but_reported_unmapped": "reports mapped pages as unmapped",
-    "unmapped_but_reported_mapped": "reports unmapped pages as mapped",
-    "refs_not_explained": "holds references that its map count does not explain",
-    "leaked_folios": "leaves pages with references that nobody has", "freed_while_mapped": "frees pages in use",
-    "counter_underflows": "takes counts below zero", "counter_overflows": "lets counts overflow",
-    "page_mapcount_wrong_pages": "page_mapcount() differs from the leaves over a page",
-    "page_mapcount_max_error": "page_mapcount() differs from the leaves over a page",
+    "false_shared": "pages of one process are called shared",
+    "false_exclusive": "pages of several processes are called exclusive",
+    "mapped_but_reported_unmapped": "mapped pages are reported as unmapped",
+    "unmapped_but_reported_mapped": "unmapped pages are reported as mapped",
+    "refs_not_explained": "references exceed what the map count explains",
+    "leaked_folios": "pages keep references that nobody has", "freed_while_mapped": "pages are freed in use",
+    "counter_underflows": "counts go below zero", "counter_overflows": "counts overflow",
+    "page_mapcount_wrong_pages": "page_mapcount() is not the number of leaves over a page",
+    "page_mapcount_max_error": "page_mapcount() is not the number of leaves over a page",
     "false_shared_hugetlb": "hugetlb's rule (mapcount > 1) calls pages of one process shared",
     "false_exclusive_hugetlb": "hugetlb's rule (mapcount > 1) calls pages of several processes exclusive",
-    "pss_error_bytes": "Pss is wrong", "smaps_shared_error_bytes": "smaps shows the wrong amount as shared",
-    "pages_not_freed": "memory is not freed", "bytes_not_moved": "mbind and migrate_pages silently leave memory where it is",
-    "migrations_refused": "migration is refused", "copies_made": "copy on write copies more than it must",
+    "pss_error_bytes": "smaps has a wrong Pss", "smaps_shared_error_bytes": "smaps has a wrong amount of shared memory",
+    "pages_not_freed": "memory is not freed", "bytes_not_moved": "mbind silently leaves memory where it is",
+    "migrations_refused": "migration is refused", "copies_made": "writes copy more than they must",
 }
-"""What each error means, as the end of a sentence about a scheme."""
+"""What each error means, as a sentence."""
 
 UNTESTED = (
     ("fork", ("fork",), "fork and its copies"),
@@ -78,19 +86,18 @@ def _criteria(entry) -> dict:
             if group == "consequences" or count:
                 number = count["observations"] if count else 0
                 found[f"{group}: {key}"] = number, number
-    if "measured" in entry:
-        times = entry["measured"]["ns_per_operation"]
-        found["time"] = times["low"], times["high"]
+    for phase, times in entry.get("measured", {}).get("phases", {}).items():
+        if entry["phases"][phase]["leaves"] > MANY:
+            scale = entry["phases"][phase]["operations"] / entry["phases"][phase]["leaves"]
+            found[f"time in {phase}"] = scale * times["low"], scale * times["high"]
     return found
 
 
-def _value(criteria, key):
-    return criteria.get(key, (0, 0))
-
-
 def _better(one, other) -> list[str]:
-    """The keys on which `one` is better than `other`."""
-    return [key for key in dict.fromkeys([*one, *other]) if _value(one, key)[1] < _value(other, key)[0]]
+    """The keys on which `one` is better than `other`: errors that a scheme has not are 0, what it did not do is not judged."""
+    keys = dict.fromkeys([*one, *other])
+    return [key for key in keys if (key in one and key in other or ": " in key)
+            and one.get(key, (0, 0))[1] < other.get(key, (0, 0))[0]]
 
 
 def _beats(one, other) -> bool:
@@ -98,28 +105,48 @@ def _beats(one, other) -> bool:
 
 
 def _time(result, full):
-    """Who is fastest, and by how much, where intervals tell."""
+    """Who is faster than the baseline and who slower in the longest phases, where intervals tell and the work is the same."""
     base = result["baseline"]
-    timed = {name: entry["measured"]["ns_per_operation"] for name, entry in full.items() if "measured" in entry}
-    if base not in timed or len(timed) < 2 or len(timed[base]["runs"]) < ROUNDS:
+    timed = {name: entry["measured"] for name, entry in full.items() if "measured" in entry}
+    if base not in timed or len(timed) < 2 or result["repeat"] < ROUNDS or timed[base]["short"]:
         return []
+    operations = {phase["name"]: phase["operations"] for phase in result["trace"]["phases"]}
+    longest = sorted(timed[base]["phases"], key=lambda name: -operations[name] * timed[base]["phases"][name]["median"])
+    longest = [name for name in longest if full[base]["phases"][name]["leaves"] > MANY][:PHASES]
+    if not longest:
+        return [_against("an operation", base, {name: one["ns_per_operation"] for name, one in timed.items()
+                                                if same_work(full[name], full[base])}, 1)]
+    return [_against(f"a leaf in {phase}", base, {name: one["phases"][phase] for name, one in timed.items()
+                                                  if same_work(full[name], full[base], phase)},
+                     operations[phase] / full[base]["phases"][phase]["leaves"]) for phase in longest]
+
+
+def same_work(one, other, phase=None) -> bool:
+    """Did two schemes install and remove as many leaves, in the whole trace or in a phase? Else times do not compare."""
+    mine, theirs = (entry["phases"][phase]["leaves"] if phase else entry["leaves"] for entry in (one, other))
+    return abs(mine - theirs) <= 0.01 * theirs
+
+
+def _against(what, base, times, scale):
+    """A sentence on times of one kind, each times `scale`: the baseline's, and who differs from it."""
     faster, tied, slower = [], [], []
-    for name, times in timed.items():
+    for name in times:
         if name != base:
-            factor = change(times, timed[base])
+            factor = change(times[name], times[base])
             where = faster if factor["high"] < 1 else slower if factor["low"] > 1 else tied
             where.append((factor["median"], name))
-    of = timed[base]
-    lines = [f"Accounting takes {of['median']:.3g} ns [{of['low']:.3g}, {of['high']:.3g}] an operation under {base}"
-             f" (measured)."]
-    for group, word in ((sorted(faster), "less"), (sorted(slower, reverse=True), "more")):
+    of = times[base]
+    low, middle, high = (scale * of[key] for key in ("low", "median", "high"))
+    line = f"Time of {what} (measured): {middle:.3g} ns [{low:.3g}, {high:.3g}] under {base}."
+    for group, word in ((sorted(faster), "Less"), (sorted(slower, reverse=True), "More")):
         if group:
             named = ", ".join(f"{name} {100 * (factor - 1):+.0f} %" for factor, name in group[:NAMED])
-            more = f" and {len(group) - NAMED} more" if len(group) > NAMED else ""
-            lines[-1] += f" {word.capitalize()}: {named}{more}."
+            rest = len(group) - NAMED
+            more = f" and {rest} other{'s' * (rest > 1)}" if rest > 0 else ""
+            line += f" {word}: {named}{more}."
     if tied:
-        lines[-1] += f" No difference is shown for {_names([name for _, name in tied])}."
-    return lines
+        line += f" No difference is shown (~) for {_names([name for _, name in tied])}."
+    return line
 
 
 def _counted(result, full, front):
@@ -129,7 +156,7 @@ def _counted(result, full, front):
         values = {}
         for name, entry in full.items():
             counts = entry["phases"][phase["name"]]
-            if counts["leaves"]:
+            if counts["leaves"] > MANY:
                 values[name] = counts["atomics"]["persistent"] / counts["leaves"]
         least, most = min(values.values(), default=0), max(values.values(), default=0)
         if most - least >= 0.5:
@@ -148,16 +175,15 @@ def _errors(result, full):
     lines, observations = [], result["observations"]
     for name, entry in full.items():
         for key, count in broken(entry).items():
-            lines.append(f"{name} breaks its own promise: it {WORDS[key]} ({_of(key, count, observations)}).")
-    for key in WORDS:
-        if key == "page_mapcount_max_error":
-            continue
-        for group, lead in (("own", "As its own file says, {} "), ("consequences", "Under {}, ")):
-            names = [name for name, entry in full.items() if key in entry["errors"][group]
-                     and (group != "own" or entry["errors"]["own"][key].get("known"))]
-            if names:
-                worst = max((full[name]["errors"][group][key] for name in names), key=lambda count: count["observations"])
-                lines.append(f"{lead.format(_names(names))}{WORDS[key]} ({_of(key, worst, observations)}).")
+            lines.append(f"{name} breaks its own promise: {WORDS[key]} ({_of(key, count, observations)}).")
+    for group, lead in (("consequences", "Under"), ("own", "By a fault that its file states, under")):
+        for key in WORDS:
+            counts = {name: entry["errors"][group][key] for name, entry in full.items() if key in entry["errors"][group]}
+            if group == "own":
+                counts = {name: count for name, count in counts.items() if count.get("known")}
+            if counts:
+                worst = max(counts.values(), key=lambda count: (count["worst"], count["observations"]))
+                lines.append(f"{lead} {_names(counts)}, {WORDS[key]} ({_of(key, worst, observations)}).")
     clean = [name for name, entry in full.items() if not entry["errors"]["own"] and not entry["errors"]["consequences"]]
     if clean and len(clean) < len(full):
         lines.append(f"Nothing goes wrong under {_names(clean, 9)}.")
@@ -166,13 +192,20 @@ def _errors(result, full):
 
 def _of(key, count, observations):
     """How often and how much, in words."""
-    worst, bytes_of = count["worst"], key.endswith("bytes") or key == "bytes_not_moved"
-    size = format_size(round(worst)) + ("" if worst < 1024 else "B") if bytes_of else f"{worst:,}"
-    if key in ("bytes_not_moved",):
-        return size
-    if key in ("counter_underflows", "counter_overflows", "migrations_refused", "copies_made"):
-        return f"{count['worst']:,} times"
-    return f"{count['observations']} of {observations} observations, {size} at worst"
+    worst = count["worst"]
+    if key == "bytes_not_moved":
+        return amount(worst)
+    if key in EVENTS:
+        return f"{worst:,} {'time' if worst == 1 else 'times'}"
+    return f"{count['observations']} of {observations} observations, {amount(worst) if key.endswith('bytes') else f'{worst:,}'} at worst"
+
+
+def amount(size) -> str:
+    """Bytes in three digits and a unit: 512, 4.00K, 1.46M."""
+    unit = 0
+    while size >= 1000 and unit < 4:
+        size, unit = size / 1024, unit + 1
+    return f"{size:.{0 if not unit else 2 if size < 9.995 else 1 if size < 99.95 else 0}f}{' KMGT'[unit].strip()}"
 
 
 def _memory(full):
