@@ -12,6 +12,7 @@ from hgmcore.analysis.judge import baseline as choose_baseline
 from hgmcore.analysis.judge import less_work
 from hgmcore.analysis.measure import ROUNDS, host, measure
 from hgmcore.analysis.verdict import verdict
+from hgmcore.core.machine import PROPERTIES
 from hgmcore.geometry import GEOMETRIES
 from hgmcore.options import resolve
 from hgmcore.sizes import format_size, parse_named
@@ -121,6 +122,7 @@ def _entry(engine, header, options, machine_size):
     """What is known of a scheme before anything runs."""
     reason = why_refused(engine, options)
     return {"summary": engine.explanation.strip().splitlines()[0],
+            "promises": [name for name in PROPERTIES if name not in engine.exceptions],
             "exceptions": dict(engine.exceptions), "hvo": not engine.writes_tails,
             "struct_pages": struct_pages(engine, header, machine_size),
             **({"refused_why": reason} if reason else {})}
