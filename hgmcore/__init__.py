@@ -7,7 +7,7 @@
     v.uffd_continue(0, "4K")
     m.observe()["folios"][0]["refcount"]
 
-    trace = hgm.Trace.load("guest.hgm")
+    trace = hgm.load("guest.hgm")    # or "recording:NAME", "workload:NAME,key=value", a list of lines
     hgm.compare(trace, schemes="all")
 """
 
@@ -16,11 +16,12 @@ from pathlib import Path
 from hgmcore import schemes, workloads
 from hgmcore.analysis.compare import compare
 from hgmcore.api import Machine, OperationError
+from hgmcore.inputs import load
 from hgmcore.replay import replay
 from hgmcore.trace import Trace, TraceError
 
-__all__ = ["Machine", "OperationError", "Trace", "TraceError", "compare", "get_include", "replay", "schemes",
-           "workloads"]
+__all__ = ["Machine", "OperationError", "Trace", "TraceError", "compare", "get_include", "load", "replay",
+           "schemes", "workloads"]
 
 __version__ = "0.1.0"
 

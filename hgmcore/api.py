@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import errno as errnos
+import contextlib
 import operator
 
 import numpy as np
 
 from hgmcore import observe, options, schemes
 from hgmcore.core.machine import FOLIO_CACHED, RESULT, Core, Engine
+from hgmcore.core.snapshot import Snapshot as CoreSnapshot
+from hgmcore.errnos import error_name
 from hgmcore.geometry import GEOMETRIES
 from hgmcore.sizes import format_size, parse_size
 from hgmcore.trace import Header
@@ -16,8 +18,6 @@ from hgmcore.trace.names import FILE_KINDS, is_word
 from hgmcore.trace.names import File as FileName
 from hgmcore.trace.names import Mapping as MappingName
 from hgmcore.trace.statements import ALL, CODES, HGM, MINOR, NO_ARG, OPERATION, READ, SHARED, URGENT, WP, WRITE
-
-ERROR_NAMES = {**errnos.errorcode, errnos.EAGAIN: "EAGAIN", 133: "EHWPOISON"}    # which Python does not know
 
 
 class OperationError(Exception):
@@ -28,7 +28,7 @@ class OperationError(Exception):
 
     def __init__(self, op: str, errno: int, done: int):
         self.op, self.errno, self.done = op, errno, done
-        self.error = ERROR_NAMES.get(errno, str(errno))
+        self.error = error_name(errno)
         super().__init__(f"{op}: {self.error} ({done} bytes done)")
 
 
@@ -41,17 +41,20 @@ class Machine:
     """A simulated machine that one accounting scheme counts on.
 
     scheme: a name of hgmcore.schemes.NAMES, or an Engine. geometry: a name of hgmcore.geometry.GEOMETRIES.
-    options: those of hgmcore.options.OPTIONS. ValueError names what is wrong.
+    reserve: bytes of address space that it may reserve, an int or a text such as "16M": a bound on what it may grow to,
+    so that thousands of small machines have room side by side; None: enough for 4 TiB of memory, or what the system
+    gives. options: those of hgmcore.options.OPTIONS. ValueError names what is wrong.
     """
 
-    def __init__(self, scheme, geometry: str = "x86-64", **given):
+    def __init__(self, scheme, geometry: str = "x86-64", *, reserve=None, **given):
         self.engine = scheme if isinstance(scheme, Engine) else schemes.load(scheme)
         if geometry not in GEOMETRIES:
             raise ValueError(f"unknown geometry '{geometry}' (known: {', '.join(GEOMETRIES)})")
         self.geometry = GEOMETRIES[geometry]
         self.options = options.resolve(self.engine, given)
         self.header = Header(geometry)
-        self.core = Core(self.geometry, self.options)
+        self.reserve = None if reserve is None else size(reserve)
+        self.core = Core(self.geometry, self.options, self.reserve)
         self._names: dict[str, int] = {}
         self.operations = 0
 
@@ -82,18 +85,71 @@ class Machine:
         self._check_name(name, self.header.processes)
         return Process(self, self._add_process(name))
 
-    def run(self, operations: np.ndarray) -> int:
-        """Run an array of OPERATION records; numbers in them are those of self.header. Returns nanoseconds.
+    def run(self, operations: np.ndarray, *, checked: bool = False) -> int:
+        """Run an array of OPERATION records; numbers in them are those of self.header.
 
-        Refusals are results, not errors. ValueError: a number in a record was never declared. MemoryError: the host has
-        no more memory.
+        Returns nanoseconds of CPU time of this thread.
+        checked: `check` has seen these records on a machine with the same declarations. Refusals are results, not errors.
+        ValueError: a number in a record was never declared. MemoryError: the host has no more memory. RuntimeError:
+        another thread runs the machine.
         """
-        if getattr(operations, "dtype", None) != OPERATION:
-            raise TypeError("operations are an array of dtype statements.OPERATION")
-        operations = np.ascontiguousarray(operations)
-        elapsed = self.core.run(self.engine, operations.view(np.uint8), self.operations)
+        elapsed = self.core.run(self.engine, self._records(operations), self.operations, checked)
         self.operations += len(operations)
         return elapsed
+
+    def run_each(self, operations: np.ndarray) -> np.ndarray:
+        """As `run`, record by record: an array (n,) of core.machine.EACH, the atomics, scanned entries and leaves of each."""
+        rows = self.core.run_each(self.engine, self._records(operations), self.operations)
+        self.operations += len(operations)
+        return rows
+
+    def check(self, operations: np.ndarray) -> None:
+        """ValueError unless every number in the records is one of self.header."""
+        self.core.check(self._records(operations), self.operations)
+
+    @staticmethod
+    def _records(operations):
+        if getattr(operations, "dtype", None) != OPERATION:
+            raise TypeError("operations are an array of dtype statements.OPERATION")
+        return np.ascontiguousarray(operations).view(np.uint8)
+
+    def snapshot(self) -> Snapshot:
+        """The machine as it is at this moment, to come back to: page tables, struct pages, files, processes, mappings, costs
+        and results. RuntimeError: another thread runs the machine.
+        """
+        return Snapshot(self)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Make the machine exactly what it, or the machine that it is a clone of, was when `snapshot` was taken.
+
+        What was declared since is gone; a File, Process or Mapping of it must not be used any more. ValueError: the
+        snapshot is of a machine with another scheme, geometry or options.
+        """
+        if snapshot.kind != self._kind():
+            raise ValueError("the snapshot is of a machine with another scheme, geometry or options")
+        snapshot.copy.restore(self.core)
+        header, (files, processes, mappings) = self.header, snapshot.header
+        header.files[:], header.processes[:], header.mappings[:] = files, processes, mappings
+        self._names, self.operations = dict(snapshot.names), snapshot.operations
+
+    def clone(self) -> Machine:
+        """Another machine that is exactly as this one is now, and goes its own way from here on."""
+        other = Machine(self.engine, self.geometry.name, reserve=self.reserve, **self.options)
+        other.restore(self.snapshot())
+        return other
+
+    @contextlib.contextmanager
+    def trial(self):
+        """`with machine.trial():` takes back at the end of the block what was done in it, also where the block raises."""
+        before = self.snapshot()
+        try:
+            yield self
+        finally:
+            self.restore(before)
+
+    def _kind(self):
+        """What two machines must have in common to take each other's snapshots."""
+        return self.engine, self.geometry.name, self.options
 
     def prefault(self, tables: int) -> None:
         """Commit memory for that many page tables now, so that no operation that is timed waits for the system.
@@ -125,7 +181,7 @@ class Machine:
     @staticmethod
     def error_name(result) -> str:
         """The name, as "EEXIST", of a result's errno."""
-        return ERROR_NAMES.get(int(result["errno"]), str(int(result["errno"])))
+        return error_name(result["errno"])
 
     def observe(self) -> dict:
         """Every huge page and mapping as the scheme sees it, and the truth; arrays over base pages are runs."""
@@ -178,6 +234,26 @@ class Machine:
                 raise OperationError(op, int(result["errno"]), int(result["done"]))
             return int(result["done"])
         return int(self.core.asked(self.engine, record.view(np.uint8))[0])
+
+
+class Snapshot:
+    """A machine as it was at one moment (Machine.snapshot). It holds copies, so the machine may go on and may end.
+
+    operations: how many the machine had run. nbytes: memory that the snapshot takes.
+    """
+
+    def __init__(self, machine: Machine):
+        self.kind, self.operations, self.names = machine._kind(), machine.operations, dict(machine._names)
+        header = machine.header
+        self.header = list(header.files), list(header.processes), list(header.mappings)
+        self.copy = CoreSnapshot(machine.core)
+
+    @property
+    def nbytes(self) -> int:
+        return self.copy.nbytes
+
+    def __repr__(self) -> str:
+        return f"<Snapshot of a {self.kind[0].name} machine after {self.operations} operations, {self.nbytes} bytes>"
 
 
 class File:

@@ -6,7 +6,7 @@ scheme's functions in one file and inlines these where they are called. So there
 and no call, branch or pointer between them; the pointers of an Engine are followed once for each run of records.
 """
 from hgmcore.hgm cimport *
-from hgmcore.core.machine cimport Engine, Machine
+from hgmcore.core.machine cimport checked_exceptions, Engine, Machine
 from hgmcore.operations.common cimport folio_answer, folio_movable
 from hgmcore.operations.dispatch cimport asked, run
 from hgmcore.scheme cimport *
@@ -38,12 +38,15 @@ cdef inline void answer(const hgm_options *options, const hgm_folio *folio, hgm_
 cdef inline bint movable(const hgm_options *options, const hgm_folio *folio, bint table_shared) noexcept nogil:
     return folio_movable(options, folio, table_shared)
 
-cdef inline Engine instantiate(str name, str explanation, dict state, dict defaults, dict posted):
+cdef inline Engine instantiate(str name, str explanation, dict state, dict defaults, dict posted,
+                               dict exceptions):
     """The engine of the scheme that this is compiled with.
 
     explanation: its documentation, first line the summary. state: the words that it keeps, by the name that
     reports use, as fields of hgm_page of page 1. defaults: options whose default differs from the general one;
-    posted: those that model=posted selects besides.
+    posted: those that model=posted selects besides. exceptions: what the scheme does not promise, by the name of the
+    property (PROPERTIES): "definition", as the scheme means something else by it, or "fault", which its documentation
+    describes. All other properties are promised.
     """
     cdef Engine engine = Engine.__new__(Engine)
     engine.abi = HGM_ABI
@@ -58,6 +61,7 @@ cdef inline Engine instantiate(str name, str explanation, dict state, dict defau
     engine.state = state
     engine.defaults = defaults
     engine.posted = posted
+    engine.exceptions = checked_exceptions(exceptions)
     engine.whole_only = QUIRKS & QUIRK_WHOLE_ONLY != 0
     engine.writes_tails = NEEDS & NEEDS_TAILS != 0
     engine.first_come = NEEDS & NEEDS_ORDER != 0

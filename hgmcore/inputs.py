@@ -1,15 +1,47 @@
-"""What a command takes as input: a file, standard input, a recording of the package, or a workload."""
+"""What a command or a function takes as input: a file, standard input, a recording, a workload, lines, a Trace."""
+
+from __future__ import annotations
+
+import os
 
 from hgmcore import recordings, workloads
+from hgmcore.recordings.life import guest_life
 from hgmcore.trace import Trace
 
+WORKLOADS = workloads.WORKLOADS | {guest_life.__name__: guest_life}
+"""Every workload that an input may name: those of the package `workloads`, and those made of recordings."""
 
-def load_input(spec):
-    """The Trace that `spec` names, the default recording if it is None. Raises TraceError or ValueError."""
-    if spec is None:
-        return recordings.load(recordings.DEFAULT)
-    if spec.startswith("recording:"):
-        return recordings.load(spec.removeprefix("recording:"))
-    if spec.startswith(workloads.PREFIX):
-        return workloads.parse(spec)
-    return Trace.load(spec)
+
+def load(source) -> Trace:
+    """The Trace that `source` is or names.
+
+    source: a Trace (returned as it is); "recording:NAME"; "workload:NAME[,key=value...]"; "-" for standard input;
+    a path (str or os.PathLike) or a file object of bytes, text or binary; a list or tuple of lines of the text form, of which
+    the first may be left out. Raises TraceError where it cannot be used, ValueError for a name that is not known,
+    TypeError for anything else, ImportError where it is binary and pyarrow is missing.
+    """
+    if isinstance(source, Trace):
+        return source
+    if isinstance(source, (list, tuple)):
+        return _of_lines(source)
+    if isinstance(source, str) and source.startswith("recording:"):
+        return recordings.load(source.removeprefix("recording:"))
+    if isinstance(source, str) and source.startswith(workloads.PREFIX):
+        return workloads.parse(source, WORKLOADS)
+    if isinstance(source, (str, os.PathLike)) or hasattr(source, "read"):
+        return Trace.load(source)
+    raise TypeError(f"a {type(source).__name__} is no trace (expected a Trace, a path, recording:NAME, workload:NAME, "
+                    "a file of bytes, or a list of lines)")
+
+
+def load_input(spec) -> Trace:
+    """As `load`, and the default input, a guest's life, if `spec` is None: the argument of a command."""
+    return load(f"{workloads.PREFIX}{guest_life.__name__}" if spec is None else spec)
+
+
+def _of_lines(lines):
+    for line in lines:
+        if not isinstance(line, str):
+            raise TypeError(f"a {type(line).__name__} is no line of a trace")
+    text = "\n".join(line.rstrip("\n") for line in lines)
+    return Trace.parse(text if text.startswith("hgmcore-trace") else f"hgmcore-trace 1\n{text}", "<lines>")

@@ -13,9 +13,13 @@ import numpy as np
 from hgmcore.core import truth
 from hgmcore.core.machine import FOLIO, FOLIO_CACHED, FOLIO_FREED, PAGE, PAGE_DOUBLE_MAP
 from hgmcore.geometry import LEVEL_NAMES, PMD, PTE, PUD
+from hgmcore.runs import cover, interval_sums, merge, value_at
 
 SHARED_AT = 2
 """smaps: a page counts as shared from this map count on (Linux fs/proc/task_mmu.c)."""
+
+PSS_SHIFT = 12
+"""Fractional bits of the Pss that the kernel sums up, in bytes (fs/proc/task_mmu.c)."""
 
 
 def observe(core, engine, geometry, options, names, index=0) -> dict:
@@ -24,60 +28,6 @@ def observe(core, engine, geometry, options, names, index=0) -> dict:
     names: a trace.Header, for the names of files, processes and mappings.
     """
     return Observer(core, engine, geometry, options, names).observation(index)
-
-
-def interval_sums(runs, values):
-    """A function x -> sum of `values` over the frames before x, for arrays x.
-
-    runs: sorted disjoint (first, last, ...); values: one for each run, per frame; 0 between runs.
-    """
-    points = runs[:, :2].reshape(-1)
-    total = np.zeros(len(points))
-    total[1::2] = np.cumsum(values * (runs[:, 1] - runs[:, 0]))
-    total[2::2] = total[1:-1:2]
-    return lambda x: np.interp(x, points, total) if len(points) else np.zeros(len(x))
-
-
-def value_at(runs, frames):
-    """The value of the run that holds each frame; 0 where none does."""
-    if not len(runs):
-        return np.zeros(len(frames), np.int64)
-    i = np.searchsorted(runs[:, 1], frames, side="right")
-    inside = i < len(runs)
-    i = np.where(inside, i, 0)
-    return np.where(inside & (runs[i, 0] <= frames), runs[i, 2], 0)
-
-
-def merge(runs):
-    """Runs with neighbours of one value that touch put together."""
-    if len(runs) < 2:
-        return runs
-    new = np.ones(len(runs), bool)
-    new[1:] = (runs[1:, 0] != runs[:-1, 1]) | (runs[1:, 2] != runs[:-1, 2])
-    first = np.flatnonzero(new)
-    last = np.append(first[1:], len(runs)) - 1
-    return np.stack([runs[first, 0], runs[last, 1], runs[first, 2]], 1)
-
-
-def cover(runs, first, length):
-    """What `runs` say of each span [first, first + length), with 0 in the gaps: runs relative to each `first`.
-
-    first, length: sorted disjoint spans. Returns the runs of all spans in one array, and where each span's begin in
-    it, with the end of the last.
-    """
-    edges = np.unique(np.concatenate([runs[:, :2].reshape(-1), first, first + length]))
-    start, stop = edges[:-1], edges[1:]
-    span = np.searchsorted(first, start, side="right") - 1
-    inside = (span >= 0) & (start < (first + length)[span]) if len(first) else np.zeros(len(start), bool)
-    start, stop, span = start[inside], stop[inside], span[inside]
-    value = value_at(runs, start)
-    new = np.ones(len(start), bool)
-    new[1:] = (span[1:] != span[:-1]) | (value[1:] != value[:-1])
-    begin = np.flatnonzero(new)
-    final = np.append(begin, len(start))[1:] - 1
-    span = span[begin]
-    covered = np.stack([start[begin] - first[span], stop[final] - first[span], value[begin]], 1)
-    return covered, np.searchsorted(span, np.arange(len(first) + 1))
 
 
 class Observer:
@@ -183,7 +133,7 @@ class Observer:
         """One dict for each mapping of which a VMA is left."""
         at, exclusive = self.parts(whole=self.size > 1)
         smaps, private = self.parts(whole=(self.size > 1) & self.hugetlb) if not self.hugetlb.all() else (at, exclusive)
-        pss = interval_sums(self.counts, self.geometry.base_page / np.maximum(self.counts[:, 2], 1))
+        pss = interval_sums(self.counts, self.geometry.base_page / self.sharers())
         true_pss = interval_sums(self.true_counts, self.geometry.base_page / self.true_counts[:, 2])
         true_shared = interval_sums(self.true_counts, self.true_counts[:, 2] >= SHARED_AT)
         end = self.pfn + self.length
@@ -218,6 +168,27 @@ class Observer:
                           "shared": int(columns["true_shared"][mine].sum()) * base},
             })
         return rows
+
+    def sharers(self):
+        """Among how many mappings Pss divides each page of `self.counts`: a page whose count is lost belongs to one."""
+        return np.maximum(self.counts[:, 2], 1)
+
+    def pss_kb(self, number) -> int:
+        """Pss of a mapping in kB as the kernel's smaps rounds it; a row of `mapping_rows` has the same sum unrounded.
+
+        The kernel rounds the share of each page down to 2**-PSS_SHIFT bytes, and the sum of each VMA to kB. (It leaves
+        pages of hugetlb out of Pss; this sum does not.) Call after `folio_rows`.
+        """
+        share = (self.geometry.base_page << PSS_SHIFT) // self.sharers()
+        before = interval_sums(self.counts, share)
+        mine = np.flatnonzero(self.mapping == number)
+        page, end, frame = self.page[mine], self.page[mine] + self.length[mine], self.pfn[mine] - self.page[mine]
+        total = 0
+        for vma in self.core.vmas(number):
+            first, last = (offset >> self.geometry.base_shift for offset in vma[:2])
+            sums = before(np.clip(end, first, last) + frame) - before(np.clip(page, first, last) + frame)
+            total += int(sums.sum()) >> (10 + PSS_SHIFT)
+        return total
 
     def process_rows(self):
         """One dict for each process: bytes of its page tables by level, without the root (their sum is VmPTE)."""

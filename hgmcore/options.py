@@ -16,6 +16,10 @@ class Option:
     def default(self) -> str:
         return self.values[0]
 
+    def code(self, value: str) -> int:
+        """The number by which the engine knows a value: its place among the values."""
+        return self.values.index(value)
+
 
 OPTIONS = {
     "cache_refs": Option(("1", "folio"), "page-cache references on a huge page: 1 up to Linux 6.6, "
@@ -42,6 +46,13 @@ OPTIONS = {
     "model": Option(("default", "posted"), "posted: the options of the scheme's own posting or kernel"),
 }
 """Every option, by name. A scheme may have its own defaults (Engine.defaults)."""
+
+
+def codes(options: dict[str, str]) -> dict[str, int]:
+    """The numbers by which the engine knows resolved options: `Option.code`, but for `era`, 602 for "6.2"."""
+    numbers = {name: OPTIONS[name].code(value) for name, value in options.items()}
+    major, minor = options["era"].split(".")
+    return {**numbers, "era": 100 * int(major) + int(minor)}
 
 
 def resolve(engine, given: dict) -> dict[str, str]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from hgmcore.api import ERROR_NAMES, Machine
+from hgmcore.api import Machine
 from hgmcore.core.machine import RESULT
+from hgmcore.errnos import error_name
 from hgmcore.threads import Threads, checked
 from hgmcore.trace.statements import CODES, NAMES
 
@@ -22,15 +23,15 @@ def machine_for(trace, scheme, options) -> Machine:
     return machine
 
 
-def replay(trace, scheme, *, operations: str = "failed", threads: int = 1, observer=None, progress=None,
-           **options) -> dict:
+def replay(trace, scheme, *, operations: str = "failed", threads: int = 1, observer=None, observe_end: bool = False,
+           progress=None, **options) -> dict:
     """Replay `trace` through `scheme` and report as "hgmcore-replay 1", with NumPy arrays where JSON has lists.
 
     operations: "failed" (also: raised an event, did less than asked) or "all". threads: native threads, among which the
     trace's threads are dealt out: what may run at the same time does (hgmcore.stretches), the rest in order; counts,
     answers and costs come out as with one, but for "table_bytes_peak", then the largest that it can have been, and
     "entries_scanned", of what was there when the scan came. observer: called with each observation, which then is
-    not kept. progress: called with (operations done, all). The rest: options.
+    not kept. observe_end: also observe after the last operation, as if the trace ended in `observe`. progress: called with (operations done, all). The rest: options.
     "operations" is an array of (index, done in bytes, errno, event); to_json() gives names for numbers.
     "ns_per_operation" is measured around the operations alone. ValueError: unknown scheme or option; MemoryError.
     """
@@ -49,6 +50,8 @@ def replay(trace, scheme, *, operations: str = "failed", threads: int = 1, obser
             start = stop
             if progress:
                 progress(stop, total)
+    if observe_end:
+        observer({**machine.observe(), "index": total})
     results = machine.results()
     cost = machine.cost()
     counters = {name: cost.pop(name) for name in ("underflows", "overflows")}
@@ -80,7 +83,7 @@ def to_json(result: dict, trace) -> dict:
     """A result of `replay` in plain JSON types."""
     rows = result["operations"]
     return {**plain(result), "operations": [
-        {"index": index, "op": NAMES[op], "error": ERROR_NAMES.get(errno, str(errno)) if errno else None, "done": done,
+        {"index": index, "op": NAMES[op], "error": error_name(errno) if errno else None, "done": done,
          **({"event": EVENTS[event]} if event else {})}
         for index, op, errno, done, event in zip(
             rows["index"].tolist(), trace.operations["op"][rows["index"].astype(np.int64)].tolist(),

@@ -1,9 +1,9 @@
 # cython: language_level=3
 """scheme.h as Cython sees it: what an accounting scheme defines and what it may call.
 
-A scheme is one .pyx file. It defines HGM_NEEDS, and HGM_QUIRKS if it has any, in a verbatim C block ahead of everything else, then cimports the names
-below, defines those functions of scheme.h that its needs call for under their C names, and ends in
-`engine = instantiate(...)`, which compiles the whole engine around it.
+A scheme is one .pyx file. It defines HGM_NEEDS, and HGM_QUIRKS if it has any, in a verbatim C block ahead of
+everything else, then cimports the names below, defines under their C names those functions of scheme.h that its needs
+call for, and ends in `engine = instantiate(...)`, which compiles the whole engine around it.
 """
 from hgmcore.hgm cimport *
 

@@ -127,9 +127,9 @@ def test_every_page_is_where_it_was_mapped(steps):
             calls.execve(key)
             spaces[key] = Pages()
     addresses = np.arange(-1, 40, dtype=np.int64).astype(np.uint64) * np.uint64(PAGE) + np.uint64(BASE)
-    if not len(calls.sink):
+    if not len(calls.writer):
         return
-    trace = calls.sink.trace("log")
+    trace = calls.writer.trace("log")
     processes, named = replayed(trace), {}
     for key, model in spaces.items():
         space = calls.space(key)

@@ -134,7 +134,7 @@ def test_out_of_memory(capfd, monkeypatch):
     def fail(*arguments, **options):
         raise MemoryError("no memory for page tables at operation 7")
 
-    monkeypatch.setattr("hgmcore.cli.run_compare", fail)
+    monkeypatch.setattr("hgmcore.commands.compare.run_compare", fail)
     assert error(capfd, "compare", "t.hgm") == ("hgmcore: error: out of memory: no memory for page tables at "
                                                 "operation 7\n")
 
@@ -143,7 +143,7 @@ def test_interrupt_is_status_130(capfd, monkeypatch):
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hgmcore.cli.run_compare", interrupt)
+    monkeypatch.setattr("hgmcore.commands.compare.run_compare", interrupt)
     assert run(["compare", "t.hgm"]) == 130
     assert "Traceback" not in capfd.readouterr().err
 

@@ -1,8 +1,11 @@
 """The cost table of the program against section 4.14 of the rules: atomics and lines of a 2M page."""
 
 import pytest
+from test_invariants import sequence
 
-from hgmcore.analysis.costs import ACTIONS, action_cost, cost_table, cost_text
+from hgmcore import Machine, Trace, schemes
+from hgmcore.analysis.costs import ACTIONS, action_cost, cost_table
+from hgmcore.report.costs import cost_text
 
 # action: {scheme: (atomics, lines)}
 TABLE = {
@@ -57,3 +60,20 @@ def test_the_command_prints_it(capfd):
 
     assert run(["schemes", "subtree", "--costs"]) == 0
     assert "collapse all pieces" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("scheme", schemes.NAMES)
+def test_costs_of_each_operation_add_up(scheme):
+    """Record by record or at once, the counts, results and scanned entries are the same."""
+    lines, undo = sequence(3, scheme)
+    trace = Trace.parse("\n".join(["hgmcore-trace 1", *lines, *undo, ""]))
+    at_once, one_by_one = (Machine(scheme) for _ in range(2))
+    for machine in (at_once, one_by_one):
+        machine.declare(trace.header)
+    at_once.run(trace.operations)
+    each = one_by_one.run_each(trace.operations)
+    assert one_by_one.cost() == at_once.cost() and (one_by_one.results() == at_once.results()).all()
+    cost = at_once.cost()
+    assert {name: int(each[name].sum()) for name in each.dtype.names} == {
+        "ref": cost["atomics"]["ref"], "map": cost["atomics"]["map"], "transient": cost["atomics"]["transient"],
+        "scanned": cost["entries_scanned"], "leaves": cost["leaf_installs"] + cost["leaf_removes"]}

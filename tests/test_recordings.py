@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hgmcore import compare, recordings
-from hgmcore.analysis.compare import apart
+from hgmcore.analysis.errors import apart
 from hgmcore.trace.statements import CODES, NAMES
 
 LIMIT = 5 << 20  # bytes of all of them

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from hgmcore import Trace, compare, replay, schemes
 from hgmcore.report.compare import compare_markdown, compare_text, cost_table, error_table
-from hgmcore.report.listing import info_text, replay_text, scheme_text, schemes_text
+from hgmcore.report.info import info_text
 from hgmcore.report.prose import ascii_only, paragraphs, wrapped
+from hgmcore.report.replay import replay_text
+from hgmcore.report.schemes import scheme_text, schemes_text
 from hgmcore.report.table import Column, Table, as_text, count, kilobytes, nanoseconds
 
 TRACE = """\

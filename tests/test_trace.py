@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hgmcore import get_include, sizes
+from hgmcore import get_include, replay, sizes
+from hgmcore.replay import plain as simple
 from hgmcore.trace import File, Trace, TraceError, binary, statements, text
 
 HEADER = Path(get_include(), "hgmcore", "hgm.h")
@@ -56,6 +57,10 @@ pin F 0 3
 unpin F 3
 fail 1
 observe
+phase install
+observe
+phase half-way
+phase install
 """
 
 
@@ -121,13 +126,55 @@ def test_header():
     assert named == [("A", "v"), ("A", "a"), ("A", "h"), ("B", "v"), ("A", "w"),
                      ("C", "v"), ("C", "a"), ("C", "h"), ("C", "w")]  # a child has its parent's, not B's
     assert header.provenance == {"guest": 'redis "7"\n# not a comment'}
+    assert header.phases == ["install", "half-way"]
+
+
+def test_a_binary_trace_of_before_phases_loads(monkeypatch):
+    old = vars(parse("observe").header) | {"phases": None}
+    monkeypatch.setattr(binary, "vars", lambda header: {k: v for k, v in old.items() if k != "phases"}, raising=False)
+    data = in_binary(parse("observe"))
+    monkeypatch.undo()
+    assert b'"phases"' not in data and Trace.load(io.BytesIO(data)) == parse("observe")
+
+
+@pytest.mark.parametrize("statement", statements.STATEMENTS, ids=lambda statement: statement.usage)
+def test_each_example_parses(statement):
+    trace = Trace.parse(statements.EXAMPLE_BEGINS + statement.example + "\n")
+    assert statements.form_of(*trace.operations[-1][["op", "arg"]].tolist()) is statement
+    assert statement.help.endswith(".") and len(statement.example) < 70
+
+
+def test_the_reference():
+    shown = statements.reference()
+    assert max(map(len, shown.splitlines())) <= 80
+    joined = " ".join(shown.split())
+    for statement in statements.STATEMENTS:
+        assert f"{statement.usage} {statement.help} e.g. {statement.example}" in joined
+
+
+def test_a_phase_counts_nothing_and_changes_nothing():
+    body = "populate F 0 1\nsplit A v 0 2M\n{}continue A v 0 4K\n{}observe\n"
+    head = "hgmcore-trace 1\nfile F 2M 4\nmmap A v F 0 2M shared minor\n"
+    plain, phased = (replay(parse(body.format(*2 * [line]), head), "head_per_leaf") for line in ("", "phase p\n"))
+    assert plain["cost"] | {"operations": 0, "ns_per_operation": 0} == phased["cost"] | {
+        "operations": 0, "ns_per_operation": 0}
+    one, other = (simple(result["observations"][0]) for result in (plain, phased))
+    assert one["folios"] == other["folios"] and one["index"] + 2 == other["index"]
+    assert not len(phased["operations"])
+
+
+@pytest.mark.parametrize("line, reason", [("phase", "phase: NAME is missing (expected: phase NAME)"),
+                                          ("phase 7", "phase: '7' cannot name a phase"),
+                                          ("phase a b", "phase: unexpected 'b' (expected: phase NAME)")])
+def test_a_bad_phase(line, reason):
+    assert reason in refusal(parse, line)
 
 
 def test_codes_are_those_of_the_c_header():
     source = HEADER.read_text()
     names = re.findall(r"HGM_OP_(\w+)", re.search(r"enum hgm_op \{(.*?)\}", source, re.DOTALL)[1])
     assert [name.lower() for name in names] == list(statements.NAMES)
-    assert list(statements.CODES.values()) == list(range(23))
+    assert list(statements.CODES.values()) == list(range(24))
     for name, value in re.findall(r"#define HGM_OPF_(\w+) (\d+)", source):
         assert getattr(statements, name) == int(value)
     assert statements.OPERATION.itemsize == 24

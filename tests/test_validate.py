@@ -7,9 +7,12 @@ import sys
 
 import pytest
 
+import hgmcore
 from hgmcore import importers
-from hgmcore.kernel.simulated import KINDS, Difference, Simulated, options_of, pss_kb
-from hgmcore.kernel.validate import SHIPPED, recordings, validate, validate_recording, validate_text
+from hgmcore.kernel.simulated import KINDS, Difference, Simulated, options_of
+from hgmcore.kernel.validate import SHIPPED, recordings, validate, validate_recording
+from hgmcore.observe import Observer
+from hgmcore.report.validate import validate_text
 from hgmcore.trace import TraceError
 
 NAMES = [path.name for path in recordings(SHIPPED)]
@@ -178,7 +181,7 @@ def test_populating_stops_at_the_first_page_that_fails():
     assert errors(s.step(step("madvise", off=3 * M, len=8192, advice="POPULATE_WRITE"))) == [("error", "EINVAL")]
     s.step(step("ftruncate", region="f", proc="driver", len=3 * M))
     assert errors(s.step(step("madvise", off=3 * M, len=8192, advice="POPULATE_READ"))) == [("error", "EFAULT")]
-    assert not s.sink.trace("t").operations["op"].size - s.machine.operations
+    assert not s.writer.trace("t").operations["op"].size - s.machine.operations
 
 
 def test_an_access_by_the_kernel_does_not_wait_for_userfaultfd():
@@ -208,11 +211,22 @@ def test_options_of_a_kernel():
 
 
 def test_pss_rounds_as_smaps_does():
-    import numpy as np
-
-    assert pss_kb(np.array([3, 3, 3])) == 3  # 4 kB, less what each share lost
-    assert pss_kb(np.array([1, 2])) == 6
-    assert pss_kb(np.array([], int)) == 0
+    """Three processes share pages: 4 kB less what each share lost is 3; users see the same sum unrounded."""
+    machine = hgmcore.Machine("mm_id")
+    file = machine.file("f", "4K", 3, populate=True, kind="shmem")
+    mapped = [machine.process(name).mmap(file) for name in "ABC"]
+    for each in mapped:
+        each.touch(0)
+        each.touch("4K")
+        each.touch("8K")
+    observer = Observer(machine.core, machine.engine, machine.geometry, machine.options, machine.header)
+    row = observer.observation(0)["mappings"][0]
+    assert row["pss"] == pytest.approx(4096) and observer.pss_kb(0) == 3
+    mapped[1].munmap()
+    mapped[2].munmap(0, "8K")
+    observer = Observer(machine.core, machine.engine, machine.geometry, machine.options, machine.header)
+    assert observer.observation(0)["mappings"][0]["pss"] == 10 * 1024 and observer.pss_kb(0) == 10
+    assert observer.pss_kb(1) == 0 and observer.pss_kb(2) == 2
 
 
 def test_a_difference_is_one_line():

@@ -9,7 +9,7 @@ from __future__ import annotations
 from hgmcore import schemes
 from hgmcore.api import Machine
 from hgmcore.geometry import GEOMETRIES
-from hgmcore.sizes import format_size, parse_size
+from hgmcore.sizes import parse_size
 from hgmcore.trace import Trace
 
 START = """hgmcore-trace 1
@@ -59,12 +59,12 @@ def action_cost(scheme: str, action: str, geometry: str = "x86-64", page_size="2
     machine = Machine(scheme, geometry, **options)
     machine.declare(trace.header)
     machine.run(trace.operations[:first])
-    machine.core.forget_lines()
+    machine.core.lines_since()
     before = machine.cost()
     machine.run(trace.operations[first:])
     after = machine.cost()
     cost = {word: after["atomics"][word] - before["atomics"][word] for word in ("ref", "map", "transient")}
-    return {**cost, "lines": after["lines"], "entries_scanned": after["entries_scanned"] - before["entries_scanned"],
+    return {**cost, "lines": machine.core.lines_since(), "entries_scanned": after["entries_scanned"] - before["entries_scanned"],
             "errors": sorted({machine.error_name(row) for row in machine.results() if row["errno"]})}
 
 
@@ -73,17 +73,3 @@ def cost_table(names="all", geometry: str = "x86-64", page_size="2M", **options)
     names = schemes.NAMES if names == "all" else names
     return {action: {name: action_cost(name, action, geometry, page_size, **options) for name in names}
             for action in ACTIONS}
-
-
-def cost_text(table: dict, page_size="2M") -> str:
-    """The table as plain text of at most 80 columns: a block for each action."""
-    lines = [f"Counted, for one huge page of {format_size(parse_size(page_size))}: atomics on references (ref) and map counts",
-             "(map), struct pages that they write (pages), atomics of look-ups that are put",
-             "back (temp), page-table entries scanned."]
-    for action, row in table.items():
-        lines += ["", f"{action:34}{'ref':>9}{'map':>9}{'pages':>8}{'temp':>8}{'scanned':>9}"]
-        for name, cost in row.items():
-            numbers = (f"{cost['ref']:>9,}{cost['map']:>9,}{cost['lines']:>8,}{cost['transient']:>8,}"
-                       f"{cost['entries_scanned']:>9,}")
-            lines.append(f"  {name:32}" + (f"{'refused: ' + ', '.join(cost['errors']):>43}" if cost["errors"] else numbers))
-    return "\n".join(lines) + "\n"

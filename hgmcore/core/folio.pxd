@@ -41,6 +41,7 @@ cdef inline hgm_folio *folio_take(Machine *m, uint64_t nr_pages) noexcept nogil:
     folio.page = &(<hgm_page *>m.state.vmemmap.base)[pfn]
     folio.pfn = pfn
     folio.nr_pages = nr_pages
+    folio.page.flags |= HGM_PAGE_HEAD
     m.state.nr_folios += 1
     m.state.next_pfn = pfn + nr_pages
     return folio

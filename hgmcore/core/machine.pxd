@@ -50,6 +50,7 @@ cdef struct File:
     int entries                        # hstate-level entries of a huge page: more than 1 for a contiguous size
     uint64_t nr_pages                  # base pages in a huge page
     uint32_t *cache                    # page cache: number of the folio + 1 by place, 0: absent
+    uint64_t nr_cache                  # places in it
 
 cdef struct Process:
     uint32_t root                      # table number, NO_TABLE before the first mapping
@@ -115,6 +116,7 @@ cdef struct Context:
     bint out_of_memory                 # the host has no more memory for this machine
     int exclusion
     size_t tables_populated            # bytes of the page tables that are committed
+    bint tails                         # an engine ran that counts on every struct page, not on the first few of a folio
     Machine *owner                     # itself; of a thread's view of a machine (view.pyx) that machine
     uint32_t growing                   # lock of tables and folios, where views of this machine share them
     uint32_t *fault_mutexes
@@ -144,10 +146,19 @@ cdef class Engine:
     cdef movable_function movable
     cdef asked_function asked
     cdef readonly str name, explanation
-    cdef readonly dict state, defaults, posted
+    cdef readonly dict state, defaults, posted, exceptions
     cdef readonly bint whole_only, writes_tails, first_come
 
 cdef class Core:
     cdef Machine m
+    cdef unsigned char *reservation    # address space of all regions
+    cdef size_t reserved
+    cdef bint busy                     # a thread runs the machine
     cdef int fits(self, Engine engine) except -1
+    cdef int idle(self) except -1
+    cdef int reserve(self, size_t bound) except -1
+    cdef int mutexes(self) except -1
+    cdef tuple scan_struct_pages(self, bint since)
     cdef object __weakref__
+
+cdef dict checked_exceptions(dict exceptions)

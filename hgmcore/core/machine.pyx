@@ -1,6 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, embedsignature=True
 """Core: the owner of one simulated machine and its memory."""
-from libc.stdlib cimport calloc, free, realloc
+from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memset
 from cpython.buffer cimport PyBuffer_FillInfo
 
@@ -13,12 +13,14 @@ from hgmcore.core.share cimport vma_may_share
 
 import numpy as np
 
+from hgmcore.options import codes
+
 cdef extern from "<time.h>" nogil:
     struct timespec:
         long tv_sec
         long tv_nsec
     int clock_gettime(int clock, timespec *t)
-    const int CLOCK_MONOTONIC
+    const int CLOCK_THREAD_CPUTIME_ID
 
 RESULT = np.dtype([("index", "u8"), ("done", "u8"), ("errno", "i4"), ("event", "u4")])
 """dtype of an operation's result: its index, bytes done, errno (0: none) and event (1: minor)."""
@@ -32,17 +34,57 @@ FOLIO = np.dtype([("number", "u4"), ("file", "u4"), ("page", "u4"), ("flags", "u
                   ("nr_pages", "u8"), ("pins", "i8"), ("refcount", "i4")])
 """dtype of a row of Core.folios()."""
 
+EACH = np.dtype([("ref", "u8"), ("map", "u8"), ("transient", "u8"), ("scanned", "u8"), ("leaves", "u8")])
+"""dtype of what one record costs (Core.run_each): atomics, page-table entries scanned, leaves installed and removed."""
+
+cdef struct Each:
+    uint64_t ref
+    uint64_t map
+    uint64_t transient
+    uint64_t scanned
+    uint64_t leaves
+
 FOLIO_CACHED = HGM_FOLIO_CACHED
 FOLIO_FREED = HGM_FOLIO_FREED
 PAGE_DOUBLE_MAP = HGM_PAGE_DOUBLE_MAP
 
 cdef enum:
-    HOST_PAGE = 4096
+    PART_OF_PAGES = 4096    # bytes of struct pages that are committed together
 
-# Address space that a machine reserves, in bytes.
-cdef size_t TABLES = <size_t>64 << 30     # page tables: 16 TiB mapped by base pages
-cdef size_t VMEMMAP = <size_t>64 << 30    # struct pages: 4 TiB of memory
-cdef size_t RESULTS = <size_t>16 << 30
+# Address space of a machine that may grow to 16 TiB mapped by base pages, or 4 TiB of memory. It has regions of 64 parts
+# each for page tables and struct pages; the others follow from how many entries these have.
+cdef size_t PART = <size_t>1 << 30
+cdef size_t LEAST = <size_t>256 << 10
+cdef enum:
+    TABLES = 64
+    VMEMMAP = 64
+    RESULTS = 16
+
+
+cdef size_t region_sizes(const Geometry *g, size_t part, size_t *sizes) noexcept nogil:
+    """The bytes of each region of a machine, in the order in which regions_place() takes them; returns their sum."""
+    cdef size_t page = max(<size_t>PART_OF_PAGES, host_page()), total = 0
+    cdef size_t tables = max(TABLES * part, <size_t>64 << g.table_shift), vmemmap = max(VMEMMAP * part, <size_t>1 << 16)
+    cdef int i
+    sizes[0] = tables
+    sizes[1] = (tables >> g.table_shift) * sizeof(hgm_ptdesc)
+    sizes[2] = vmemmap
+    sizes[3] = vmemmap // sizeof(hgm_page) * sizeof(hgm_folio)
+    sizes[4] = vmemmap // sizeof(hgm_page) * sizeof(uint64_t)
+    sizes[5] = RESULTS * part
+    for i in range(6):
+        sizes[i] = (sizes[i] + page - 1) & ~(page - 1)
+        total += sizes[i]
+    return total
+
+
+cdef void regions_place(Machine *m, unsigned char *at, const size_t *sizes) noexcept nogil:
+    region_place(&m.state.tables, &at, sizes[0])
+    region_place(&m.state.ptdescs, &at, sizes[1])
+    region_place(&m.state.vmemmap, &at, sizes[2])
+    region_place(&m.state.folios, &at, sizes[3])
+    region_place(&m.state.poisoned, &at, sizes[4])
+    region_place(&m.context.results, &at, sizes[5])
 
 
 cdef class Window:
@@ -73,12 +115,31 @@ cdef void *grown(void *array, uint32_t n, size_t size) except NULL:
     return array
 
 
+PROPERTIES = (
+    "never_freed_while_mapped", "never_freed_while_held", "no_leak_at_end", "mapped_if_leaf", "leaf_if_mapped",
+    "never_false_exclusive", "never_false_shared", "page_counts_equal_truth", "refs_explained", "no_underflow",
+    "counts_bounded", "migration_succeeds_when_unpinned", "moved_when_private", "never_moved_when_shared",
+    "truncate_completes", "refusal_changes_no_count", "overflow_safe",
+)
+"""What a scheme promises where its own file states no exception (Engine.exceptions)."""
+
+
+cdef dict checked_exceptions(dict exceptions):
+    """The exceptions of a scheme if each names a property and its kind. ValueError."""
+    for name, kind in exceptions.items():
+        if name not in PROPERTIES or kind not in ("definition", "fault"):
+            raise ValueError(f"exceptions: '{name}': '{kind}' is no property with 'definition' or 'fault' "
+                             f"(properties: {', '.join(PROPERTIES)})")
+    return exceptions
+
+
 cdef class Engine:
     """One accounting scheme with the whole engine compiled around it (hgmcore.schemes.load gives them).
 
     name: public name. explanation: the scheme's documentation; its first line is a summary. state: the words that it
     keeps, as fields of PAGE in page 1 of a folio. defaults: options whose default differs from the general one.
-    posted: the options that model=posted selects. whole_only: maps whole huge pages or nothing. writes_tails: counts
+    posted: the options that model=posted selects. exceptions: properties that the scheme does not promise, each "definition"
+    or "fault". whole_only: maps whole huge pages or nothing. writes_tails: counts
     on struct pages that HVO takes away. first_come: its state shows which process was the first to map a huge page.
     """
 
@@ -91,7 +152,7 @@ cdef bint record_fits(const Machine *m, const hgm_operation *op) noexcept nogil:
     cdef bint mapping = op.target < m.state.nr_mappings, file = op.target < m.state.nr_files
     if op.op == HGM_OP_CONTINUE:
         return mapping
-    if op.op > HGM_OP_OBSERVE:
+    if op.op > HGM_OP_PHASE:
         return False
     if op.op == HGM_OP_FILE or op.op == HGM_OP_PUNCH or op.op == HGM_OP_TRUNCATE:
         return file
@@ -107,16 +168,18 @@ cdef bint record_fits(const Machine *m, const hgm_operation *op) noexcept nogil:
         return op.target < m.state.nr_processes and op.arg < m.state.nr_processes
     if op.op == HGM_OP_EXIT:
         return op.target < m.state.nr_processes
-    return mapping or op.op == HGM_OP_FAIL or op.op == HGM_OP_OBSERVE
+    return mapping or op.op in (HGM_OP_FAIL, HGM_OP_OBSERVE, HGM_OP_PHASE)
 
 
 cdef class Core:
     """One machine: `geometry` (hgmcore.geometry.Geometry) and resolved `options` (hgmcore.options.resolve).
 
-    Files, processes and mappings are declared and known by number; operations run as arrays of records.
+    reserve: bytes of address space that it may reserve, and so a bound on what it may grow to; None: enough for 4 TiB of
+    memory, or what the system gives. Files, processes and mappings are declared and known by number; operations run
+    as arrays of records.
     """
 
-    def __cinit__(self, geometry, dict options):
+    def __cinit__(self, geometry, dict options, reserve=None):
         cdef Machine *m = &self.m
         memset(m, 0, sizeof(Machine))
         m.abi = HGM_ABI
@@ -137,32 +200,55 @@ cdef class Core:
                 m.config.geometry.group[leaf.level] = 1
             else:
                 m.config.geometry.group[leaf.level] = leaf.entries
-        major, minor = options["era"].split(".")
-        m.config.options.era = 100 * int(major) + int(minor)
-        m.config.options.cache_refs_folio = options["cache_refs"] == "folio"
-        m.config.options.lookup_first = options["lookup_first"] == "yes"
-        m.config.options.zap_frees_tables = options["zap_frees_tables"] == "yes"
-        m.config.options.rmap_aware = options["rmap_aware"] == "yes"
-        m.config.options.base_only = options["policy"] == "base_only"
-        m.config.options.batch = options["batch"] == "yes"
-        m.config.options.transient_real = options["transient"] == "real"
-        m.config.options.overflow_check = ("none", "after", "try", "half").index(options["overflow_check"])
-        m.config.options.posted = options["model"] == "posted"
-        m.config.options.locks = ("none", "pt", "posted").index(options["locks"])
+        code = codes(options)
+        m.config.options.era = code["era"]
+        m.config.options.cache_refs_folio = code["cache_refs"]
+        m.config.options.lookup_first = code["lookup_first"]
+        m.config.options.zap_frees_tables = code["zap_frees_tables"]
+        m.config.options.rmap_aware = code["rmap_aware"]
+        m.config.options.base_only = code["policy"]
+        m.config.options.batch = code["batch"]
+        m.config.options.transient_real = code["transient"]
+        m.config.options.overflow_check = code["overflow_check"]
+        m.config.options.posted = code["model"]
+        m.config.options.locks = code["locks"]
         m.context.exclusion = (ALONE, PT_LOCKS, POSTED_LOCKS)[m.config.options.locks]
         m.context.owner = m
         m.state.files = <File *>grown(NULL, 0, sizeof(File))    # there is a file 0 for mappings that never were
-        m.context.fault_mutexes = <uint32_t *>calloc(FAULT_MUTEXES, LINE)
-        if m.context.fault_mutexes is NULL:
-            raise MemoryError("no memory for a machine")
-        m.config.options.fault_around = ("none", "16", "folio").index(options["fault_around"])
-        if not (region_reserve(&m.state.tables, TABLES) and region_reserve(&m.state.vmemmap, VMEMMAP)
-                and region_reserve(&m.state.ptdescs, (TABLES >> m.config.geometry.table_shift) * sizeof(hgm_ptdesc))
-                and region_reserve(&m.state.folios, VMEMMAP // sizeof(hgm_page) * sizeof(hgm_folio))
-                and region_reserve(&m.context.results, RESULTS)
-                and region_reserve(&m.state.poisoned, VMEMMAP // sizeof(hgm_page) * sizeof(uint64_t))
-                and region_grow(&m.state.tables, <size_t>1 << m.config.geometry.table_shift)):
-            raise MemoryError("no address space for a machine's page tables and struct pages")
+        if m.context.exclusion != ALONE:
+            self.mutexes()
+        m.config.options.fault_around = code["fault_around"]
+        self.reserve(0 if reserve is None else <size_t>reserve)
+        region_grow(&m.state.tables, <size_t>1 << m.config.geometry.table_shift)
+
+    cdef int mutexes(self) except -1:
+        """Make the fault mutexes, which only operations beside others, or option `locks`, take."""
+        if self.m.context.fault_mutexes is NULL:
+            self.m.context.fault_mutexes = <uint32_t *>calloc(FAULT_MUTEXES, LINE)
+            if self.m.context.fault_mutexes is NULL:
+                raise MemoryError("no memory for the fault mutexes of a machine")
+        return 0
+
+    cdef int reserve(self, size_t bound) except -1:
+        """Reserve address space: `bound` bytes at most, or (0) what serves the largest machine, less where there is less."""
+        cdef size_t sizes[6]
+        cdef size_t part = PART, total = region_sizes(&self.m.config.geometry, part, sizes)
+        if bound:
+            while total > bound and part > PART_OF_PAGES // RESULTS:
+                part = part // 16 * 15 if part > PART_OF_PAGES else part // 2
+                total = region_sizes(&self.m.config.geometry, part, sizes)
+            if total > bound:
+                raise ValueError(f"reserve: a machine needs at least {total} bytes of address space, not {bound}")
+        self.reservation = <unsigned char *>address_space(total)
+        while self.reservation is NULL and not bound and total > LEAST:
+            part //= 2
+            total = region_sizes(&self.m.config.geometry, part, sizes)
+            self.reservation = <unsigned char *>address_space(total)
+        if self.reservation is NULL:
+            raise MemoryError(f"no address space for a machine: {total} bytes")
+        self.reserved = total
+        regions_place(&self.m, self.reservation, sizes)
+        return 0
 
     def __dealloc__(self):
         cdef Machine *m = &self.m
@@ -175,12 +261,8 @@ cdef class Core:
         free(m.state.processes)
         free(m.state.mappings)
         free(m.context.fault_mutexes)
-        region_release(&m.state.tables)
-        region_release(&m.state.ptdescs)
-        region_release(&m.state.vmemmap)
-        region_release(&m.state.folios)
-        region_release(&m.context.results)
-        region_release(&m.state.poisoned)
+        if self.reservation is not NULL:
+            munmap(self.reservation, self.reserved)
 
     cdef int fits(self, Engine engine) except -1:
         """ImportError unless the engine was compiled for machines of this layout; both layouts are named."""
@@ -190,6 +272,12 @@ cdef class Core:
             raise ImportError(f"scheme {engine.name} was compiled for HGM_ABI {engine.abi}, machines of "
                               f"{engine.machine_size} bytes; this hgmcore has HGM_ABI {self.m.abi}, machines of "
                               f"{self.m.size} bytes: compile the scheme anew")
+        return 0
+
+    cdef int idle(self) except -1:
+        """RuntimeError while another thread runs the machine: one thread at a time, or views of it (view.pyx)."""
+        if self.busy:
+            raise RuntimeError("another thread uses this machine")
         return 0
 
     def add_file(self, geometry, page_size, uint64_t pages, kind="hugetlb") -> int:
@@ -206,6 +294,7 @@ cdef class Core:
         f.pages = pages
         f.size = pages << (leaf.shift - m.config.geometry.base_shift) if f.kind == SHMEM else pages
         f.length = pages << leaf.shift
+        f.nr_cache = f.size
         f.cache = <uint32_t *>calloc(f.size if f.size else 1, sizeof(uint32_t))
         if f.cache is NULL:
             raise MemoryError(f"no memory for a page cache of {pages} huge pages")
@@ -251,28 +340,81 @@ cdef class Core:
             raise MemoryError(f"no memory for {tables} page tables")
         m.context.tables_populated = max(m.context.tables_populated, size)
 
-    def run(self, Engine engine, const unsigned char[::1] operations, uint64_t index=0) -> int:
+    def run(self, Engine engine, const unsigned char[::1] operations, uint64_t index=0, bint checked=False) -> int:
         """Run operation records (the bytes of an array of statements.OPERATION), the first of number `index`.
 
-        Returns nanoseconds. ValueError: a number in a record was never declared; nothing is run. MemoryError: the
-        host has no more memory; the operations up to there are done.
+        Returns nanoseconds of this thread's CPU time. checked: check() has seen these records, and nothing was declared since. ValueError: a number
+        in a record was never declared; nothing is run. RuntimeError: another thread runs the machine. MemoryError: there
+        is no more memory or address space; the operations up to there are done, and the machine stays usable.
         """
         cdef Machine *m = &self.m
         cdef uint64_t n = operations.shape[0] // sizeof(hgm_operation), done, i
         cdef timespec start, stop
         self.fits(engine)
+        self.idle()
         if n == 0:
             return 0
-        for i in range(n):
-            if not record_fits(m, <const hgm_operation *>&operations[0] + i):
-                raise ValueError(f"record {index + i}: an operation, file, process, mapping or page that is not declared")
+        if not checked:
+            self.check(operations, index)
+        m.context.tails |= engine.writes_tails
+        m.context.out_of_memory = False
+        self.busy = True
         with nogil:
-            clock_gettime(CLOCK_MONOTONIC, &start)
+            clock_gettime(CLOCK_THREAD_CPUTIME_ID, &start)
             done = engine.run(m, <const hgm_operation *>&operations[0], n, index)
-            clock_gettime(CLOCK_MONOTONIC, &stop)
+            clock_gettime(CLOCK_THREAD_CPUTIME_ID, &stop)
+        self.busy = False
         if m.context.out_of_memory:
-            raise MemoryError(f"no memory for page tables or struct pages at operation {index + done - 1}")
+            raise MemoryError(f"no memory for page tables, struct pages or results at operation {index + (done - 1 if done else 0)}; "
+                              f"the machine has {self.reserved} bytes of address space")
         return (stop.tv_sec - start.tv_sec) * 1000000000 + stop.tv_nsec - start.tv_nsec
+
+    def run_each(self, Engine engine, const unsigned char[::1] operations, uint64_t index=0):
+        """Run records as run() does, one by one, and count what each costs: an array of EACH, one row a record.
+
+        Results and counts are those of run(); the time is not, as no record profits from the one before. Errors as run().
+        """
+        cdef Machine *m = &self.m
+        cdef uint64_t n = operations.shape[0] // sizeof(hgm_operation), i = 0
+        cdef hgm_cost before
+        cdef Each *row
+        cdef const hgm_operation *op
+        cdef unsigned char[::1] out
+        self.fits(engine)
+        self.idle()
+        rows = np.zeros(n, EACH)
+        if n == 0:
+            return rows
+        self.check(operations, index)
+        m.context.tails |= engine.writes_tails
+        m.context.out_of_memory = False
+        out = rows.view(np.uint8)
+        row = <Each *>&out[0]
+        op = <const hgm_operation *>&operations[0]
+        self.busy = True
+        with nogil:
+            while i < n and not m.context.out_of_memory:
+                before = m.context.cost
+                engine.run(m, &op[i], 1, index + i)
+                row[i].ref = m.context.cost.ref - before.ref
+                row[i].map = m.context.cost.map - before.map
+                row[i].transient = m.context.cost.transient - before.transient
+                row[i].scanned = m.context.cost.entries_scanned - before.entries_scanned
+                row[i].leaves = (m.context.cost.leaf_installs - before.leaf_installs
+                                 + m.context.cost.leaf_removes - before.leaf_removes)
+                i += 1
+        self.busy = False
+        if m.context.out_of_memory:
+            raise MemoryError(f"no memory for page tables, struct pages or results at operation {index + i - 1}; "
+                              f"the machine has {self.reserved} bytes of address space")
+        return rows
+
+    def check(self, const unsigned char[::1] operations, uint64_t index=0):
+        """ValueError unless all numbers in the records are declared; index: of the first record, for the message."""
+        cdef uint64_t i
+        for i in range(operations.shape[0] // sizeof(hgm_operation)):
+            if not record_fits(&self.m, <const hgm_operation *>&operations[0] + i):
+                raise ValueError(f"record {index + i}: an operation, file, process, mapping or page that is not declared")
 
     def results(self):
         """Results that say more than success, as an array of RESULT (a copy)."""
@@ -418,47 +560,50 @@ cdef class Core:
             "locks": c.locks, "underflows": c.underflows, "overflows": c.overflows,
         }
 
-    def forget_lines(self):
-        """Count touched struct pages from here on."""
-        cdef Machine *m = &self.m
-        cdef uint64_t i, j
-        cdef hgm_folio *f
-        for i in range(m.state.nr_folios):
-            f = folio_at(m, <uint32_t>i)
-            for j in range(f.nr_pages):
-                if f.page[j].flags & HGM_PAGE_TOUCHED:
-                    f.page[j].flags &= ~HGM_PAGE_TOUCHED
+    def lines_since(self) -> int:
+        """Struct pages that the scheme's atomics touched since the last call of this method."""
+        return self.scan_struct_pages(True)[0]
 
     def struct_pages(self):
-        """(lines, bytes): struct pages that the scheme's atomics touched, and committed memory of struct pages.
+        """(lines, bytes): struct pages that the scheme's atomics touched so far, and memory that struct pages take.
 
-        The bytes are measured: host pages of the struct pages' memory that the system says are there
-        (/proc/self/pagemap, bit 56; the shared zero page, which a mere read maps, has it not).
+        The bytes are counted: the parts of 4096 bytes of the struct pages' memory that hold anything. The others were
+        never written; the system has no memory for them.
         """
+        return self.scan_struct_pages(False)
+
+    cdef tuple scan_struct_pages(self, bint since):
+        """(lines, bytes) as struct_pages() has them; since: lines since the last call with it, which are old from now on."""
         cdef Machine *m = &self.m
-        cdef uint64_t per_page = HOST_PAGE // sizeof(hgm_page), i, j, n, lines = 0
         cdef hgm_page *page = <hgm_page *>m.state.vmemmap.base
-        cdef unsigned long[::1] entry
-        n = (m.state.next_pfn + per_page - 1) // per_page
-        with open("/proc/self/pagemap", "rb", buffering=0) as f:
-            f.seek(<size_t>m.state.vmemmap.base // HOST_PAGE * 8)
-            entries = np.frombuffer(read_exactly(f, n * 8), np.uint64)
-        entry = entries.copy()
+        cdef size_t used = m.state.vmemmap.used, size = host_page(), n, i, j
+        cdef uint64_t lines = 0, parts = 0, any
+        cdef unsigned char *there
+        cdef const uint64_t *words
+        cdef hgm_page *one
+        n = (used + size - 1) // size
+        there = <unsigned char *>malloc(n + 1)
+        if there is NULL or n and mincore(page, n * size, there) != 0:
+            free(there)
+            raise MemoryError("the system does not tell which struct pages are in use")
         with nogil:
-            for i in range(n):
-                if entry[i] >> 56 & 1:
-                    for j in range(i * per_page, (i + 1) * per_page):
-                        lines += page[j].flags & HGM_PAGE_TOUCHED
-        return lines, int(np.count_nonzero(entries >> np.uint64(56) & np.uint64(1))) * HOST_PAGE
-
-
-def read_exactly(file, n):
-    """`n` bytes of an unbuffered file."""
-    parts = []
-    while n > 0:
-        part = file.read(min(n, 1 << 24))
-        if not part:
-            raise OSError("the system does not tell what memory is committed")
-        parts.append(part)
-        n -= len(part)
-    return b"".join(parts)
+            for i in range((used + PART_OF_PAGES - 1) // PART_OF_PAGES):
+                if not there[i * PART_OF_PAGES // size] & 1:
+                    continue
+                words = <const uint64_t *>(<unsigned char *>page + i * PART_OF_PAGES)
+                any = 0
+                for j in range(PART_OF_PAGES // sizeof(uint64_t)):
+                    any |= words[j]
+                if not any:
+                    continue
+                parts += 1
+                for j in range(PART_OF_PAGES // sizeof(hgm_page)):
+                    one = &(<hgm_page *>words)[j]
+                    if one.flags & HGM_PAGE_TOUCHED:
+                        lines += 1
+                        if since:
+                            one.flags = one.flags & ~HGM_PAGE_TOUCHED | HGM_PAGE_TOUCHED_BEFORE
+                    elif not since and one.flags & HGM_PAGE_TOUCHED_BEFORE:
+                        lines += 1
+        free(there)
+        return lines, parts * PART_OF_PAGES

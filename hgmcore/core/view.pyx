@@ -5,7 +5,7 @@ from libc.string cimport memcpy, memset
 from hgmcore.hgm cimport *
 from hgmcore.core.lock cimport hgm_meet
 from hgmcore.core.machine cimport BY_ATOMICS, Core, Engine, Machine
-from hgmcore.core.memory cimport GROWTH, region_grow, region_release, region_reserve
+from hgmcore.core.memory cimport address_space, munmap, region_grow, region_place
 
 import numpy as np
 
@@ -43,6 +43,8 @@ cdef class View:
         cdef Machine *m = &self.m
         cdef uint64_t i, n = operations.shape[0] // sizeof(hgm_operation)
         cdef const hgm_operation *op
+        cdef unsigned char *results
+        core.mutexes()
         m[0] = core.m
         memset(&m.context.results, 0, sizeof(m.context.results))
         memset(&m.context.cost, 0, sizeof(m.context.cost))
@@ -57,11 +59,14 @@ cdef class View:
             op = <const hgm_operation *>&operations[0] + i
             if op.op not in (HGM_OP_CONTINUE, HGM_OP_TOUCH, HGM_OP_DONTNEED) or op.target >= m.state.nr_mappings:
                 raise ValueError(f"record {i}: no operation that runs beside others, or of no declared mapping")
-        if not region_reserve(&m.context.results, n * sizeof(hgm_result) + GROWTH):
+        results = <unsigned char *>address_space((n + 1) * sizeof(hgm_result))
+        if results is NULL:
             raise MemoryError("no address space for the results of a thread")
+        region_place(&m.context.results, &results, (n + 1) * sizeof(hgm_result))
 
     def __dealloc__(self):
-        region_release(&self.m.context.results)
+        if self.m.context.results.base is not NULL:
+            munmap(self.m.context.results.base, self.m.context.results.reserved)
 
     def run(self, Engine engine):
         """Run the operations, while other threads run other views. MemoryError as from Core.run."""

@@ -89,7 +89,7 @@ def open_input(source, progress=None):
             hashed = _Hashed(file, progress)
             yield _unpacked(io.BufferedReader(hashed, 1 << 16)), name, hashed.sha256.hexdigest
     except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):  # of a write: to a Sink, or a Spool
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):  # of a write: to a Writer, or a Spool
             raise TraceError(name, f"no space left in {tempfile.gettempdir()} for temporary files; $TMPDIR names "
                                    "another directory") from error
         raise TraceError(name, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error

@@ -26,11 +26,11 @@ did not move.
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
 
 import numpy as np
 
+from hgmcore.errnos import error_name
 from hgmcore.importers.linux import (
     PF_WRITE,
     UFFDIO,
@@ -208,7 +208,7 @@ class _Log:
             kinds, first, counts = np.unique(rows[which][["command", "result"]], return_index=True, return_counts=True)
             for (command, result), at, count in zip(kinds.tolist(), first.tolist(), counts.tolist()):
                 name = f"UFFDIO_{UFFDIO.get(command, hex(command))}"
-                error = f" that failed with {errno.errorcode.get(-result, -result)}" if how else ""
+                error = f" that failed with {error_name(-result)}" if how else ""
                 self.report.skip(name + error, int(rows[which]["line"][at]), count)
         return np.concatenate(found), events
 

@@ -27,7 +27,7 @@ import tempfile
 from hgmcore.importers.processes.kernel_steps import Translation
 from hgmcore.importers.report import Report
 from hgmcore.trace import Trace, TraceError
-from hgmcore.trace.writer import Sink
+from hgmcore.trace.writer import Writer
 
 explanation = __doc__
 
@@ -41,8 +41,8 @@ LONGEST = 1 << 26  # bytes of a line, so that memory is bounded
 def read(stream, name) -> tuple[Trace, Report]:
     """The trace and what was counted. Raises TraceError."""
     report = Report("kernel-recording", name)
-    sink, provenance, files = Sink(), {}, []
-    translation = Translation(sink)
+    writer, provenance, files = Writer(), {}, []
+    translation = Translation(writer)
     with tempfile.TemporaryFile() as spool:  # steps wait there until it is known what files had cached at first
         for record in read_records(stream, name):
             if record["t"] == "file":
@@ -62,12 +62,12 @@ def read(stream, name) -> tuple[Trace, Report]:
                 translated(translation.file, next(files), name, line)
                 report.used["files"] += 1
             elif kind == "obs":
-                sink.emit("observe", 0)
+                writer.emit("observe", 0)
                 report.used["observations"] += 1
             elif kind == "scenario":
                 provenance = {key: str(record[key]) for key in ("name", "doc", "kernel") if key in record}
     provenance = {"recording": "steps of a running kernel", **provenance}
-    return sink.trace(name, provenance), report
+    return writer.trace(name, provenance), report
 
 
 NEEDED = {"scenario": ("name", "kernel"), "file": ("file", "kind", "size", "page"), "proc": ("proc",),

@@ -41,7 +41,7 @@ from hgmcore.sizes import format_size, parse_named, quoted
 from hgmcore.trace import Trace, TraceError
 from hgmcore.trace.names import FILE_LIMIT
 from hgmcore.trace.statements import SHARED
-from hgmcore.trace.writer import Sink, word
+from hgmcore.trace.writer import Writer, word
 
 explanation = __doc__
 
@@ -98,7 +98,7 @@ def read(stream, name, *, process="process", kinds="hugetlb,shmem,anon", hugetlb
     for kind in chosen:
         if kind not in KINDS:
             raise ValueError(f"kinds: {quoted(kind)} is not one of {', '.join(KINDS)}")
-    state = _State(report, Sink(geometry), process, chosen, parse_named("hugetlb", hugetlb))
+    state = _State(report, Writer(geometry), process, chosen, parse_named("hugetlb", hugetlb))
     for block in blocks(stream, report):
         for index in range(len(block)):
             if reason := state.line(block.line(index), block.number + index):
@@ -107,22 +107,22 @@ def read(stream, name, *, process="process", kinds="hugetlb,shmem,anon", hugetlb
         raise TraceError(name, "neither a snapshot (lines 'V START-END ..' and 'P 0xADDRESS ..') nor a copy of "
                                "/proc/PID/smaps")
     state.close()
-    if not len(state.sink):
+    if not len(state.writer):
         raise TraceError(name, f"no memory of the kinds {', '.join(chosen)} is mapped in {state.areas} VMAs")
     report.notes += state.resident.write(state.process)
-    return state.sink.trace(name, {"recording": "snapshot of a process"}), report
+    return state.writer.trace(name, {"recording": "snapshot of a process"}), report
 
 
 class _State:
     """The mappings of a state, on their way to a trace. area: the last VMA, and areas: how many there were.
     resident: what lies in them."""
 
-    def __init__(self, report, sink, process, kinds, hugetlb):
-        self.report, self.sink, self.kinds, self.hugetlb = report, sink, kinds, hugetlb
-        self.process = sink.process(process)
+    def __init__(self, report, writer, process, kinds, hugetlb):
+        self.report, self.writer, self.kinds, self.hugetlb = report, writer, kinds, hugetlb
+        self.process = writer.process(process)
         self.files: dict[tuple, tuple[int, int]] = {}  # (inode, name) -> (index, bytes)
         self.names: set[str] = set()
-        self.resident = Resident(sink)
+        self.resident = Resident(writer)
         self.area: Area | None = None
         self.areas = 0
 
@@ -187,7 +187,7 @@ class _State:
         folio = PAGE
         if kind == "hugetlb":
             folio = area.fields.get("hugetlb") or area.fields.get("KernelPageSize", self.hugetlb)
-            known = self.sink.names.geometry.hugetlb_sizes
+            known = self.writer.names.geometry.hugetlb_sizes
             if folio not in known or (area.start | area.end | area.offset) % folio:
                 reason = reason or f"hugetlb memory that cannot be of pages of {format_size(folio)}"
         if reason:
@@ -217,11 +217,11 @@ class _State:
         """Map pages [first, last) of a VMA."""
         length, name = (last - first) * PAGE, self._name(area, kind)
         if kind == "anon":
-            file, offset = self.sink.anonymous(folio), 0
+            file, offset = self.writer.anonymous(folio), 0
         else:
             offset = area.offset + first * PAGE - area.start
             file = self._file(area, kind, folio, offset + length)
-        mapping = self.sink.mmap(self.process, name, file, offset, length, SHARED if area.shared else 0)
+        mapping = self.writer.mmap(self.process, name, file, offset, length, SHARED if area.shared else 0)
         self.resident.stretch(mapping, area.shared, first, last, folio)
 
     def _file(self, area, kind, folio, end):
@@ -229,9 +229,9 @@ class _State:
         key = (area.inode, area.name, folio) if area.inode or area.name else (area.start, "", folio)
         index, size = self.files.get(key, (None, 0))
         if index is None:
-            index = self.sink.file(_base(area.name) or kind, folio, 0, kind)
+            index = self.writer.file(_base(area.name) or kind, folio, 0, kind)
         size = max(size, end)
-        self.sink.resize(index, -(-size // folio))
+        self.writer.resize(index, -(-size // folio))
         self.files[key] = index, size
         return index
 

@@ -55,7 +55,7 @@ from hgmcore.importers.report import Report
 from hgmcore.sizes import format_size, parse_named, quoted
 from hgmcore.trace import NO_TIME, Trace, TraceError
 from hgmcore.trace.statements import CODES, URGENT
-from hgmcore.trace.writer import Sink
+from hgmcore.trace.writer import Writer
 from hgmcore.workloads.guest import MOST_PIECES, PART, Spool, continues, guest_memory, is_in
 
 explanation = __doc__
@@ -84,16 +84,16 @@ def read(stream, name, *, block=None, page_size="1G", piece="4K", start=None, ob
         raise ValueError(f"piece: {format_size(piece)} does not divide a page of {format_size(page_size)}")
     if start not in (None, "empty", "mapped"):
         raise ValueError(f"start: {quoted(start)} is not one of empty, mapped")
-    sink, log = Sink(geometry), Log(name)
+    writer, log = Writer(geometry), Log(name)
     for lines in blocks(stream, log.report):
         log.feed(lines)
     memory = _Memory(log, block, piece, start)
     parts, ram = memory.parts(), memory.ram
     pages = -(-ram.length // page_size)
-    guest_memory(sink, parts, len(parts), before=memory.before(), page_size=page_size, pages=pages,
+    guest_memory(writer, parts, len(parts), before=memory.before(), page_size=page_size, pages=pages,
                  observations=observations, process="qemu", memory=ram.name)
     what = "incoming postcopy" if memory.is_postcopy else "balloon"
-    return sink.trace(name, {"recording": f"QEMU trace log, {what}",
+    return writer.trace(name, {"recording": f"QEMU trace log, {what}",
                              "ram_block": f"{ram.name}, {format_size(ram.length)}"}), log.report
 
 

@@ -10,13 +10,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hgmcore.api import ERROR_NAMES, Machine
+from hgmcore.api import Machine
 from hgmcore.core.machine import FOLIO_CACHED
+from hgmcore.errnos import error_name
 from hgmcore.geometry import PTE
 from hgmcore.importers.processes.kernel_steps import PAGE, Translation
-from hgmcore.observe import Observer, value_at
+from hgmcore.observe import Observer
+from hgmcore.runs import UNKNOWN, dense, value_at
 from hgmcore.trace.statements import NAMES, READ, WRITE
-from hgmcore.trace.writer import Sink
+from hgmcore.trace.writer import Writer
 
 ANSWERS = ("error", "bytes done", "event")
 STATES = ("map count", "leaf", "exclusive bit", "Rss", "Pss", "shared", "private", "mapped by PMD", "page-table pages")
@@ -30,11 +32,6 @@ SIGNALS = {4: "EHWPOISON", 5: "EHWPOISON"}
 """si_code of a SIGBUS that tells of poisoned memory (BUS_MCEERR_AR, BUS_MCEERR_AO); any other is a bad address."""
 
 LEAVES = ("none", "PTE", "HUGE")
-UNKNOWN = -1
-LIMIT = 1 << 28
-"""Pages of one region or file that a recording may tell of: 1T."""
-PSS_SHIFT = 12
-"""Fractional bits of the kernel's Pss (fs/proc/task_mmu.c)."""
 
 
 class Difference(NamedTuple):
@@ -88,8 +85,8 @@ class Simulated:
 
     def __init__(self, kernel: str, scheme: str, **options):
         self.machine = Machine(scheme, **{**options_of(kernel), **options})
-        self.sink = Sink()
-        self.translation = Translation(self.sink)
+        self.writer = Writer()
+        self.translation = Translation(self.writer)
         self.compared, self.equal, self.nonzero, self.skipped = Counter(), Counter(), Counter(), Counter()
         self.op: dict = {"i": 0, "op": "start"}
         self.reason: str | None = None
@@ -114,14 +111,14 @@ class Simulated:
         Of several accesses those behind one that fails are not done.
         """
         machine, before = self.machine, len(self.machine.results())
-        machine.declare(self.sink.names)
+        machine.declare(self.writer.names)
         first = machine.operations
-        records, self.elapsed, self.ran = self.sink.since(first), 0, 0
+        records, self.elapsed, self.ran = self.writer.since(first), 0, 0
         for record in records:
             self.elapsed += machine.run(record.reshape(1))
             self.ran += 1
             if NAMES[record["op"]] == "touch" and len(machine.results(before)):
-                self.sink.cut(machine.operations)
+                self.writer.cut(machine.operations)
                 break
         done = {first + i: PAGE if NAMES[record["op"]] == "touch" else int(record["length"])
                 for i, record in enumerate(records[:machine.operations - first]) if NAMES[record["op"]] in COUNTED}
@@ -131,7 +128,7 @@ class Simulated:
                 done[int(row["index"])] = int(row["done"])
             events += int(row["event"])
             if row["errno"] and error is None:
-                error = ERROR_NAMES.get(int(row["errno"]), str(int(row["errno"])))
+                error = error_name(row["errno"])
         return error, sum(done.values()), events
 
     def _populate_error(self, op, done):
@@ -220,9 +217,9 @@ class Simulated:
         found += self._many("map count", where, dense(kernel["mapcount"], pages), count)
         if "excl" in kernel:
             found += self._many("exclusive bit", where, dense(kernel["excl"], pages), exclusive)
-        return found + self._smaps(where, region, kernel["smaps"], leaf, count, row)
+        return found + self._smaps(state, where, region, kernel["smaps"], row)
 
-    def _smaps(self, where, region, kernel, leaf, count, row):
+    def _smaps(self, state, where, region, kernel, row):
         if region.kind == "hugetlb":
             self.skipped["Rss and Pss of hugetlb, which the kernel leaves out"] += 2
             suffix = "_hugetlb"
@@ -234,9 +231,7 @@ class Simulated:
         found = []
         if region.kind != "hugetlb":
             found += self._one("Rss", where, kernel.get("Rss", 0), row["rss"] // 1024)
-            vmas = self.machine.core.vmas(region.mapping) if region.mapping is not None else ()
-            parts = [slice(start // PAGE, end // PAGE) for start, end, _ in vmas]
-            pss = sum(pss_kb(count[part][leaf[part] > 0]) for part in parts)
+            pss = 0 if region.mapping is None else state.observer.pss_kb(region.mapping)
             found += self._one("Pss", where, kernel.get("Pss", 0), pss)
             huge = sum(kernel.get(key, 0) for key in ("AnonHugePages", "ShmemPmdMapped", "FilePmdMapped"))
             found += self._one("mapped by PMD", where, huge, row["levels"]["pmd"] // 1024)
@@ -259,26 +254,6 @@ def _bytes(op, page):
     if name == "bg_done":
         return PAGE * op["ret"]
     return None
-
-
-def dense(runs, pages, words=None):
-    """Runs [first, count, value] as an array over `pages` pages or as many as they need, 0 in the gaps.
-
-    words: numbers for values. A value None, of a page whose value was not recorded, is UNKNOWN.
-    """
-    last = max((first + count for first, count, _ in runs), default=0)
-    if last > LIMIT or any(first < 0 or count < 1 for first, count, _ in runs):
-        raise ValueError(f"{runs} are no runs [first page, pages, value]")
-    out = np.zeros(max(pages, last), np.int64)
-    for first, count, value in runs:
-        out[first:first + count] = UNKNOWN if value is None else words[value] if words else value
-    return out
-
-
-def pss_kb(counts) -> int:
-    """Pss in kB of one VMA's 4K pages with these map counts, as smaps rounds it: each page's share, then their sum."""
-    shares = (PAGE << PSS_SHIFT) // np.maximum(counts, 1)
-    return int(shares.sum()) >> (10 + PSS_SHIFT)
 
 
 class _State:

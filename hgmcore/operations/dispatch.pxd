@@ -92,7 +92,7 @@ cdef inline Row row_of(int op) noexcept nogil:
         return row(TARGET_FILE, LENGTH, hugetlbfs.pin, shmem.pin)
     if op == HGM_OP_UNPIN:
         return row(TARGET_FILE, LENGTH, hugetlbfs.unpin, shmem.unpin)
-    return row(NO_FILE, LENGTH, nothing, nothing)    # file, fail, observe
+    return row(NO_FILE, LENGTH, nothing, nothing)    # file, fail, observe, phase
 
 cdef inline bint on_hugetlb(Machine *m, const hgm_operation *op, About about) noexcept nogil:
     if about == NO_FILE:

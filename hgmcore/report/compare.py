@@ -5,8 +5,9 @@ but sums of two of its numbers and changes in per cent.
 """
 
 import re
-from collections import Counter
 
+from hgmcore.analysis.judge import baseline, is_right, partial, ran
+from hgmcore.report.columns import COSTS, ERRORS, legend
 from hgmcore.report.prose import ascii_only, each, indented, listed, plural, shortened, wrapped
 from hgmcore.report.table import Column, Table, as_markdown, as_text, count
 from hgmcore.sizes import format_size
@@ -79,9 +80,7 @@ def _fitting(parts, first=""):
 
 def cost_table(result):
     """Rows: schemes; columns: atomics, struct pages, entries scanned, memory, measured time."""
-    columns = [Column("scheme", "text"), Column("ref", group="atomics"),
-               Column("map", group="atomics"), Column("temp", group="atomics"), Column("struct\npages"),
-               Column("entries\nscanned"), Column("memory\nkB", "kB")]
+    columns = [Column("scheme", "text"), *(one.column for one in COSTS)]
     timed = result["repeat"] > 0
     base = baseline(result)
     if timed:
@@ -94,9 +93,8 @@ def cost_table(result):
         if "refused" in scheme:
             table.rows.append(_refused_row(name, scheme))
             continue
-        cost, atomics = scheme["cost"], scheme["cost"]["atomics"]
-        row = [marked(result, name), atomics["ref"], atomics["map"], atomics["transient"], cost["lines"],
-               cost["entries_scanned"], cost["table_bytes_peak"] + cost["struct_page_bytes"]]
+        cost = scheme["cost"]
+        row = [marked(result, name), *(one.value(cost) for one in COSTS)]
         if timed:
             row.append(cost["ns_per_operation"])
         if timed and result["repeat"] > 1:
@@ -128,20 +126,14 @@ def _change(result, name, base):
 def cost_legend(result):
     """What the columns of `cost_table` mean: (term, meaning) pairs."""
     executed = all(scheme["options"].get("transient") == "real" for scheme in ran(result).values())
-    legend = [
-        ("ref, map", "atomic read-modify-writes of references and map counts that stay"),
-        ("temp", f"atomics of look-ups that are put back, {'' if executed else 'not '}executed when timed"),
-        ("struct pages", "distinct struct pages (64 bytes) that ref and map write"),
-        ("scanned", "page-table entries read to decide a count"),
-        ("memory", "page tables at their peak + host memory that struct pages take"),
-    ]
+    pairs = legend(COSTS, executed="executed" if executed else "not executed")
     if result["repeat"]:
         several = f"median of {result['repeat']} runs +- standard deviation"
         runs = several if result["repeat"] > 1 else "one run"
         machine = result["machine"]
         where = f"{_plain(machine['cpu'])}, {machine['kernel']}"
-        legend.append(("ns/op", f"{runs}; {where}; only ratios carry over"))
-    return legend
+        pairs.append(("ns/op", f"{runs}; {where}; only ratios carry over"))
+    return pairs
 
 
 def memory_notes(result):
@@ -168,43 +160,20 @@ def _plain(cpu):
 
 def error_table(result):
     """Rows: schemes; columns: wrong answers, "-" where there is none."""
-    columns = [
-        Column("scheme", "text"),
-        Column("false", "errors", "sharing"),
-        Column("missed", "errors", "sharing"),
-        Column("pages", "errors", "page_mapcount"),
-        Column("max", "errors", "page_mapcount"),
-        Column("Pss", "errors kB", "smaps kB"),
-        Column("Shared", "errors kB", "smaps kB"),
-        Column("refs\nunexpl.", "errors"),
-        Column("leaks", "errors"),
-        Column("under-\nflows", "errors"),
-    ]
+    columns = [Column("scheme", "text"), *(one.column for one in ERRORS)]
     observed = plural(result["observations"], "observation")
     table = Table(f"ERRORS, against a recount of the page tables, summed over {observed}", columns)
     for name, scheme in result["schemes"].items():
         if "refused" in scheme:
             table.rows.append(_refused_row(name, scheme))
             continue
-        error = scheme["error"]
-        table.rows.append([marked(result, name)] + [error[key] for key in (
-            "false_shared", "false_exclusive", "page_mapcount_wrong_pages", "page_mapcount_max_error",
-            "pss_error_bytes", "smaps_shared_error_bytes", "refs_not_explained", "leaked_folios",
-            "counter_underflows")])
+        table.rows.append([marked(result, name), *(one.value(scheme["error"]) for one in ERRORS)])
     return table
 
 
 def error_legend(result):
     """What the columns of `error_table` mean: (term, meaning) pairs."""
-    return [
-        ("sharing", "huge pages called shared that fewer than two processes map (false), "
-                    "or not shared that two or more map (missed)"),
-        ("page_mapcount", "base pages with a wrong count, and the largest error of any"),
-        ("smaps", "|error| of Pss and of Shared_Hugetlb over all mappings"),
-        ("refs unexpl.", "|refcount - page cache - pins - mapcount| over all huge pages"),
-        ("leaks", "huge pages that only lost references hold at the end"),
-        ("underflows", "counter updates that went below zero"),
-    ]
+    return legend(ERRORS)
 
 
 def notes(result):
@@ -242,32 +211,6 @@ def _refused(result, refusals):
     number = sum(number for _, number in refusals)
     operations = plural(result["trace"]["operations"], "operation")
     return f"{count(number)} of {operations}" + (f" ({', '.join(kinds)})" if kinds else "")
-
-
-def ran(result):
-    """The schemes that could live with the options: name -> entry."""
-    return {name: scheme for name, scheme in result["schemes"].items() if "refused" not in scheme}
-
-
-def is_right(result, name):
-    """Whether the scheme made no error that the tables show; a refused operation is none."""
-    error = result["schemes"][name]["error"]
-    return not any(value for key, value in error.items()
-                   if key != "refused_operations" and not key.endswith("_hugetlb"))
-
-
-def partial(result):
-    """Schemes that refused more operations than most did: what they cost stands on less work."""
-    refused = {name: scheme["error"]["refused_operations"] for name, scheme in ran(result).items()}
-    numbers = Counter(refused.values())
-    usual = min(numbers, key=lambda number: (-numbers[number], number))
-    return [name for name, number in refused.items() if number > usual]
-
-
-def baseline(result):
-    """The scheme that changes of time are against: the first that did all the work; None without another."""
-    full = [name for name in ran(result) if name not in partial(result)]
-    return full[0] if len(full) > 1 else None
 
 
 def marked(result, name):

@@ -4,7 +4,8 @@ import io
 
 import numpy as np
 
-from hgmcore.report.compare import marked, notes, partial, ran
+from hgmcore.analysis.judge import partial, ran
+from hgmcore.report.compare import marked, notes
 from hgmcore.report.prose import ascii_only, plural, wrapped
 from hgmcore.report.table import count
 

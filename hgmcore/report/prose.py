@@ -73,3 +73,19 @@ def paragraphs(text):
         lines += listed(list(zip(parts[1::2], meanings, strict=True)))
         lines.append("")
     return lines[:-1]
+
+
+def blocks(*some):
+    """Blocks of lines as one text, an empty line between blocks."""
+    return "\n\n".join("\n".join(block) for block in some) + "\n"
+
+
+def summary(explanation):
+    """The first line of a docstring, without its full stop."""
+    return explanation.strip().splitlines()[0].rstrip(".")
+
+
+def click_help(text):
+    """A docstring as help for click, which refills paragraphs; indented blocks keep their lines."""
+    blocks = text.strip("\n").split("\n\n")
+    return "\n\n".join("\b\n" + block if block.startswith(" ") else block for block in blocks)

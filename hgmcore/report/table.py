@@ -11,6 +11,7 @@ from hgmcore.report.prose import WIDTH, ascii_only
 
 EXACT = 99  # characters: room for any number in full
 SHORTEST = 5  # characters: room for any number scaled
+MOST = 20  # rows of a long list in a text; JSON has all
 SHORTEST_NAME = 19  # characters: no name is cut below that
 
 

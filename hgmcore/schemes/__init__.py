@@ -1,4 +1,4 @@
-"""The accounting schemes: one file each, and this list."""
+"""The accounting schemes: one file each, and the list of their names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ NAMES = (
     "logical_scan", "logical_table", "logical_counter", "double_map", "large_mapcount", "mm_id",
     "no_page_mapcount", "total_mapped_pages", "leaf_and_vma", "per_vma", "special_bit",
 )
-"""Public names of all schemes, in the order of the rules' first table. setup.py builds these."""
+"""Public names of all schemes, in the order in which tables show them. setup.py builds these."""
 
 
 class UnknownScheme(ValueError):

@@ -1,7 +1,7 @@
 # cython: language_level=3, cdivision=True
 """The map-count word of the huge page as a whole: _entire_mapcount in page 1, compound_mapcount before 6.2.
 
-Schemes with counts of base pages count whole leaves in it, the others all that they count.
+Schemes that count on base pages count only whole leaves in this word; the other schemes count all their maps in it.
 """
 from hgmcore.scheme cimport *
 

@@ -4,9 +4,9 @@
 Claim: page_mapcount() of a base page is one word of its own, however it is mapped.
 From: file and shmem THP of Linux before 6.2; replaced by Hugh Dickins, November 2022, for its cost.
 State: _refcount of the head; compound_mapcount and the flag PageDoubleMap in page 1; _mapcount of every base page.
-Rule: whole leaf: ref, compound, and the _mapcount of every base page. A piece of k base pages: ref once, the
-_mapcount of each of the k, and the flag. A whole leaf that finds no base page mapped clears the flag; nothing else
-does.
+Rule: a whole leaf changes _refcount, compound_mapcount and the _mapcount of every base page by 1. A piece of k base
+pages changes _refcount and the _mapcount of each of the k by 1, and sets the flag. A whole leaf that finds no base
+page mapped clears the flag; nothing else clears it.
 Costs: 2 + N atomics on N lines for a whole leaf, 1 + k for a piece. Writes every struct page: the vmemmap
 optimisation (HVO) is given up.
 Known to be wrong: folio_mapcount() adds up N counts; the flag stays when the last piece has gone; a whole leaf
@@ -15,6 +15,8 @@ Right: the map count of every base page.
 Adapted: the file variant, where hugetlb of that time counted whole mappings only. A 2M leaf in a 1G page, which the
 kernel never had, counts as its 512 base pages.
 """
+# The scheme counts on every struct page: the engine prefetches the struct pages ahead of a walk, and option hvo=on
+# refuses the scheme.
 cdef extern from *:
     """
     #define HGM_NEEDS HGM_NEEDS_TAILS
@@ -61,4 +63,9 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
     answer.mapped = answer.mapcount > 0
 
 
-engine = instantiate("double_map", __doc__, {"compound": "_entire_mapcount", "double_map": "flags"}, {}, {})
+EXCEPTIONS = {
+    "never_false_shared": "definition", "refs_explained": "fault", "overflow_safe": "fault"
+}
+"""What the scheme does not promise: by definition, or for a fault that is described above."""
+
+engine = instantiate("double_map", __doc__, {"compound": "_entire_mapcount", "double_map": "flags"}, {}, {}, EXCEPTIONS)

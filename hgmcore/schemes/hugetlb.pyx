@@ -4,12 +4,14 @@
 Claim: what Linux does without HGM; the baseline.
 From: mainline hugetlb, all versions.
 State: _refcount of the head; _entire_mapcount in page 1; from 6.10 (era 6.15) also _large_mapcount, in step.
-Rule: whole leaf installed: +1 / +1. Removed: -1 / -1. Pieces do not exist: MADV_SPLIT, MADV_COLLAPSE and
-UFFDIO_CONTINUE of a piece are EINVAL.
+Rule: a whole leaf installed: reference +1, map +1. A whole leaf removed: reference -1, map -1. Pieces do not exist:
+MADV_SPLIT, MADV_COLLAPSE and UFFDIO_CONTINUE of a piece are EINVAL.
 Costs: two atomics on two lines for each mapping of a huge page (three with _large_mapcount).
 Known to be wrong: two mappings in one process read as shared.
 Right: everything else; it only cannot do what HGM is for.
 """
+# The engine finds out nothing for this scheme. It refuses every operation that would map a piece, and memory failure
+# unmaps the whole huge page.
 cdef extern from *:
     """
     #define HGM_NEEDS 0
@@ -49,4 +51,9 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
     compound_answer(folio, answer)
 
 
-engine = instantiate("hugetlb", __doc__, {"entire": "_entire_mapcount", "large": "_large_mapcount"}, {}, {})
+EXCEPTIONS = {
+    "overflow_safe": "fault"
+}
+"""What the scheme does not promise: by definition, or for a fault that is described above."""
+
+engine = instantiate("hugetlb", __doc__, {"entire": "_entire_mapcount", "large": "_large_mapcount"}, {}, {}, EXCEPTIONS)

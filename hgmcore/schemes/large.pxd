@@ -8,7 +8,7 @@ cdef inline int32_t large_add(hgm_cost *cost, hgm_folio *folio, int32_t by) noex
 
 
 cdef inline int32_t large_add_locked(hgm_cost *cost, hgm_folio *folio, int32_t by) noexcept nogil:
-    """Under the lock of the folio's owners."""
+    """As large_add(), where the caller holds owners_lock(): the lock's atomic is the one that is counted."""
     return hgm_map_add_locked(cost, &folio.page[1], &folio.page[1]._large_mapcount, by)
 
 

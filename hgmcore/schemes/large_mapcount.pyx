@@ -5,14 +5,16 @@ Claim: folio_mapcount() is one read, and tells most folios that are shared from 
 From: THP of Linux 6.10 to 6.14, David Hildenbrand.
 State: as nr_pages_mapped, and _large_mapcount in page 1.
 Rule: as nr_pages_mapped; besides, _large_mapcount changes by 1 for a whole leaf, by k for a piece of k base pages.
-folio_likely_mapped_shared(): no at one mapping; yes with a whole leaf or more mappings than base pages; else what
-base page 0 has.
+folio_likely_mapped_shared() says no at one mapping or none, yes where a whole leaf is mapped or there are more
+mappings than base pages, and else whether base page 0 has more than one mapping.
 Costs: up to 2 + 2k atomics on k lines. Writes every struct page: the vmemmap optimisation (HVO) is given up.
 Known to be wrong: sharing that misses base page 0 goes unseen.
 Right: the map count of every base page, and of the folio.
 Adapted: to hugetlb, which the kernel leaves out. A 2M leaf in a 1G page, which it never had, counts as its 512 base
 pages, and as one reference.
 """
+# The scheme counts on every struct page: the engine prefetches the struct pages ahead of a walk, and option hvo=on
+# refuses the scheme.
 cdef extern from *:
     """
     #define HGM_NEEDS HGM_NEEDS_TAILS
@@ -60,7 +62,12 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
     answer.nr_file_mapped = per_page_nr_file_mapped(folio)
 
 
+EXCEPTIONS = {
+    "never_false_exclusive": "fault", "overflow_safe": "fault"
+}
+"""What the scheme does not promise: by definition, or for a fault that is described above."""
+
 engine = instantiate("large_mapcount", __doc__,
                      {"entire": "_entire_mapcount", "nr_pages_mapped": "_nr_pages_mapped",
                       "large": "_large_mapcount"},
-                     {}, {"era": "6.15", "cache_refs": "folio", "batch": "yes"})
+                     {}, {"era": "6.15", "cache_refs": "folio", "batch": "yes"}, EXCEPTIONS)

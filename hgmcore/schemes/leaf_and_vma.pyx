@@ -6,13 +6,17 @@ From: hugetlb_vma_mapcount() and page_vmacount(), discussed by James Houghton an
 February 2023.
 State: _refcount of the head; compound_mapcount in page 1; a second count beside it, here in the word that 6.10 gave
 to _large_mapcount.
-Rule: leaf installed: +1 / +1. Leaf removed: -1 / -1. First leaf of a subtree: second count +1; last: -1, found by a
-scan. smaps, mbind and the sharing predicate read the second count.
+Rule: each leaf installed: reference +1, map +1. Each leaf removed: reference -1, map -1. The first leaf of a subtree:
+second count +1. The last: -1. Scans find which leaf is the first and which the last. smaps, mbind and the sharing
+predicate read the second count.
 Costs: two atomics for each leaf and two more for each subtree; scans as logical_scan.
 Known to be wrong: page_mapcount() of every base page is the number of leaves anywhere; both overflow as
 head_per_leaf. One more meaning of "map count" beside the others.
 Right: who shares a page; references agree with the map count; pages 0 and 1 are enough (HVO).
 """
+# Before an install under an existing table, and after an operation that removed only a part, the engine reads the
+# subtree's entries up to the first leaf (HGM_NEEDS_SCAN). `first_leaf` and, in subtree_zapped (HGM_NEEDS_ZAPS), `empty`
+# say what it found; each entry that it read is charged to the scheme.
 cdef extern from *:
     """
     #define HGM_NEEDS (HGM_NEEDS_SCAN | HGM_NEEDS_ZAPS)
@@ -59,5 +63,10 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
     answer.maybe_shared = answer.sharers > 1
 
 
+EXCEPTIONS = {
+    "page_counts_equal_truth": "definition", "overflow_safe": "fault"
+}
+"""What the scheme does not promise: by definition, or for a fault that is described above."""
+
 engine = instantiate("leaf_and_vma", __doc__,
-                     {"compound": "_entire_mapcount", "vma_count": "_large_mapcount"}, {}, {})
+                     {"compound": "_entire_mapcount", "vma_count": "_large_mapcount"}, {}, {}, EXCEPTIONS)

@@ -7,11 +7,16 @@ From: David Hildenbrand's single logical mapping, January 2023, with the metadat
 asked about; the counter's place, the word that PMD-table sharing uses and HGM forbids, is derived.
 State: _refcount of the head; compound_mapcount in page 1; a plain count in each table page's descriptor, changed
 under its page-table lock.
-Rule: first leaf of a subtree: +1 / +1. Last leaf: -1 / -1. All others: nothing.
+Rule: the first leaf of a subtree: reference +1, map +1. The last leaf: reference -1, map -1. All others: nothing. The
+counters of the page-table pages tell both the first and the last (logical_scan: scans tell both; special_bit: a bit
+tells the first, a scan the last).
 Costs: two atomics for each subtree; for each leaf one plain increment or decrement beside the table.
 Known to be wrong: page_mapcount() of a base page that nothing maps is that of the whole page.
 Right: who shares a page; references agree with the map count; pages 0 and 1 are enough (HVO).
 """
+# Whenever an entry of a page-table page comes or goes, the engine counts that in the page's descriptor
+# (HGM_NEEDS_COUNTER). `first_leaf` and, in subtree_zapped (HGM_NEEDS_ZAPS), `empty` are read from the counts; no entry
+# is scanned.
 cdef extern from *:
     """
     #define HGM_NEEDS (HGM_NEEDS_COUNTER | HGM_NEEDS_ZAPS)
@@ -48,4 +53,10 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
     logical_answer(folio, answer)
 
 
-engine = instantiate("logical_counter", __doc__, {"compound": "_entire_mapcount"}, {"lookup_first": "yes"}, {})
+EXCEPTIONS = {
+    "page_counts_equal_truth": "definition"
+}
+"""What the scheme does not promise: by definition, or for a fault that is described above."""
+
+engine = instantiate("logical_counter", __doc__, {"compound": "_entire_mapcount"}, {"lookup_first": "yes"}, {},
+                     EXCEPTIONS)

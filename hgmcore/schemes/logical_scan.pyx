@@ -5,12 +5,17 @@ Claim: a shared mapping's subtree can map only one huge page, so however it is c
 From: David Hildenbrand, January 2023 (the variant that keeps no metadata).
 State: _refcount of the head; compound_mapcount in page 1. Nothing else: whether a leaf is the first or the last of
 its subtree is read from the page tables.
-Rule: first leaf of a subtree: +1 / +1. Last leaf: -1 / -1. All others: nothing.
+Rule: the first leaf of a subtree: reference +1, map +1. The last leaf: reference -1, map -1. All others: nothing. A
+scan of the subtree's page tables tells both the first and the last (logical_counter: counters tell both; special_bit: a
+bit tells the first, a scan the last).
 Costs: two atomics for each subtree. Every operation that installs under an existing table, or removes a part, scans
 the subtree up to the first leaf: up to 512 entries of a 2M page, 512 + 262144 of a 1G page.
 Known to be wrong: page_mapcount() of a base page that nothing maps is that of the whole page.
 Right: who shares a page; references agree with the map count; pages 0 and 1 are enough (HVO).
 """
+# Before an install under an existing table, and after an operation that removed only a part, the engine reads the
+# subtree's entries up to the first leaf (HGM_NEEDS_SCAN). `first_leaf` and, in subtree_zapped (HGM_NEEDS_ZAPS), `empty`
+# say what it found; each entry that it read is charged to the scheme.
 cdef extern from *:
     """
     #define HGM_NEEDS (HGM_NEEDS_SCAN | HGM_NEEDS_ZAPS)
@@ -47,4 +52,9 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
     logical_answer(folio, answer)
 
 
-engine = instantiate("logical_scan", __doc__, {"compound": "_entire_mapcount"}, {"lookup_first": "yes"}, {})
+EXCEPTIONS = {
+    "page_counts_equal_truth": "definition"
+}
+"""What the scheme does not promise: by definition, or for a fault that is described above."""
+
+engine = instantiate("logical_scan", __doc__, {"compound": "_entire_mapcount"}, {"lookup_first": "yes"}, {}, EXCEPTIONS)

@@ -5,18 +5,21 @@ Claim: a shared mapping's subtree can map only one huge page, so it is one user 
 piece has to know whether it is the last.
 From: David Hildenbrand, January 2023 (the simpler variant); counting with the table is James Houghton's repair.
 State: _refcount of the head; compound_mapcount in page 1; a software bit in the hstate-level entry: counted.
-Rule: +1 / +1 when the hstate-level entry becomes a table or a whole leaf; with lookup_first=no, at the first leaf
-while the bit is clear. -1 / -1 when the table is freed or the whole leaf removed. All pieces: nothing. A collapse,
-and memory failure's exchange of a leaf for smaller ones, keep the one count. With rmap_aware=yes truncate and
-migration take it back, and the next leaf takes it again.
+Rule: reference +1, map +1 when the hstate-level entry becomes a table or a whole leaf; with lookup_first=no, at the
+first leaf that is installed while the bit is clear. Reference -1, map -1 when the table is freed or the whole leaf is
+removed. Pieces: nothing. A collapse, and memory failure, which exchanges a leaf for smaller ones, keep the one count.
+With rmap_aware=yes truncate and migration take the count back, and the next leaf counts again.
 Costs: two atomics for each subtree.
 Known to be wrong: an empty subtree still counts. Truncate cannot free tables, so the page stays "mapped" and its
 memory held; what is mapped there next counts for the page that left, and once collapsed underflows. Migration finds
-the page mapped after every leaf is gone, and fails. (All three unless rmap_aware=yes.) page_mapcount() of a base page
-that nothing maps is that of the whole page.
+the page mapped after every leaf is gone, and fails. None of the three happens with rmap_aware=yes. page_mapcount() of
+a base page that nothing maps is that of the whole page.
 Right: who shares a page, while its subtrees have leaves; references agree with the map count; pages 0 and 1 are
 enough (HVO).
 """
+# The engine keeps the bit "this subtree is counted" in the hstate-level entry and sets and clears it as the functions
+# below answer; `first_leaf` means that the bit is clear (HGM_NEEDS_BIT). It tells of tables that come and go
+# (HGM_NEEDS_TABLES) and of the end of each removal (HGM_NEEDS_ZAPS). It scans nothing.
 cdef extern from *:
     """
     #define HGM_NEEDS (HGM_NEEDS_BIT | HGM_NEEDS_TABLES | HGM_NEEDS_ZAPS)
@@ -34,7 +37,7 @@ cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_option
     if exchanges(leaf.origin):
         return 0
     if options.lookup_first and leaf.hstate_none and not leaf.whole:
-        return HGM_KEEPS    # counted with its table, just now: this step's look-up is the subtree's reference
+        return HGM_KEEPS    # table_add() counted it in this step; the look-up's reference stays as the subtree's
     if leaf.whole or leaf.first_leaf:
         logical_add(cost, leaf.folio)
         return HGM_KEEPS | HGM_COUNTS
@@ -50,7 +53,7 @@ cdef inline void leaf_remove "hgm_leaf_remove"(hgm_cost *cost, const hgm_options
 cdef inline int table_add "hgm_table_add"(hgm_cost *cost, const hgm_options *options,
                                           const hgm_subtree *subtree) noexcept nogil:
     if exchanges(subtree.origin):
-        return True    # by the leaf that it replaces
+        return True    # the leaf that this table replaces has counted the subtree
     if options.lookup_first:
         logical_add(cost, subtree.folio)
     return options.lookup_first
@@ -81,4 +84,14 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
     logical_answer(folio, answer)
 
 
-engine = instantiate("logical_table", __doc__, {"compound": "_entire_mapcount"}, {"lookup_first": "yes"}, {})
+EXCEPTIONS = {
+    "never_freed_while_mapped": "fault", "never_freed_while_held": "fault", "no_leak_at_end": "fault",
+    "mapped_if_leaf": "fault", "leaf_if_mapped": "fault", "never_false_exclusive": "fault",
+    "never_false_shared": "fault", "page_counts_equal_truth": "definition", "no_underflow": "fault",
+    "migration_succeeds_when_unpinned": "fault", "moved_when_private": "fault",
+    "never_moved_when_shared": "fault", "truncate_completes": "fault", "refusal_changes_no_count": "fault"
+}
+"""What the scheme does not promise: by definition, or for a fault that is described above."""
+
+engine = instantiate("logical_table", __doc__, {"compound": "_entire_mapcount"}, {"lookup_first": "yes"}, {},
+                     EXCEPTIONS)

@@ -4,9 +4,9 @@
 Claim: whether a folio is mapped by one process alone is known exactly, for up to two processes at a time.
 From: THP of Linux 6.15 and later, David Hildenbrand, March 2025.
 State: as large_mapcount, and in page 1 two slots (_mm_id, _mm_id_mapcount) and a bit: maybe shared.
-Rule: as large_mapcount. Under the lock that the change of _large_mapcount takes: a process's mappings count in its
-slot; one without takes a free slot; the bit is set when somebody else has mappings, cleared when one slot has them
-all.
+Rule: as large_mapcount. Under the lock that the change of _large_mapcount takes, a process's mappings also count in
+its slot; a process without a slot takes a free one if there is one. The bit is set when a process takes a slot while
+others have mappings, and cleared when one slot has all mappings.
 Costs: up to 2 + 2k atomics on k lines; the slots cost none of their own. Writes every struct page: the vmemmap
 optimisation (HVO) is given up.
 Known to be wrong: a third process has no slot and can leave a false "shared" behind, until at most one mapping is
@@ -15,6 +15,10 @@ Right: the map count of every base page, and of the folio; who shares it, with t
 Adapted: to hugetlb, which the kernel leaves out. A 2M leaf in a 1G page, which it never had, counts as its 512 base
 pages, and as one reference.
 """
+# The scheme counts on every struct page: the engine prefetches the struct pages ahead of a walk, and option hvo=on
+# refuses the scheme.
+# The owners' slots go to the processes that come first: native threads keep the order of operations that could map a
+# folio first.
 cdef extern from *:
     """
     #define HGM_NEEDS (HGM_NEEDS_TAILS | HGM_NEEDS_ORDER)
@@ -57,7 +61,12 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
     answer.nr_file_mapped = per_page_nr_file_mapped(folio)
 
 
+EXCEPTIONS = {
+    "never_false_shared": "fault", "overflow_safe": "fault"
+}
+"""What the scheme does not promise: by definition, or for a fault that is described above."""
+
 engine = instantiate("mm_id", __doc__,
                      {"entire": "_entire_mapcount", "nr_pages_mapped": "_nr_pages_mapped", "large": "_large_mapcount",
                       "slots": "_mm_id_mapcount", "shared_bit": "_mm_id"},
-                     {"era": "6.15"}, {"cache_refs": "folio", "batch": "yes"})
+                     {"era": "6.15"}, {"cache_refs": "folio", "batch": "yes"}, EXCEPTIONS)

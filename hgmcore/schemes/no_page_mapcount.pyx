@@ -4,8 +4,9 @@
 Claim: no base page needs a count; an average will do where one is asked for.
 From: Linux 6.15 and later with CONFIG_NO_PAGE_MAPCOUNT, David Hildenbrand, March 2025.
 State: _refcount of the head; in page 1 _entire_mapcount, _large_mapcount, the two slots and the bit of mm_id.
-Rule: whole leaf: ref, entire, large. A piece of k base pages: ref once, large by k. Slots and bit as mm_id.
-page_mapcount() is the average, rounded, at least 1: base pages mapped, each as often as it is, over N.
+Rule: a whole leaf changes _refcount, _entire_mapcount and _large_mapcount by 1. A piece of k base pages changes
+_refcount by 1 and _large_mapcount by k. Slots and bit as mm_id. page_mapcount() is the average over all N base pages of
+how often each is mapped: rounded, and at least 1 while anything is mapped.
 Costs: two atomics on two lines for a piece, three for a whole leaf.
 Known to be wrong: page_mapcount() of all that is not mapped evenly; NR_FILE_MAPPED has all N base pages from the
 first piece to the last; a third process can leave a false "shared" behind.
@@ -13,6 +14,8 @@ Right: the folio's map count; who shares it, with two processes; pages 0 and 1 a
 Adapted: to hugetlb, which the kernel leaves out. A 2M leaf in a 1G page, which it never had, counts as its 512 base
 pages, and as one reference.
 """
+# The owners' slots go to the processes that come first: native threads keep the order of operations that could map a
+# folio first.
 cdef extern from *:
     """
     #define HGM_NEEDS HGM_NEEDS_ORDER
@@ -60,7 +63,12 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
     answer.nr_file_mapped = <int64_t>folio.nr_pages if answer.mapped else 0
 
 
+EXCEPTIONS = {
+    "never_false_shared": "fault", "page_counts_equal_truth": "definition", "overflow_safe": "fault"
+}
+"""What the scheme does not promise: by definition, or for a fault that is described above."""
+
 engine = instantiate("no_page_mapcount", __doc__,
                      {"entire": "_entire_mapcount", "large": "_large_mapcount", "slots": "_mm_id_mapcount",
                       "shared_bit": "_mm_id"},
-                     {"era": "6.15"}, {"cache_refs": "folio", "batch": "yes"})
+                     {"era": "6.15"}, {"cache_refs": "folio", "batch": "yes"}, EXCEPTIONS)

@@ -5,8 +5,9 @@ Claim: page_mapcount() means for a huge page mapped in pieces what it means for 
 From: "hugetlb: use folio/THP-like map counts", March 2023, James Houghton; THP of Linux 6.2 to 6.9, Hugh Dickins.
 State: _refcount of the head; _entire_mapcount and _nr_pages_mapped in page 1; _mapcount of every base page.
 _nr_pages_mapped is the number of base pages with a count, plus 0x800000 while a whole leaf is there.
-Rule: whole leaf: ref, entire, and the flag when entire leaves or reaches 0. A piece of k base pages: ref once, and
-for each of the k its _mapcount, and _nr_pages_mapped where that leaves or reaches 0.
+Rule: a whole leaf changes _refcount and _entire_mapcount by 1, and _nr_pages_mapped by 0x800000 when
+_entire_mapcount leaves or reaches 0. A piece of k base pages changes _refcount by 1, the _mapcount of each of the k by
+1, and _nr_pages_mapped by 1 for each _mapcount that leaves or reaches 0.
 Costs: up to 1 + 2k atomics on k lines; collapse of 1G takes back 262144 counts. Writes every struct page: the
 vmemmap optimisation (HVO) is given up.
 Known to be wrong: references count leaves, so they differ from the sum of the map counts where a 2M leaf stands in
@@ -15,6 +16,8 @@ move a page that is mapped elsewhere only.
 Right: the map count of every base page.
 Adapted: a 2M leaf in a 1G page, which the kernel never had, counts as its 512 base pages.
 """
+# The scheme counts on every struct page: the engine prefetches the struct pages ahead of a walk, and option hvo=on
+# refuses the scheme.
 cdef extern from *:
     """
     #define HGM_NEEDS HGM_NEEDS_TAILS
@@ -48,5 +51,12 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
     per_page_answer(folio, answer)
 
 
+EXCEPTIONS = {
+    "never_false_shared": "definition", "refs_explained": "fault", "moved_when_private": "fault",
+    "overflow_safe": "fault"
+}
+"""What the scheme does not promise: by definition, or for a fault that is described above."""
+
 engine = instantiate("nr_pages_mapped", __doc__,
-                     {"entire": "_entire_mapcount", "nr_pages_mapped": "_nr_pages_mapped"}, {"era": "6.3"}, {})
+                     {"entire": "_entire_mapcount", "nr_pages_mapped": "_nr_pages_mapped"}, {"era": "6.3"}, {},
+                     EXCEPTIONS)

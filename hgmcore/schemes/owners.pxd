@@ -10,10 +10,11 @@ a bit, "maybe shared". Process numbers from 0 are ids from 1; id 0 is a free slo
     | shared      | _mm_id[1]: id                       | lock        | _mm_id[0]: id                       |
     +-------------+-------------------------------------+-------------+-------------------------------------+
 
-Taking the kernel's lock is the one atomic of a change, as _large_mapcount is a plain word under it. Where no other
-thread can come, that atomic is done on _large_mapcount itself, the lock bit stays 0, and all else are plain stores.
+In the kernel a change costs one atomic, which takes the lock; _large_mapcount is a plain word under it. Where no other
+thread can change the folio, the simulator does that atomic on _large_mapcount itself and leaves the lock bit 0; all
+other words are changed by plain stores.
 
-The kernel stores -1 for no mapping, here 0 is stored, so its raw n - 1 is n in every condition:
+Where the kernel stores n - 1 for n mappings, this file stores n, so the kernel's conditions read:
 
     kernel, raw                                          here
     take a free slot with        n - 1                   n
@@ -80,7 +81,7 @@ cdef inline void owners_add(hgm_cost *cost, const hgm_leaf *leaf, int32_t n) noe
     slot = owner_slot(page1, NOBODY)
     if slot >= 0:
         slot_set(page1, slot, process + 1, n)
-        if slot == 1 or large != n:    # slot 0 is taken and has mappings; or somebody without a slot has
+        if slot == 1 or large != n:    # another process has mappings
             shared_bit_set(page1)
 
 
@@ -99,12 +100,12 @@ cdef inline void owners_sub(hgm_cost *cost, hgm_folio *folio, uint32_t process, 
 
 
 cdef inline bint owners_maybe_shared(const hgm_folio *folio) noexcept nogil:
-    """folio_maybe_mapped_shared() of a folio that is not hugetlb; one of a single page has no use for the bit."""
+    """folio_maybe_mapped_shared() of a folio that is not hugetlb. A folio of a single page does not use the bit."""
     return large_mapcount(folio) > 1 and (folio.nr_pages == 1 or shared_bit(&folio.page[1]))
 
 
 cdef inline int64_t average_mapcount(const hgm_folio *folio, int64_t pages_mapped) noexcept nogil:
-    """folio_average_page_mapcount(): base pages mapped, each as often as it is, over N; rounded, 0 only for none."""
+    """folio_average_page_mapcount(): `pages_mapped`, the maps of all base pages, over N; rounded, 0 only for 0."""
     cdef int64_t n = <int64_t>folio.nr_pages
     if pages_mapped <= 0:
         return 0

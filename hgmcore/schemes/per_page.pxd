@@ -1,7 +1,7 @@
 # cython: language_level=3, cdivision=True
-"""Counts of base pages, each in the _mapcount of its own struct page, and what THP of 6.2 to 6.9 added to them.
+"""Counts of base pages, each in the _mapcount of its own struct page, and _nr_pages_mapped, which THP of 6.2 added.
 
-_nr_pages_mapped in page 1 (kernel: 6.2, mm/rmap.c) is the number of base pages whose _mapcount is not 0, plus
+_nr_pages_mapped in page 1 (kernel: from 6.2, mm/rmap.c) is the number of base pages whose _mapcount is not 0, plus
 ENTIRELY_MAPPED while the whole folio is mapped by a leaf.
 """
 from hgmcore.scheme cimport *
@@ -36,15 +36,18 @@ cdef inline void nr_pages_mapped_add(hgm_cost *cost, hgm_folio *folio, int32_t b
 
 
 cdef inline void per_page_add(hgm_cost *cost, const hgm_leaf *leaf, int32_t by) noexcept nogil:
-    """A leaf, or a run of them, comes (`by` is 1) or goes (-1). Only a run changes _nr_pages_mapped all at once."""
-    cdef uint64_t i, n
+    """A leaf, or a run of leaves, comes (`by` is 1) or goes (-1).
+
+    A single leaf changes _nr_pages_mapped by an atomic for each count that left or reached 0, a run by one atomic.
+    """
+    cdef uint64_t _, n
     if leaf.whole:
         if compound_add(cost, leaf.folio, by) == (by > 0):
             nr_pages_mapped_add(cost, leaf.folio, by * ENTIRELY_MAPPED)
         return
     n = page_counts_add(cost, leaf, by)
     if leaf.count == 1:
-        for i in range(n):
+        for _ in range(n):
             nr_pages_mapped_add(cost, leaf.folio, by)
     elif n > 0:
         nr_pages_mapped_add(cost, leaf.folio, by * <int32_t>n)
@@ -55,7 +58,7 @@ cdef inline int64_t per_page_mapcount(const hgm_folio *folio, uint64_t page) noe
 
 
 cdef inline int64_t per_page_nr_file_mapped(const hgm_folio *folio) noexcept nogil:
-    """The folio's part of NR_FILE_MAPPED, as the kernel's steps leave it."""
+    """Base pages of the folio in the statistic NR_FILE_MAPPED: all of them while a whole leaf is mapped."""
     cdef int32_t nr = folio.page[1]._nr_pages_mapped
     return <int64_t>folio.nr_pages if nr >= ENTIRELY_MAPPED else nr
 

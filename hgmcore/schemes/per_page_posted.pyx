@@ -1,10 +1,11 @@
 # cython: language_level=3, cdivision=True
-"""HGM v2 as posted: base pages count, _nr_pages_mapped forgot
+"""HGM v2 as posted: base pages count, but no total of them
 
 Claim: page_mapcount() means for a huge page mapped in pieces what it means for a THP.
 From: HGM v2, February 2023, James Houghton, with its bugs.
 State: _refcount of the head; _entire_mapcount in page 1; _mapcount of every base page. _nr_pages_mapped stays 0.
-Rule: whole leaf: ref and entire. A piece of k base pages: ref once, and the _mapcount of each of the k.
+Rule: a whole leaf changes _refcount and _entire_mapcount by 1. A piece of k base pages changes _refcount by 1, and the
+_mapcount of each of the k base pages by 1.
 Costs: 1 + k atomics on k lines; collapse of 1G takes back 262144 counts, about a second. Writes every struct page:
 the vmemmap optimisation (HVO) is given up.
 Known to be wrong: folio_mapcount() and folio_mapped() skip the base pages where _nr_pages_mapped is 0, so a page
@@ -13,6 +14,9 @@ with model=posted a look-up that is refused keeps its reference for ever. mbind 
 mapped elsewhere only has no sharer and is not moved. Memory failure unmaps the whole huge page.
 Right: the map count of every base page.
 """
+# The scheme counts on every struct page: the engine prefetches the struct pages ahead of a walk, and option hvo=on
+# refuses the scheme.
+# As posted, memory failure unmaps the whole huge page, and fork takes the success of its overflow check for failure.
 cdef extern from *:
     """
     #define HGM_NEEDS HGM_NEEDS_TAILS
@@ -54,4 +58,11 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
     compound_answer(folio, answer)
 
 
-engine = instantiate("per_page_posted", __doc__, {"entire": "_entire_mapcount"}, {}, {"overflow_check": "after"})
+EXCEPTIONS = {
+    "mapped_if_leaf": "fault", "never_false_exclusive": "fault", "refs_explained": "fault",
+    "moved_when_private": "fault", "overflow_safe": "fault"
+}
+"""What the scheme does not promise: by definition, or for a fault that is described above."""
+
+engine = instantiate("per_page_posted", __doc__, {"entire": "_entire_mapcount"}, {}, {"overflow_check": "after"},
+                     EXCEPTIONS)

@@ -5,13 +5,16 @@ Claim: page_mapcount() is the number of mappings of the huge page, and no bit, c
 From: Matthew Wilcox's proposal as James Houghton gave it, March 2023.
 State: _refcount of the head; compound_mapcount in page 1.
 Rule: reference +1 for each leaf installed, -1 for each removed. Map +1 if this mapping has no other leaf of the
-page, -1 with its last; a look through the page tables before each install and after each removal tells.
+page, -1 with its last; a scan of the page tables before each install and after each removal tells which.
 Costs: one atomic for each leaf and two more for each mapping. Every install under an existing table and every
 removal scans the subtree up to the first leaf: short, unless pieces were unmapped in front.
 Known to be wrong: references exceed the map count while pieces exist, so checks of the one against the other fail;
 page_mapcount() of a base page that nothing maps is that of the whole page.
 Right: who shares a page; pages 0 and 1 are enough (HVO).
 """
+# Before an install under an existing table, and after every removal, also of the whole huge page, the engine reads the
+# subtree's entries up to the first leaf (HGM_NEEDS_SCAN, HGM_NEEDS_SCAN_ALWAYS). `first_leaf` and, in subtree_zapped
+# (HGM_NEEDS_ZAPS), `empty` say what it found; each entry that it read is charged to the scheme.
 cdef extern from *:
     """
     #define HGM_NEEDS (HGM_NEEDS_SCAN | HGM_NEEDS_SCAN_ALWAYS | HGM_NEEDS_ZAPS)
@@ -53,4 +56,9 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
     compound_answer(folio, answer)
 
 
-engine = instantiate("per_vma", __doc__, {"compound": "_entire_mapcount"}, {}, {})
+EXCEPTIONS = {
+    "page_counts_equal_truth": "definition", "refs_explained": "fault", "overflow_safe": "fault"
+}
+"""What the scheme does not promise: by definition, or for a fault that is described above."""
+
+engine = instantiate("per_vma", __doc__, {"compound": "_entire_mapcount"}, {}, {}, EXCEPTIONS)

@@ -3,19 +3,22 @@
 
 Claim: page_mapcount() keeps its meaning, the number of mappings of the huge page, at no cost for each piece.
 From: HGM RFC v1 (June 2022), James Houghton, with the repair that he gave in January 2023: the page is looked up
-before the tables are touched, so that what is counted was really mapped.
+before the tables are touched, so that only a page that was really mapped is counted.
 State: _refcount of the head; compound_mapcount in page 1; a software bit in the hstate-level entry: counted.
-Rule: map +1 when the hstate-level entry becomes a table or a whole leaf, -1 when it stops being one; a zap or
-truncate of the whole huge page is taken to clear it. Reference +1 for each leaf installed, -1 for each removed.
-With lookup_first=no a table is counted with its first piece, if the same step made the table.
+Rule: map +1 when the hstate-level entry becomes a table or a whole leaf, -1 when it stops being one; a zap or truncate
+of the whole huge page takes the count back, whether or not the tables go. Reference +1 for each leaf installed, -1 for
+each removed. With lookup_first=no a table is counted with its first piece, if the same step made the table.
 Costs: two atomics for the first piece, one for each other. A collapse leaves the map count alone.
-Known to be wrong: references exceed the map count while pieces exist, so checks of the one against the other
-fail; a page whose last piece was unmapped alone stays "mapped" until the tables go. Where a full zap leaves its
-tables (zap_frees_tables=no) they are uncounted: what is mapped there next is not counted, and the next full zap takes
-a count back all the same; so with what a failed step left behind (lookup_first=no). Migration leaves a subtree's
-count with the old page and so fails.
+Known to be wrong: references exceed the map count while pieces exist, so checks of the one against the other fail; a
+page whose last piece was unmapped alone stays "mapped" until the tables go. Where a full zap leaves its tables
+(zap_frees_tables=no) they are uncounted: what is mapped there next is not counted, and the next full zap takes a count
+back all the same. Tables that a failed step left behind (lookup_first=no) are uncounted likewise. Migration leaves a
+subtree's count with the old page and so fails.
 Right: who shares a page; pages 0 and 1 are enough (HVO).
 """
+# The engine keeps the bit "this subtree is counted" in the hstate-level entry and sets and clears it as the functions
+# below answer (HGM_NEEDS_BIT); it tells of tables that come and go (HGM_NEEDS_TABLES) and of the end of each removal
+# (HGM_NEEDS_ZAPS). It scans nothing.
 cdef extern from *:
     """
     #define HGM_NEEDS (HGM_NEEDS_BIT | HGM_NEEDS_TABLES | HGM_NEEDS_ZAPS)
@@ -76,5 +79,12 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
     compound_answer(folio, answer)
 
 
+EXCEPTIONS = {
+    "leaf_if_mapped": "fault", "never_false_shared": "fault", "page_counts_equal_truth": "definition",
+    "refs_explained": "fault", "migration_succeeds_when_unpinned": "fault", "moved_when_private": "fault",
+    "refusal_changes_no_count": "fault", "overflow_safe": "fault"
+}
+"""What the scheme does not promise: by definition, or for a fault that is described above."""
+
 engine = instantiate("subtree", __doc__, {"compound": "_entire_mapcount"},
-                     {"lookup_first": "yes", "zap_frees_tables": "yes"}, {})
+                     {"lookup_first": "yes", "zap_frees_tables": "yes"}, {}, EXCEPTIONS)

@@ -5,8 +5,9 @@ Claim: two words of the folio serve every mix of leaf sizes; neither base pages 
 From: RFC of 12 April 2026, David Hildenbrand.
 State: _refcount of the head; in page 1 the number of entries (_large_mapcount), _total_mapped_pages, the two slots
 and the bit of mm_id.
-Rule: a leaf of any size: ref, entries by 1, total by its base pages. Slots and bit as mm_id, by entries.
-page_mapcount() is the average, rounded, at least 1: total over N.
+Rule: a leaf of any size changes _refcount and the number of entries by 1, and _total_mapped_pages by its base pages.
+Slots and bit as mm_id, but a slot counts entries. page_mapcount() is _total_mapped_pages over N: rounded, and at least
+1 while anything is mapped.
 Costs: two atomics on two lines for each leaf; the total changes under the lock that the change of the entries
 takes.
 Known to be wrong: page_mapcount() of all that is not mapped evenly; a third process can leave a false "shared"
@@ -15,6 +16,8 @@ Right: the folio's map count, which agrees with the references for leaves of eve
 processes; pages 0 and 1 are enough (HVO).
 Adapted: to hugetlb, for which the RFC lets the total be the map count.
 """
+# The owners' slots go to the processes that come first: native threads keep the order of operations that could map a
+# folio first.
 cdef extern from *:
     """
     #define HGM_NEEDS HGM_NEEDS_ORDER
@@ -56,7 +59,12 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
     answer.maybe_shared = owners_maybe_shared(folio)
 
 
+EXCEPTIONS = {
+    "never_false_shared": "fault", "page_counts_equal_truth": "definition", "overflow_safe": "fault"
+}
+"""What the scheme does not promise: by definition, or for a fault that is described above."""
+
 engine = instantiate("total_mapped_pages", __doc__,
                      {"entries": "_large_mapcount", "total_pages": "_total_mapped_pages", "slots": "_mm_id_mapcount",
                       "shared_bit": "_mm_id"},
-                     {"era": "6.15"}, {"cache_refs": "folio", "batch": "yes"})
+                     {"era": "6.15"}, {"cache_refs": "folio", "batch": "yes"}, EXCEPTIONS)

@@ -112,7 +112,8 @@ def _header(metadata, name):
             [File(**_typed(file, name=str, page_size=int, pages=int, kind=str)) for file in tables["files"]],
             [_of(str, process) for process in tables["processes"]],
             [Mapping(**_typed(mapping, process=int, name=str)) for mapping in tables["mappings"]],
-            {key: _of(str, value) for key, value in tables["provenance"].items()})
+            {key: _of(str, value) for key, value in tables["provenance"].items()},
+            [_of(str, phase) for phase in tables.get("phases", [])])  # older files have none
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise TraceError(name, f"damaged header: {type(error).__name__}: {_first_line(error)}") from error
 

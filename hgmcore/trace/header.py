@@ -27,7 +27,8 @@ class TraceError(Exception):
 class Header:
     """The tables that records point into, each in order of first declaration.
 
-    provenance: where the trace comes from, under free names; empty for one written by hand.
+    provenance: where the trace comes from, under free names; empty for one written by hand. phases: the names that
+    `phase` statements give.
     """
 
     geometry: str = "x86-64"
@@ -35,17 +36,18 @@ class Header:
     processes: list[str] = field(default_factory=list)
     mappings: list[Mapping] = field(default_factory=list)
     provenance: dict[str, str] = field(default_factory=dict)
+    phases: list[str] = field(default_factory=list)
 
     def table(self, kind: str) -> list:
-        """The table of `kind`: "file", "process" or "mapping"."""
-        return {"file": self.files, "process": self.processes, "mapping": self.mappings}[kind]
+        """The table of `kind`: "file", "process", "mapping" or "phase"."""
+        return {"file": self.files, "process": self.processes, "mapping": self.mappings, "phase": self.phases}[kind]
 
     def spell(self, kind: str, index: int) -> str:
         """How a statement names entry `index` of that table; a mapping by process and name."""
         if kind == "mapping":
             mapping = self.mappings[index]
             return f"{self.processes[mapping.process]} {mapping.name}"
-        return self.files[index].name if kind == "file" else self.processes[index]
+        return self.files[index].name if kind == "file" else self.table(kind)[index]
 
     def pages(self, records: np.ndarray) -> np.ndarray:
         """Huge pages of the file that each record has as target."""

@@ -47,9 +47,11 @@ class Names:
         self.files: list[File] = []
         self.processes: list[str] = []
         self.mappings: list[Mapping] = []
+        self.phases: list[str] = []
         self._files: dict[str, int] = {}
         self._processes: dict[str, int] = {}
         self._mappings: dict[tuple[str, str], int] = {}
+        self._phases: dict[str, int] = {}
         self._of_process: list[list[int]] = []
 
     def find(self, kind: str, name: str) -> int:
@@ -112,6 +114,14 @@ class Names:
         self._of_process[index] = list(range(first, len(self.mappings)))
         self._mappings.update({(child, self.mappings[mapping].name): mapping for mapping in self._of_process[index]})
         return index
+
+    def phase(self, name: str) -> int:
+        """Index of a phase, new or named before."""
+        if name not in self._phases:
+            _word("phase", name)
+            self._phases[name] = len(self.phases)
+            self.phases.append(name)
+        return self._phases[name]
 
     def _check_page_size(self, page_size, kind):
         sizes = self.geometry.page_sizes(kind)

@@ -9,6 +9,7 @@ A new statement is a new row. Source of the forms: the trace format, version 1.
 from __future__ import annotations
 
 import difflib
+import textwrap
 
 import numpy as np
 
@@ -146,6 +147,17 @@ class NewProcess(Reference):
         return at + 1
 
 
+class Phase(Reference):
+    """A phase, declared by being named."""
+
+    def __init__(self):
+        super().__init__("phase", "NAME")
+
+    def read(self, words, at, record, names):
+        record[TARGET] = names.phase(words[at])
+        return at + 1
+
+
 class NewFile(Reference):
     """A file's declaration; all but its index stands in the header."""
 
@@ -271,10 +283,12 @@ class Statement:
     """One form of a statement. arg: the constant in column `arg` where no operand fills it.
 
     limits: functions of (records, header) that yield as `Operand.faults` does; their reasons may also name
-    {end} (offset + length) and {file} (the File that is the target).
+    {end} (offset + length) and {file} (the File that is the target). help: a sentence. example: a statement that
+    may stand in the trace `EXAMPLE_BEGINS`.
     """
 
-    def __init__(self, name, code, *operands, arg=0, limits=()):
+    def __init__(self, name, code, *operands, help, example, arg=0, limits=()):
+        self.help, self.example = help, example
         self.name, self.code, self.operands, self.arg, self.limits = name, code, operands, arg, limits
         self.usage = " ".join([name, *(operand.usage for operand in operands)])
         self.columns = {column for operand in operands for column in operand.columns}
@@ -293,31 +307,54 @@ _first, _count = Number(OFFSET, "FIRST", count=True), Number(LENGTH, "COUNT", co
 _page, _references = Number(OFFSET, "PAGE", count=True), Number(LENGTH, "COUNT", count=True, default=1)
 
 STATEMENTS = (
-    Statement("file", 0, NewFile()),
-    Statement("populate", 1, _file, _first, _count, limits=(pages_in_file,)),
+    Statement("file", 0, NewFile(), example="file G 1G 2",
+              help="A file of PAGES huge pages of PAGE_SIZE; nothing of it is allocated yet."),
+    Statement("populate", 1, _file, _first, _count, limits=(pages_in_file,), example="populate F 0 4",
+              help="Bring huge pages [FIRST, FIRST + COUNT) into the page cache."),
     Statement("mmap", 2, NewMapping(), MappedFile(), _offset, _length, OneOf(shared=SHARED, private=0),
-              AnyOf(minor=MINOR, wp=WP, hgm=HGM), limits=(anonymous_is_private,)),
-    Statement("register", 3, _mapping, AnyOf(minor=MINOR, wp=WP, required=True)),
-    Statement("unregister", 4, _mapping),
-    Statement("split", 5, *_range),
-    Statement("continue", 6, *_range, AnyOf(urgent=URGENT)),
-    Statement("touch", 7, _mapping, _offset, AnyOf(write=WRITE)),
-    Statement("dontneed", 8, *_range),
-    Statement("collapse", 9, *_range),
-    Statement("munmap", 10, *_range),
-    Statement("mprotect", 11, *_range, OneOf(r=READ, rw=READ | WRITE, none=0)),
-    Statement("mremap", 12, _mapping, _length, arg=NO_ARG),
-    Statement("mremap", 12, *_range, NewName()),
-    Statement("fork", 13, _process, NewProcess()),
-    Statement("exit", 14, _process),
-    Statement("punch", 15, _file, _offset, _length, limits=(bytes_in_file,)),
-    Statement("truncate", 16, _file, Number(OFFSET, "SIZE")),
-    Statement("migrate", 17, *_range, AnyOf(all=ALL)),
-    Statement("hwpoison", 18, _mapping, _offset),
-    Statement("pin", 19, _file, _page, _references, limits=(page_in_file,)),
-    Statement("unpin", 20, _file, _page, _references, limits=(page_in_file,)),
-    Statement("fail", 21, Number(OFFSET, "N", count=True, minimum=1)),
-    Statement("observe", 22),
+              AnyOf(minor=MINOR, wp=WP, hgm=HGM), limits=(anonymous_is_private,),
+              example="mmap A w F 2M 4M shared minor",
+              help="Map LENGTH bytes of a file from OFFSET on; minor and wp: registered as by `register`; hgm: split."),
+    Statement("register", 3, _mapping, AnyOf(minor=MINOR, wp=WP, required=True), example="register A v minor",
+              help="userfaultfd: minor allows `continue`; wp write-protects, and fork then copies the tables."),
+    Statement("unregister", 4, _mapping, example="unregister A v", help="End what `register` began."),
+    Statement("split", 5, *_range, example="split A v 0 2M",
+              help="MADV_SPLIT: from now on pieces of the range's huge pages can be mapped."),
+    Statement("continue", 6, *_range, AnyOf(urgent=URGENT), example="continue A v 0 4K urgent",
+              help="UFFDIO_CONTINUE: map the range; urgent: an access waits for it."),
+    Statement("touch", 7, _mapping, _offset, AnyOf(write=WRITE), example="touch A v 8K write",
+              help="Access one address; a page fault if nothing maps it, an event in a minor mapping."),
+    Statement("dontneed", 8, *_range, example="dontneed A v 0 4K", help="MADV_DONTNEED: unmap the range."),
+    Statement("collapse", 9, *_range, example="collapse A v 0 2M",
+              help="MADV_COLLAPSE: map the range by the largest leaves again."),
+    Statement("munmap", 10, *_range, example="munmap A v 0 2M",
+              help="Unmap the range; a part leaves a hole, and offsets stay relative to the original start."),
+    Statement("mprotect", 11, *_range, OneOf(r=READ, rw=READ | WRITE, none=0), example="mprotect A v 0 2M r",
+              help="Change what accesses the range allows."),
+    Statement("mremap", 12, _mapping, _length, arg=NO_ARG, example="mremap A v 4M",
+              help="Grow or shrink a mapping in place to LENGTH."),
+    Statement("mremap", 12, *_range, NewName(), example="mremap A v 0 2M moved",
+              help="Move the range to a new mapping of the same process."),
+    Statement("fork", 13, _process, NewProcess(), example="fork A B",
+              help="A child gets the parent's mappings under the same names."),
+    Statement("exit", 14, _process, example="exit A", help="The process ends; all its mappings go."),
+    Statement("punch", 15, _file, _offset, _length, limits=(bytes_in_file,), example="punch F 0 2M",
+              help="fallocate PUNCH_HOLE: unmap the bytes everywhere and free whole huge pages."),
+    Statement("truncate", 16, _file, Number(OFFSET, "SIZE"), example="truncate F 2M",
+              help="Set the file's size: what lies behind it is unmapped everywhere and freed."),
+    Statement("migrate", 17, *_range, AnyOf(all=ALL), example="migrate A v 0 2M all",
+              help="Move the huge pages of the range that are exclusive; all: shared ones too (MOVE_ALL)."),
+    Statement("hwpoison", 18, _mapping, _offset, example="hwpoison A v 20K",
+              help="A memory failure in the base page at that address."),
+    Statement("pin", 19, _file, _page, _references, limits=(page_in_file,), example="pin F 0 3",
+              help="Take COUNT (default 1) extra references on huge page PAGE."),
+    Statement("unpin", 20, _file, _page, _references, limits=(page_in_file,), example="unpin F 0 3",
+              help="Drop references that `pin` took."),
+    Statement("fail", 21, Number(OFFSET, "N", count=True, minimum=1), example="fail 1",
+              help="The Nth internal allocation of the next statement fails."),
+    Statement("observe", 22, example="observe", help="Record an observation: counts, answers, truth."),
+    Statement("phase", 23, Phase(), example="phase install",
+              help="What follows belongs to phase NAME in reports; counts nothing, changes nothing."),
 )
 
 CODES = {statement.name: statement.code for statement in STATEMENTS}
@@ -344,3 +381,25 @@ def form_of(code: int, arg: int) -> Statement:
 def usage(name: str) -> str:
     """How statement `name` is written."""
     return ", or: ".join(statement.usage for statement in FORMS[name])
+
+
+EXAMPLE_BEGINS = """\
+hgmcore-trace 1
+file F 2M 4
+mmap A v F 0 8M shared minor
+"""
+"""The beginning of a trace in which each statement's example may stand next."""
+
+
+def reference(width: int = 80) -> str:
+    """Every form of every statement with its help and an example, as text of at most `width` columns."""
+    def filled(text, indent):
+        return textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent + "  ",
+                             break_long_words=False, break_on_hyphens=False)
+    lines = ["A trace begins as", "", textwrap.indent(EXAMPLE_BEGINS, "  "),
+             "`geometry NAME` may stand second (default x86-64). # starts a comment. Sizes are",
+             "decimal or 0x, with K, M, G, T. @THREAD or @THREAD:NANOSECONDS may stand before",
+             "a statement. The statements, each with an example:", ""]
+    for statement in STATEMENTS:
+        lines += [filled(statement.usage, ""), filled(statement.help, "    "), f"    e.g. {statement.example}", ""]
+    return "\n".join(lines)

@@ -98,7 +98,8 @@ class _Parser:
     def columns(self):
         """The Columns of all lines so far."""
         names, count = self.names, len(self.lines)
-        header = Header(names.geometry.name, names.files, names.processes, names.mappings, self.provenance)
+        header = Header(names.geometry.name, names.files, names.processes, names.mappings, self.provenance,
+                        names.phases)
         thread, time = np.zeros(count, np.uint32), np.full(count, NO_TIME, np.int64)
         thread[self.prefixed], time[self.prefixed] = self.threads, self.times
         operations = np.frombuffer(self.records, dtype=OPERATION)

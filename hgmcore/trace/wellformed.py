@@ -12,7 +12,7 @@ from hgmcore.trace.statements import ARG, CODES, FORMS, LENGTH, NAMES, NO_ARG, O
 
 CHUNK = 1 << 20  # records at a time, to bound temporary memory
 
-DECLARING = [CODES[name] for name in ("file", "mmap", "mremap", "fork")]
+DECLARING = [CODES[name] for name in ("file", "mmap", "mremap", "fork", "phase")]
 
 
 def check(trace) -> None:
@@ -93,7 +93,7 @@ def _declarations(trace) -> dict[str, np.ndarray]:
         names = Names(header.geometry)
     except ValueError as error:
         trace.fail(str(error))
-    tables = {"file": names.files, "process": names.processes, "mapping": names.mappings}
+    tables = {"file": names.files, "process": names.processes, "mapping": names.mappings, "phase": names.phases}
     declared = {kind: [] for kind in tables}
     for part in trace.chunks(CHUNK):
         where = np.flatnonzero(np.isin(trace.operations["op"][part], DECLARING))
@@ -113,11 +113,12 @@ def _declarations(trace) -> dict[str, np.ndarray]:
 
 
 def _declares(records):
-    """Which of the statements of DECLARING can declare something: an mmap that is there twice does so once."""
-    new = records["op"] != CODES["mmap"]
+    """Which of the statements of DECLARING can declare something: an mmap or phase that is there twice does so once."""
+    new = ~np.isin(records["op"], [CODES["mmap"], CODES["phase"]])
     again = np.flatnonzero(~new)
-    _, first = np.unique(records["target"][again].astype(np.uint64) << np.uint64(16) | records["arg"][again],
-                         return_index=True)
+    key = records["target"][again].astype(np.uint64) << np.uint64(24)
+    key |= records["op"][again].astype(np.uint64) << np.uint64(16) | records["arg"][again]
+    _, first = np.unique(key, return_index=True)
     new[again[first]] = True
     return new
 
@@ -137,6 +138,8 @@ def _declare(names, header, offset, length, target, arg, op, flags):
         if target >= len(names.processes):
             raise ValueError("the parent is used before it is declared")
         names.fork(target, header.processes[arg])
+    elif name == "phase":
+        names.phase(header.phases[target])
     elif arg != NO_ARG:
         source, moved = header.mappings[target], header.mappings[arg]
         if source.process != moved.process:

@@ -31,7 +31,7 @@ _pack = struct.Struct("<QQIHBBIq").pack  # as ROW
 _WAITING = 1 << 12  # rows that wait to be written together
 
 
-class Sink:
+class Writer:
     """Operations on their way to a Trace.
 
     Files and mappings are known by their index in the trace's header, processes by their name. Wherever an
@@ -153,6 +153,10 @@ class Sink:
         """End a process that has mapped something."""
         self.emit("exit", self.names.find("process", process), thread=thread, time=time)
 
+    def phase(self, name: str) -> None:
+        """What follows belongs to phase `name`, a word."""
+        self.emit("phase", self.names.phase(name))
+
     def observe(self, count: int) -> None:
         """Insert `count` observations between the operations so far, evenly spaced."""
         cuts = np.arange(1, min(count, len(self)) + 1) * len(self) // (min(count, len(self)) + 1)
@@ -168,7 +172,8 @@ class Sink:
         """The Trace of everything so far. Raises TraceError as its constructor does."""
         self._flush()
         names = self.names
-        header = Header(names.geometry.name, names.files, names.processes, names.mappings, provenance or {})
+        header = Header(names.geometry.name, names.files, names.processes, names.mappings, provenance or {},
+                        names.phases)
         maps = [_mapped(file) for file in (self._operations, self._threads, self._times)]
         operations, thread, time = map(np.frombuffer, maps, (OPERATION, "<u4", "<i8"))
         thread, time = thread if self._has_thread else None, time if self._has_time else None

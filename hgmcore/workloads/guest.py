@@ -26,7 +26,7 @@ from hgmcore.sizes import format_size, parse_named, quoted
 from hgmcore.trace import NO_TIME, Trace, TraceError
 from hgmcore.trace.names import Names
 from hgmcore.trace.statements import CODES, MINOR, OPERATION, SHARED, URGENT, WRITE
-from hgmcore.trace.writer import Sink
+from hgmcore.trace.writer import Writer
 
 STREAM, REQUESTS = 1, 2  # threads: of the background stream, and of what an access waits for
 PAGE = 4096  # bytes; unit of page numbers
@@ -38,7 +38,7 @@ _NEW = URGENT  # flag of a logged touch: the first of its piece
 _CHUNK = 1 << 16  # parts
 
 
-def guest_memory(sink, parts, count, *, page_size, pages, observations, process="vmm", memory="ram",
+def guest_memory(writer, parts, count, *, page_size, pages, observations, process="vmm", memory="ram",
                  before=()) -> None:
     """Write the trace of one process that maps a whole file of huge pages in pieces.
 
@@ -46,16 +46,16 @@ def guest_memory(sink, parts, count, *, page_size, pages, observations, process=
     `parts`, arrays of PART, with observations evenly spaced between those of `parts`, `count` in all; then one
     collapse of everything, and an observation. Raises ValueError.
 
-    sink: a new Sink. page_size: bytes. pages: huge pages. observations: how many before the one at the end.
+    writer: a new Writer. page_size: bytes. pages: huge pages. observations: how many before the one at the end.
     process, memory: what the process, and the file and mapping, are called.
     """
     size = page_size * pages
-    file = sink.file(memory, page_size, pages)
-    sink.emit("populate", file, 0, pages)
-    mapping = sink.mmap(sink.process(process), memory, file, 0, size, SHARED | MINOR)
-    sink.emit("split", mapping, 0, size)
+    file = writer.file(memory, page_size, pages)
+    writer.emit("populate", file, 0, pages)
+    mapping = writer.mmap(writer.process(process), memory, file, 0, size, SHARED | MINOR)
+    writer.emit("split", mapping, 0, size)
     for part in before:
-        sink.extend(part["operation"], part["thread"], part["time"])
+        writer.extend(part["operation"], part["thread"], part["time"])
     observe = np.zeros(1, dtype=PART)
     observe["operation"]["op"], observe["time"] = CODES["observe"], NO_TIME
     observations = min(observations, count)
@@ -65,9 +65,9 @@ def guest_memory(sink, parts, count, *, page_size, pages, observations, process=
         inside = cuts[(cuts > done) & (cuts <= done + len(part))] - done
         done += len(part)
         part = np.insert(part, inside, observe)
-        sink.extend(part["operation"], part["thread"], part["time"])
-    sink.emit("collapse", mapping, 0, size)
-    sink.emit("observe", 0)
+        writer.extend(part["operation"], part["thread"], part["time"])
+    writer.emit("collapse", mapping, 0, size)
+    writer.emit("observe", 0)
 
 
 def continues(offsets, piece, urgent=False, thread=0, time=NO_TIME):
@@ -137,13 +137,13 @@ class Guest:
         if not self.pieces:
             raise TraceError(name, "nothing is touched: it has no page fault, no userfaultfd placement and no call that "
                                    "populates memory")
-        sink = Sink(self.geometry)
+        writer = Writer(self.geometry)
         log, parts = self._log, (self._requests(parts) for parts in self._log)
         if self.background:
             log = parts = self._with_stream(name)
-        guest_memory(sink, parts, len(log), page_size=self.page_size, pages=len(self.windows), memory=memory,
+        guest_memory(writer, parts, len(log), page_size=self.page_size, pages=len(self.windows), memory=memory,
                      observations=self.observations, process=process)
-        return sink.trace(name, provenance)
+        return writer.trace(name, provenance)
 
     def notes(self) -> list[str]:
         """What a user should know of how addresses became offsets."""

@@ -29,11 +29,11 @@ class Turns:
     """Accesses that take place between calls: each is located in its turn, then many are written at once.
 
     accesses: array (n,) of ACCESS. calls: lines of calls, ascending; each comes before an access in its line. space:
-    function that gives the AddressSpace of a key. sink: where calls write operations in the meantime.
+    function that gives the AddressSpace of a key. writer: where calls write operations in the meantime.
     """
 
-    def __init__(self, accesses, calls, space, sink):
-        self.space, self.sink = space, sink
+    def __init__(self, accesses, calls, space, writer):
+        self.space, self.writer = space, writer
         # Those between two calls are located together if they are of one address space.
         stretch = np.searchsorted(calls, accesses["line"], side="right")
         order = np.lexsort((accesses["line"], accesses["space"], stretch))
@@ -52,7 +52,7 @@ class Turns:
         start, stop = self.reached, self.stops[call]
         if start == stop:
             return
-        self.before[start:stop] = len(self.sink)
+        self.before[start:stop] = len(self.writer)
         while start < stop:
             end, key = next(self.groups)
             self.places[start:end] = self.space(key).locate(self.addresses[start:end])
@@ -70,8 +70,8 @@ class Turns:
         return tuple(column[order] for column in found)
 
 
-def write(accesses, places, before, sink, report) -> None:
-    """Write accesses to `sink`, as operations on the mappings in which they lie.
+def write(accesses, places, before, writer, report) -> None:
+    """Write accesses to `writer`, as operations on the mappings in which they lie.
 
     accesses: array (n,) of ACCESS. places: PLACE of each. before: how many operations come before each, ascending.
     What is used and what lies in no mapping of the trace is counted in `report`.
@@ -90,14 +90,14 @@ def write(accesses, places, before, sink, report) -> None:
     count_used(accesses, report)
     placed = (accesses["call"] == COPY) | (accesses["call"] == ZEROPAGE)
     folios = np.where(placed, np.maximum(accesses["length"] // places["folio"], 1), 1)
-    before, others = before - before[0], sink.cut(int(before[0]))
+    before, others = before - before[0], writer.cut(int(before[0]))
     for row, step in repeated(folios):
         made, where = _operations(accesses[row], places[row], step), before[row]
         until = where[-1]
         merged = np.insert(others[:until], where, made) if until else made
-        sink.extend(merged["operation"], merged["thread"], merged["time"])
+        writer.extend(merged["operation"], merged["thread"], merged["time"])
         others, before = others[until:], before - until
-    sink.extend(others["operation"], others["thread"], others["time"])
+    writer.extend(others["operation"], others["thread"], others["time"])
 
 
 def touch(accesses, guest, report) -> None:

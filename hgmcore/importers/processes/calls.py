@@ -42,7 +42,7 @@ RANGE_ADVICE = {"DONTNEED": "dontneed", "DONTNEED_LOCKED": "dontneed", "COLLAPSE
 
 
 class Calls(Mapper):
-    """Address spaces of processes, and the trace that their calls write to `sink`.
+    """Address spaces of processes, and the trace that their calls write to `writer`.
 
     spaces: the address space of each process, or of each thread, by any key that the importer chooses. guest: what
     accesses touch, if not the mappings of the trace.
@@ -53,7 +53,7 @@ class Calls(Mapper):
         self.spaces: dict[int, AddressSpace] = {}
         self.guest: guest.Guest | None = None
         self.observations = self.registered_in_part = self.untouched = 0
-        self.turns = Turns(np.zeros(0, dtype=ACCESS), [], self.space, self.sink)  # of the accesses that are played
+        self.turns = Turns(np.zeros(0, dtype=ACCESS), [], self.space, self.writer)  # of the accesses that are played
 
     @classmethod
     def of(cls, report, given) -> Calls:
@@ -77,7 +77,7 @@ class Calls(Mapper):
             trace = self.guest.trace(name, "program", provenance={"recording": recording})
             self.report.notes += self.guest.notes()
             return trace
-        if not len(self.sink):
+        if not len(self.writer):
             raise TraceError(name, f"no memory of the kinds {', '.join(self.kinds)} is mapped in "
                                    f"{self.report.lines} lines")
         if self.registered_in_part:
@@ -86,8 +86,8 @@ class Calls(Mapper):
         if self.unnamed_moves:
             self.report.notes.append("moves of a mapping that are written as munmap and mmap, as a trace cannot name "
                                      f"more mappings in mremap: {self.unnamed_moves}")
-        self.sink.observe(self.observations)
-        return self.sink.trace(name, {"recording": recording})
+        self.writer.observe(self.observations)
+        return self.writer.trace(name, {"recording": recording})
 
     # Processes
 
@@ -109,12 +109,12 @@ class Calls(Mapper):
         new.files, new.attached, new.brk = old.files.copy(), old.attached.copy(), old.brk
         taken = {area.mapped.index: area.mapped for area in old if area.mapped is not None}
         if taken:
-            if len(self.sink.names.processes) >= NO_ARG:
+            if len(self.writer.names.processes) >= NO_ARG:
                 self.report.skip("fork: more processes than a trace can name", self.line)
                 return
-            new.process = self.sink.fork(old.process, f"p{child}", self.thread, self.time)
+            new.process = self.writer.fork(old.process, f"p{child}", self.thread, self.time)
             for index, mapped in taken.items():
-                taken[index] = mapped.inherited(self.sink.child_mapping(new.process, index))
+                taken[index] = mapped.inherited(self.writer.child_mapping(new.process, index))
         new.inherit(old, taken)
         for area in [area for area in new if area.dont_fork]:
             self.unmap(new, area.start, area.end)
@@ -132,7 +132,7 @@ class Calls(Mapper):
             return
         space.users -= 1
         if not space.users and space.process is not None:
-            self.sink.exit(space.process, self.thread, self.time)
+            self.writer.exit(space.process, self.thread, self.time)
 
     # Mappings
 
@@ -305,7 +305,7 @@ class Calls(Mapper):
         accesses: array of ACCESS. events: [(line, function, arguments)], to be called before an access in that line.
         """
         events.sort(key=itemgetter(0))
-        self.turns = Turns(accesses, [event[0] for event in events], self.space, self.sink)
+        self.turns = Turns(accesses, [event[0] for event in events], self.space, self.writer)
         for number, (_, function, arguments) in enumerate(events):
             self.turns.reach(number)
             function(*arguments)
@@ -340,7 +340,7 @@ class Calls(Mapper):
         """Write the accesses whose turn has come."""
         accesses, places, before = self.turns.take()
         if self.guest is None:
-            access.write(accesses, places, before, self.sink, self.report)
+            access.write(accesses, places, before, self.writer, self.report)
         else:
             access.touch(accesses, self.guest, self.report)
 

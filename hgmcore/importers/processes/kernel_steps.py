@@ -1,6 +1,6 @@
 """The steps of a kernel recording as operations of a trace: what importers.kernel_recording describes.
 
-`Translation.step` writes to a Sink what a step does, or says why a trace has no statement for it.
+`Translation.step` writes to a Writer what a step does, or says why a trace has no statement for it.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from hgmcore.trace.statements import ALL, MINOR, NO_ARG, READ, SHARED, WP, WRITE
-from hgmcore.trace.writer import Sink
+from hgmcore.trace.writer import Writer
 
 PAGE = 4096
 HUGE = 2 << 20
@@ -57,10 +57,10 @@ class Region:
 
 
 class Translation:
-    """From the steps of a recording to operations, which go to a Sink."""
+    """From the steps of a recording to operations, which go to a Writer."""
 
-    def __init__(self, sink: Sink):
-        self.sink = sink
+    def __init__(self, writer: Writer):
+        self.writer = writer
         self.files: dict[str, tuple[int, int, str]] = {}  # name -> index, page size, kind
         self.regions: dict[str, dict[str, Region]] = {}  # process -> name -> Region
         self.names: dict[str, str] = {}  # process -> its name in the trace, once it has mapped something
@@ -70,10 +70,10 @@ class Translation:
     def file(self, record) -> None:
         """Declare a file and populate what it has in `cached`, runs (first, count) of 4K pages."""
         page, kind = int(record["page"]), record["kind"]
-        index = self.sink.file(record["file"], page, int(record["size"]) // page, kind)
+        index = self.writer.file(record["file"], page, int(record["size"]) // page, kind)
         self.files[record["file"]] = index, page, kind
         for first, count in record["cached"]:
-            self.sink.emit("populate", index, first * PAGE // page, count * PAGE // page)
+            self.writer.emit("populate", index, first * PAGE // page, count * PAGE // page)
 
     def step(self, op) -> str | None:
         """Write what an `op` is in statements. Returns None, or why its answer has no counterpart."""
@@ -91,31 +91,31 @@ class Translation:
 
     def _emit(self, name, op, flags=0):
         """A statement about the range of a step."""
-        self.sink.emit(name, self._region(op).mapping, op["off"], op["len"], flags=flags)
+        self.writer.emit(name, self._region(op).mapping, op["off"], op["len"], flags=flags)
 
     def do_mmap(self, op):
         process, name, shared = op["proc"], op["region"], SHARED * (op["flags"] == "SHARED")
         if process not in self.names:
-            self.names[process] = self.sink.process(process)
+            self.names[process] = self.writer.process(process)
         prot = _rights(op["prot"])
         if "file" not in op:
             region = Region(None, op["len"], PAGE, "anon", prot)
         else:
             file, page, kind = self.files[op["file"]]
-            mapping = self.sink.mmap(self.names[process], name, file, op["fileoff"], op["len"], shared)
+            mapping = self.writer.mmap(self.names[process], name, file, op["fileoff"], op["len"], shared)
             region = Region(mapping, op["len"], page, kind, prot)
             self._restrict(region)
         self.regions.setdefault(process, {})[name] = region
 
     def _map_anonymous(self, process, name, region):
-        file = self.sink.anonymous(region.page)
-        region.mapping = self.sink.mmap(self.names[process], name, file, 0, region.length)
+        file = self.writer.anonymous(region.page)
+        region.mapping = self.writer.mmap(self.names[process], name, file, 0, region.length)
         self._restrict(region)
 
     def _restrict(self, region):
         """Take the rights away that the mapping was made without."""
         if region.prot != READ | WRITE:
-            self.sink.emit("mprotect", region.mapping, 0, region.length, flags=region.prot)
+            self.writer.emit("mprotect", region.mapping, 0, region.length, flags=region.prot)
 
     def do_munmap(self, op):
         self._emit("munmap", op)
@@ -131,11 +131,11 @@ class Translation:
         if "to" not in op:
             if not op["errno"]:
                 region.length = max(region.length, op["newlen"])
-            self.sink.emit("mremap", region.mapping, 0, op["newlen"], NO_ARG)
+            self.writer.emit("mremap", region.mapping, 0, op["newlen"], NO_ARG)
             return None
         if op["errno"] or op["len"] != op["newlen"]:
             return REASONS["address"]
-        mapping = self.sink.move(region.mapping, op["off"], op["len"], op["to"])
+        mapping = self.writer.move(region.mapping, op["off"], op["len"], op["to"])
         self.regions[op["proc"]][op["to"]] = Region(mapping, op["newlen"], region.page, region.kind, region.prot)
         return None
 
@@ -147,22 +147,22 @@ class Translation:
                 self._map_anonymous(parent, name, region)
         if parent not in self.names:
             return
-        self.names[child] = self.sink.fork(self.names[parent], child)
+        self.names[child] = self.writer.fork(self.names[parent], child)
         self.regions[child] = {
-            name: Region(self.sink.child_mapping(self.names[child], region.mapping), region.length, region.page,
+            name: Region(self.writer.child_mapping(self.names[child], region.mapping), region.length, region.page,
                          region.kind, region.prot)
             for name, region in regions.items()}
 
     def do_exit(self, op):
         regions, name = self.regions.pop(op["proc"], {}), self.names.pop(op["proc"], None)
         if any(region.mapping is not None for region in regions.values()):  # otherwise the trace does not know it
-            self.sink.exit(name)
+            self.writer.exit(name)
 
     def _touch(self, region, offset, length, flags=0):
         if length > LONGEST:
             raise ValueError(f"an access to {length} bytes, more than {LONGEST}")
         for page in range(offset // PAGE, -(-(offset + length) // PAGE)):
-            self.sink.emit("touch", region.mapping, max(offset, page * PAGE), flags=flags)
+            self.writer.emit("touch", region.mapping, max(offset, page * PAGE), flags=flags)
 
     def _access(self, op, flags=0):
         region, length = self._region(op), op["len"]
@@ -206,7 +206,7 @@ class Translation:
         if "MINOR" not in modes:
             return REASONS["registration"]
         wp = "WP" in modes and "EVENT_FORK" in self.features.get(op["proc"], ())
-        self.sink.emit("register", region.mapping, flags=MINOR | WP * wp)
+        self.writer.emit("register", region.mapping, flags=MINOR | WP * wp)
         return None
 
     def do_uffd_unregister(self, op):
@@ -214,7 +214,7 @@ class Translation:
         if op["off"] or op["len"] != region.length:
             return REASONS["part"]
         region.registered = set()
-        self.sink.emit("unregister", region.mapping)
+        self.writer.emit("unregister", region.mapping)
         return None
 
     def do_uffd_continue(self, op):
@@ -225,10 +225,10 @@ class Translation:
         region = self._region(op)
         other = region.registered and "MINOR" not in region.registered  # any registration will do for UFFDIO_CONTINUE
         if other:
-            self.sink.emit("register", region.mapping, flags=MINOR)
+            self.writer.emit("register", region.mapping, flags=MINOR)
         self._emit("continue", op)
         if other:
-            self.sink.emit("unregister", region.mapping)
+            self.writer.emit("unregister", region.mapping)
         return None
 
     def do_uffd_poison(self, op):
@@ -267,10 +267,10 @@ class Translation:
         return None
 
     def do_fallocate(self, op):
-        self.sink.emit("punch", self.files[op["region"]][0], op["off"], op["len"])
+        self.writer.emit("punch", self.files[op["region"]][0], op["off"], op["len"])
 
     def do_ftruncate(self, op):
-        self.sink.emit("truncate", self.files[op["region"]][0], op["len"])
+        self.writer.emit("truncate", self.files[op["region"]][0], op["len"])
 
     def do_move_pages(self, op):
         """Each huge page that one of the addresses lies in is moved once."""
@@ -279,7 +279,7 @@ class Translation:
             return REASONS["query"]
         first = op["off"] // region.page * region.page
         last = -(-(op["off"] + op["len"]) // region.page) * region.page
-        self.sink.emit("migrate", region.mapping, first, last - first, flags=ALL * ("MOVE_ALL" in op["flags"]))
+        self.writer.emit("migrate", region.mapping, first, last - first, flags=ALL * ("MOVE_ALL" in op["flags"]))
         return None
 
     def do_mbind(self, op):

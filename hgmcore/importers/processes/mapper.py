@@ -11,7 +11,7 @@ from hgmcore.sizes import format_size, parse_named, quoted
 from hgmcore.trace import NO_TIME
 from hgmcore.trace.names import FILE_LIMIT
 from hgmcore.trace.statements import CODES, NO_ARG, OPERATION, SHARED, WRITE
-from hgmcore.trace.writer import Sink, word
+from hgmcore.trace.writer import Writer, word
 
 KINDS = ("hugetlb", "shmem", "anon")
 
@@ -30,21 +30,21 @@ ANONYMOUS = File("anon", "anon")
 
 
 class Mapper:
-    """Writes what happens to the mappings of address spaces to `sink`.
+    """Writes what happens to the mappings of address spaces to `writer`.
 
     report: a Report. line, thread, time: of the call that is at hand, set by whoever reads it. kinds: of memory to
     take. hugetlb, folio: bytes of a page where a recording does not tell them.
     """
 
     def __init__(self, report, kinds="hugetlb,shmem,anon", hugetlb="2M", folio="2M", geometry="x86-64"):
-        self.sink, self.report = Sink(geometry), report
+        self.writer, self.report = Writer(geometry), report
         self.kinds = kinds.split(",")
         for kind in self.kinds:
             if kind not in KINDS:
                 raise ValueError(f"kinds: {quoted(kind)} is not one of {', '.join(KINDS)}")
         self.hugetlb, self.folio = parse_named("hugetlb", hugetlb), parse_named("folio", folio)
-        self.base_page = self.sink.names.geometry.base_page
-        sizes = self.sink.names.geometry.leaf_sizes
+        self.base_page = self.writer.names.geometry.base_page
+        sizes = self.writer.names.geometry.leaf_sizes
         for name, size, known in (("hugetlb", self.hugetlb, sizes[1:]), ("folio", self.folio, sizes)):
             if size not in known:
                 has = ", ".join(map(format_size, known))
@@ -53,17 +53,17 @@ class Mapper:
         self.unnamed_moves = 0
 
     def emit(self, op, target, offset=0, length=0, flags=0):
-        self.sink.emit(op, target, offset, length, flags=flags, thread=self.thread, time=self.time)
+        self.writer.emit(op, target, offset, length, flags=flags, thread=self.thread, time=self.time)
 
     def why_not(self, file, end=0):
         """Why a file is not taken, of which bytes up to `end` are named, or None."""
         if file.kind not in self.kinds:
             return f"{file.kind} memory is not taken"
-        if file.kind == "hugetlb" and file.page_size not in self.sink.names.geometry.hugetlb_sizes:
+        if file.kind == "hugetlb" and file.page_size not in self.writer.names.geometry.hugetlb_sizes:
             return f"no hugetlb pages of {format_size(file.page_size)} in this geometry"
         if max(file.size, end) > FILE_LIMIT:
             return f"a file of more than {format_size(FILE_LIMIT)}"
-        if file.index is None and len(self.sink.names.files) >= NO_ARG:
+        if file.index is None and len(self.writer.names.files) >= NO_ARG:
             return "more files than a trace can name"
         return None
 
@@ -75,23 +75,23 @@ class Mapper:
         """The index of a file, of which the trace then knows all pages that it was seen to have."""
         if file.index is None:
             file.page_size = self.page_size(file, file.size)
-            file.index = self.sink.file(file.name, file.page_size, 0, file.kind)
-        self.sink.resize(file.index, -(-file.size // file.page_size))
+            file.index = self.writer.file(file.name, file.page_size, 0, file.kind)
+        self.writer.resize(file.index, -(-file.size // file.page_size))
         return file.index
 
     def map(self, space, start, length, shared, file, offset):
         """Write an mmap, and return its Area."""
         if space.process is None:
-            space.process = self.sink.process(f"p{space.pid}")
+            space.process = self.writer.process(f"p{space.pid}")
         if file.kind == "anon":
             folio = self.page_size(file, length)
-            offset, index = 0, self.sink.anonymous(folio)
+            offset, index = 0, self.writer.anonymous(folio)
         else:
             file.size = max(file.size, offset + length)
             index = self.declare(file)
             folio = file.page_size
         name = space.name(file.name)
-        mapping = self.sink.mmap(space.process, name, index, offset, length, SHARED if shared else 0,
+        mapping = self.writer.mmap(space.process, name, index, offset, length, SHARED if shared else 0,
                                  self.thread, self.time)
         mapped = Mapped(mapping, name, file, offset, folio, shared, length, length)
         area = Area(start, start + length, mapped)
@@ -113,12 +113,12 @@ class Mapper:
         space.remove(area.start, area.end)
         if mapped is None:
             return space.add(replace(area, start=start, end=end))
-        if len(self.sink.names.mappings) >= NO_ARG:
+        if len(self.writer.names.mappings) >= NO_ARG:
             self.unnamed_moves += 1
             self.emit("munmap", mapped.index, area.offset, end - start)
             self.map(space, start, end - start, mapped.shared, mapped.file, mapped.file_offset + area.offset)
             return None
-        index = self.sink.move(mapped.index, area.offset, end - start, name, self.thread, self.time)
+        index = self.writer.move(mapped.index, area.offset, end - start, name, self.thread, self.time)
         moved = replace(mapped, index=index, name=name, file_offset=mapped.file_offset + area.offset,
                         length=end - start, live=end - start, minor=False, wp=False)
         return space.add(Area(start, end, moved, dont_fork=area.dont_fork))
@@ -138,7 +138,7 @@ class Mapper:
             mapped.file.size = max(mapped.file.size, mapped.file_offset + offset + end - start)
             self.declare(mapped.file)
         mapped.length += end - start
-        self.sink.emit("mremap", mapped.index, 0, mapped.length, NO_ARG, 0, self.thread, self.time)
+        self.writer.emit("mremap", mapped.index, 0, mapped.length, NO_ARG, 0, self.thread, self.time)
         return space.extend(area, end)
 
     def touch(self, area, write):
@@ -150,7 +150,7 @@ class Mapper:
             records = np.zeros(len(offsets), dtype=OPERATION)
             records["op"], records["target"], records["offset"] = CODES["touch"], area.mapped.index, offsets
             records["flags"] = WRITE if write else 0
-            self.sink.extend(records, self.thread, self.time)
+            self.writer.extend(records, self.thread, self.time)
 
     def on_file(self, call, file, op, offset, length):
         if reason := self.why_not(file, offset + length):

@@ -32,13 +32,13 @@ class _Stretch(NamedTuple):
 
 
 class Resident:
-    """Runs of pages, and the mappings of `sink` in which they lie; both in order of address, none overlap.
+    """Runs of pages, and the mappings of `writer` in which they lie; both in order of address, none overlap.
 
     Pages are addresses / PAGE. Runs that lie in no mapping are left out.
     """
 
-    def __init__(self, sink):
-        self.sink = sink
+    def __init__(self, writer):
+        self.writer = writer
         self.stretches: list[_Stretch] = []
         self._runs, self._waiting = Spool(RUN), []
         # folios with a map count of 1, and others; of each count how many; how many counts were too large
@@ -65,14 +65,14 @@ class Resident:
         for count in range(most, 1, -1):
             for folios in self._others if self._seen[count] else ():
                 self._touch(folios[folios["mapped"] == count], mappings, shared)
-            child = self.sink.fork(process, f"{process}_{count}")
-            theirs = np.array([self.sink.child_mapping(child, each.mapping) if each.shared else 0
+            child = self.writer.fork(process, f"{process}_{count}")
+            theirs = np.array([self.writer.child_mapping(child, each.mapping) if each.shared else 0
                                for each in self.stretches], dtype=np.uint32)
             for folios in self._others if shared.any() else ():
                 self._touch(folios[(folios["mapped"] >= count) & shared[folios["stretch"]]], theirs, shared)
         for folios in self._once:
             self._touch(folios, mappings, shared)
-        self.sink.emit("observe", 0)
+        self.writer.emit("observe", 0)
         notes = [f"resident: {self._seen.sum()} folios in {len(self.stretches)} mappings; the largest map count is {most}"]
         if self._clipped:
             notes.append(f"map counts above {MOST_SHARERS}, taken as that: {self._clipped}")
@@ -123,4 +123,4 @@ class Resident:
         records["op"], records["offset"] = CODES["touch"], folios["offset"]
         records["target"] = mappings[folios["stretch"]]
         records["flags"] = np.where(shared[folios["stretch"]], 0, WRITE)
-        self.sink.extend(records)
+        self.writer.extend(records)

@@ -59,6 +59,8 @@ typedef struct hgm_page {
 #define HGM_PAGE_TOUCHED 1ull
 /* PageDoubleMap of THP before 6.2, in page 1 (there: PG_workingset). */
 #define HGM_PAGE_DOUBLE_MAP 0x100ull
+#define HGM_PAGE_HEAD 0x400ull		/* the head page of a folio that was allocated once; never cleared (kernel: PG_head) */
+#define HGM_PAGE_TOUCHED_BEFORE 0x800ull	/* HGM_PAGE_TOUCHED was set before Core.lines_since() looked */
 #define HGM_PAGE_LOCKED 0x200ull	/* in the head page: the folio lock of option `locks` */
 
 typedef char hgm_page_is_one_line[sizeof(hgm_page) == 64 ? 1 : -1];
@@ -122,7 +124,7 @@ enum hgm_op {
 	HGM_OP_FILE, HGM_OP_POPULATE, HGM_OP_MMAP, HGM_OP_REGISTER, HGM_OP_UNREGISTER, HGM_OP_SPLIT,
 	HGM_OP_CONTINUE, HGM_OP_TOUCH, HGM_OP_DONTNEED, HGM_OP_COLLAPSE, HGM_OP_MUNMAP, HGM_OP_MPROTECT,
 	HGM_OP_MREMAP, HGM_OP_FORK, HGM_OP_EXIT, HGM_OP_PUNCH, HGM_OP_TRUNCATE, HGM_OP_MIGRATE,
-	HGM_OP_HWPOISON, HGM_OP_PIN, HGM_OP_UNPIN, HGM_OP_FAIL, HGM_OP_OBSERVE
+	HGM_OP_HWPOISON, HGM_OP_PIN, HGM_OP_UNPIN, HGM_OP_FAIL, HGM_OP_OBSERVE, HGM_OP_PHASE
 };
 
 #define HGM_NO_ARG 0xffff	/* `arg` of an mremap in place */

@@ -1,8 +1,8 @@
 """A result of `validate_live` for people: ASCII, at most 80 columns but for traces."""
 
-from hgmcore.kernel.validate import LEGEND, values_table
 from hgmcore.report.prose import listed, plural, wrapped
 from hgmcore.report.table import Column, Table, as_text
+from hgmcore.report.validate import LEGEND, values_table
 
 
 def live_text(result):

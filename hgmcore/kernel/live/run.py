@@ -62,9 +62,9 @@ class Outcome:
 
     def trace(self):
         """What was done, as the text of a trace."""
-        stream, sink = io.BytesIO(), self.simulated.sink
-        sink.emit("observe", 0)
-        text.write(sink.trace("live", {"kernel": self.recording[0]["kernel"]}), stream)
+        stream, writer = io.BytesIO(), self.simulated.writer
+        writer.emit("observe", 0)
+        text.write(writer.trace("live", {"kernel": self.recording[0]["kernel"]}), stream)
         return stream.getvalue().decode()
 
 

@@ -42,7 +42,7 @@ def _steps(recording, scheme):
     for step in recording:
         if step["t"] == "scenario":
             simulated = Simulated(step["kernel"], scheme)
-            empty = simulated.sink.since(0)
+            empty = simulated.writer.since(0)
             nothing = min(simulated.machine.run(empty) for _ in range(9))
         elif step["t"] == "file":
             simulated.file(step)

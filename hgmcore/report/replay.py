@@ -1,22 +1,19 @@
-"""What the commands other than compare print: one replay, one trace, what schemes and workloads there are."""
+"""The page of `hgmcore replay`: one replay as text."""
 
-import inspect
 from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 
-from hgmcore.analysis.compare import runs_difference, smaps_shared
-from hgmcore.api import ERROR_NAMES
-from hgmcore.options import OPTIONS
+from hgmcore.analysis.errors import smaps_shared
+from hgmcore.errnos import error_name
 from hgmcore.report.compare import trace_lines
-from hgmcore.report.prose import WIDTH, indented, listed, paragraphs, plural, shortened, wrapped
-from hgmcore.report.table import Column, Table, as_text, count, nanoseconds
+from hgmcore.report.prose import indented, plural, wrapped
+from hgmcore.report.table import MOST, Column, Table, as_text, count, nanoseconds
+from hgmcore.runs import difference
 from hgmcore.sizes import format_size
 from hgmcore.trace.describe import describe
 from hgmcore.trace.statements import NAMES
-
-MOST = 20  # rows of a list in a text; JSON has all
 
 
 def replay_text(result, trace):
@@ -106,7 +103,7 @@ def _operations(operations, trace):
 
 def _answer(entry, op):
     if entry["errno"]:
-        return ERROR_NAMES.get(int(entry["errno"]), str(entry["errno"]))
+        return error_name(entry["errno"])
     return "minor event" if entry["event"] else "less than asked" if entry["done"] < op["length"] else "ok"
 
 
@@ -123,7 +120,7 @@ def _folios(folios):
                        *_grouped("truth", true), Column("wrong\npages", "errors")])
     for folio in folios:
         truth = folio["truth"]
-        wrong, _ = runs_difference(folio["page_mapcount"], truth["page_mapcount"])
+        wrong, _ = difference(folio["page_mapcount"], truth["page_mapcount"])
         table.rows.append([
             folio["file"], folio["page"], folio["refcount"], folio["mapcount"], _yes(folio["mapped"]),
             _yes(folio["maybe_shared"]), truth["leaves"], truth["processes"], truth["pages_mapped"], wrong])
@@ -155,86 +152,3 @@ def _rows(table, total):
 
 def _yes(value):
     return "yes" if value else "no"
-
-
-def info_text(trace):
-    """What is in a trace."""
-    facts = describe(trace)
-    lines = wrapped(f"hgmcore trace: {trace.name}")
-    pairs = [("geometry", facts["geometry"]), ("operations", count(facts["operations"]))]
-    pairs += [(f"  {name}", count(number)) for name, number in facts["by_operation"].items()]
-    pairs += [("files", count(len(facts["files"])))]
-    pairs += [(f"  {f['name']}", f"{count(f['pages'])} x {format_size(f['page_size'])} {f['kind']}")
-              for f in facts["files"][:MOST]]
-    pairs += [("processes", _first(facts["processes"])), ("mappings", count(facts["mappings"])),
-              ("threads", count(facts["threads"]))]
-    pairs += [(key, value) for key, value in facts["provenance"].items()]
-    return "\n".join([*lines, *listed(pairs)]) + "\n"
-
-
-def _first(names):
-    more = f", ... ({count(len(names))})" if len(names) > MOST else ""
-    return (", ".join(names[:MOST]) or "none") + more
-
-
-def schemes_text(engines):
-    """Every scheme in a line, and the options they take."""
-    room = max(len(engine.name) for engine in engines) + 2
-    names = [engine.name.ljust(room) + shortened(_summary(engine.explanation), WIDTH - room)
-             for engine in engines]
-    return _text(names, ["Options, the default first; a scheme may have its own default:"],
-                 listed(options_explained()), ["`hgmcore schemes NAME` explains a scheme."])
-
-
-def options_explained():
-    """(option, values and meaning) pairs of every option; its default comes first."""
-    return [(name, f"{'|'.join(option.values)}: {option.help}") for name, option in OPTIONS.items()]
-
-
-def scheme_text(engine):
-    """One scheme explained: its documentation, the words it keeps, its options, and whether HVO suits it."""
-    hvo = ("no: it counts on struct pages that HVO gives back" if engine.writes_tails
-           else "yes: it counts on the first struct pages only")
-    pairs = [("state words", ", ".join(engine.state) or "none"), ("lives with HVO", hvo),
-             ("own defaults", _settings(engine.defaults)), ("model=posted", _settings(engine.posted))]
-    return _text([engine.name], paragraphs(engine.explanation), listed(pairs))
-
-
-def _settings(options):
-    return ", ".join(f"{key}={value}" for key, value in options.items()) or "none; as the general defaults"
-
-
-def workloads_text(known, recordings):
-    """Every workload and every recording in a line. known: name -> (function, parameters)."""
-    return _text(
-        ["Workloads, as inputs: workload:NAME[,key=value...]"],
-        listed([(name, _summary(documentation(function))) for name, (function, _) in known.items()]),
-        ["Recordings, as inputs: recording:NAME"],
-        listed([(recording.name, recording.description) for recording in recordings]),
-        ["`hgmcore workloads NAME` explains a workload, `hgmcore info recording:NAME` a", "recording."])
-
-
-def workload_text(name, function, parameters):
-    """One workload explained."""
-    return _text([f"workload:{name}[,key=value...]"], paragraphs(documentation(function)), ["Defaults:"],
-                 listed([(key, str(value)) for key, value in parameters.items()]))
-
-
-def _text(*blocks):
-    """Blocks of lines as one text, an empty line between blocks."""
-    return "\n\n".join("\n".join(block) for block in blocks) + "\n"
-
-
-def documentation(function):
-    """The docstring of a function, without its indentation."""
-    return inspect.getdoc(function)
-
-
-def _summary(explanation):
-    return explanation.strip().splitlines()[0].rstrip(".")
-
-
-def click_help(text):
-    """A docstring as help for click, which refills paragraphs; indented blocks keep their lines."""
-    blocks = text.strip("\n").split("\n\n")
-    return "\n\n".join("\b\n" + block if block.startswith(" ") else block for block in blocks)

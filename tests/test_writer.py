@@ -7,30 +7,30 @@ import numpy as np
 import pytest
 
 from hgmcore.trace import Trace, TraceError
-from hgmcore.trace import writer as sink_module
+from hgmcore.trace import writer as module
 from hgmcore.trace.statements import CODES, MINOR, OPERATION, SHARED
-from hgmcore.trace.writer import Sink, word
+from hgmcore.trace.writer import Writer, word
 
 
 def test_every_way_in():
-    sink = Sink("arm64-4k")
-    ram = sink.file("/dev/hugepages/ram", 2 << 20, 1)
-    vmm = sink.process("qemu")
-    v = sink.mmap(vmm, "v", ram, 0, 4 << 20, SHARED | MINOR, thread=7, time=100)
-    heap = sink.mmap(vmm, "heap", sink.anonymous(2 << 20), 0, 2 << 20)
+    writer = Writer("arm64-4k")
+    ram = writer.file("/dev/hugepages/ram", 2 << 20, 1)
+    vmm = writer.process("qemu")
+    v = writer.mmap(vmm, "v", ram, 0, 4 << 20, SHARED | MINOR, thread=7, time=100)
+    heap = writer.mmap(vmm, "heap", writer.anonymous(2 << 20), 0, 2 << 20)
     pieces = np.zeros(3, dtype=OPERATION)
     pieces["op"], pieces["target"], pieces["length"] = CODES["continue"], v, 4096
     pieces["offset"] = np.arange(3) * 4096
-    sink.extend(pieces, thread=8, time=np.array([200, -1, 190]))
-    child = sink.fork(vmm, "qemu", thread=7)
-    sink.emit("touch", sink.child_mapping(child, heap), 4096)
-    moved = sink.move(heap, 0, 2 << 20, "heap2")
-    sink.emit("munmap", moved, 0, 2 << 20)
-    assert sink.mmap(vmm, "heap", 1, 0, 4 << 20) == heap
-    sink.exit(child)
-    sink.resize(ram, 2)
-    trace = sink.trace("made", {"who": "me"})
-    assert len(sink) == len(trace) == 12
+    writer.extend(pieces, thread=8, time=np.array([200, -1, 190]))
+    child = writer.fork(vmm, "qemu", thread=7)
+    writer.emit("touch", writer.child_mapping(child, heap), 4096)
+    moved = writer.move(heap, 0, 2 << 20, "heap2")
+    writer.emit("munmap", moved, 0, 2 << 20)
+    assert writer.mmap(vmm, "heap", 1, 0, 4 << 20) == heap
+    writer.exit(child)
+    writer.resize(ram, 2)
+    trace = writer.trace("made", {"who": "me"})
+    assert len(writer) == len(trace) == 12
     assert trace.to_text() == """hgmcore-trace 1
 # provenance who: "me"
 geometry arm64-4k
@@ -51,15 +51,15 @@ exit qemu.2
 
 
 def test_nothing_written():
-    trace = Sink().trace("empty")
+    trace = Writer().trace("empty")
     assert len(trace) == 0 and trace.thread is None and trace.time is None
 
 
 def test_columns_that_nobody_filled_are_left_out():
-    sink = Sink()
-    sink.file("f", 2 << 20, 1)
-    sink.extend(np.zeros(0, dtype=OPERATION))
-    trace = sink.trace("t")
+    writer = Writer()
+    writer.file("f", 2 << 20, 1)
+    writer.extend(np.zeros(0, dtype=OPERATION))
+    trace = writer.trace("t")
     assert trace.thread is None and trace.time is None
 
 
@@ -70,23 +70,23 @@ def test_words(name, expected):
 
 
 def test_names_stay_apart():
-    sink = Sink()
-    names = [sink.process(name) for name in ("a", "a", "a", "a.2", "a/2")]
+    writer = Writer()
+    names = [writer.process(name) for name in ("a", "a", "a", "a.2", "a/2")]
     assert names == ["a", "a.2", "a.3", "a.2.2", "a_2"]
-    files = [sink.file(name, 2 << 20, 1) for name in ("x", "x", "x.2")]
-    assert [sink.names.files[index].name for index in files] == ["x", "x.2", "x.2.2"]
+    files = [writer.file(name, 2 << 20, 1) for name in ("x", "x", "x.2")]
+    assert [writer.names.files[index].name for index in files] == ["x", "x.2", "x.2.2"]
 
 
 def test_what_a_trace_cannot_hold():
-    sink = Sink()
+    writer = Writer()
     with pytest.raises(ValueError, match="x86-64 has no hugetlb pages of 64K"):
-        sink.file("small", 64 << 10, 1)
-    file = sink.file("f", 2 << 20, 1)
+        writer.file("small", 64 << 10, 1)
+    file = writer.file("f", 2 << 20, 1)
     with pytest.raises(ValueError, match="no process 'nobody'"):
-        sink.fork("nobody", "child")
-    sink.emit("populate", file, 0, 2)
+        writer.fork("nobody", "child")
+    writer.emit("populate", file, 0, 2)
     with pytest.raises(TraceError, match="made: statement 1: populate: .* reach beyond file 'f' of 1"):
-        sink.trace("made")
+        writer.trace("made")
 
 
 GROW = """
@@ -95,17 +95,17 @@ import numpy as np
 from programs import memory_peak
 from hgmcore.trace import binary, text, wellformed
 from hgmcore.trace.describe import describe
-from hgmcore.trace import writer as sink_module
-from hgmcore.trace.writer import Sink
+from hgmcore.trace import writer as module
+from hgmcore.trace.writer import Writer
 from hgmcore.trace.statements import OPERATION, SHARED
 binary.ROW_GROUP = text.CHUNK = wellformed.CHUNK = 1 << 15
-sink, n = Sink(), int(sys.argv[1])
-v = sink.mmap(sink.process("p"), "v", sink.file("f", 2 << 20, 1), 0, 2 << 20, SHARED)
+writer, n = Writer(), int(sys.argv[1])
+v = writer.mmap(writer.process("p"), "v", writer.file("f", 2 << 20, 1), 0, 2 << 20, SHARED)
 some = np.zeros(10_000, dtype=OPERATION)
 some["op"], some["target"], some["offset"] = 7, v, np.arange(10_000) * 8 % (2 << 20)
 for i in range(n // len(some)):
-    sink.extend(some, thread=1 + i % 3, time=np.arange(len(some)) + i)
-trace = sink.trace("t")
+    writer.extend(some, thread=1 + i % 3, time=np.arange(len(some)) + i)
+trace = writer.trace("t")
 trace.save(sys.argv[2])
 describe(trace)
 print(memory_peak())
@@ -131,8 +131,8 @@ def test_memory_does_not_grow(tmp_path, suffix, operations):
 @pytest.mark.parametrize("count, operations, where", [(0, 9, []), (1, 9, [4]), (2, 9, [3, 7]), (5, 2, [0, 2]),
                                                       (3, 0, [])])
 def test_observations_are_inserted_evenly(monkeypatch, count, operations, where):
-    monkeypatch.setattr(sink_module, "_CHUNK", 2)
-    out = Sink()
+    monkeypatch.setattr(module, "_CHUNK", 2)
+    out = Writer()
     for number in range(operations):
         out.emit("fail", 0, 1 + number, thread=number + 1, time=number)
     out.observe(count)

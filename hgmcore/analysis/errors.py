@@ -1,0 +1,127 @@
+"""What a scheme got wrong: its observations against the recount of the page tables that stands beside them.
+
+Three things are kept apart. `own`: the scheme breaks what its file promises. `per_page`: it differs from the truth of
+single base pages, which some schemes define otherwise. `consequences`: what a kernel does with the scheme's answers.
+"""
+
+from __future__ import annotations
+
+import math
+
+from hgmcore.runs import difference, end_to_end
+
+OWN = {
+    "false_shared": "never_false_shared", "false_exclusive": "never_false_exclusive",
+    "mapped_but_reported_unmapped": "mapped_if_leaf", "unmapped_but_reported_mapped": "leaf_if_mapped",
+    "refs_not_explained": "refs_explained", "leaked_folios": "no_leak_at_end",
+    "freed_while_mapped": "never_freed_while_mapped", "counter_underflows": "no_underflow",
+    "counter_overflows": "overflow_safe",
+}
+"""Keys of errors against a promise, and the property that a scheme promises or, in `Engine.exceptions`, does not."""
+
+PER_PAGE = ("page_mapcount_wrong_pages", "page_mapcount_max_error", "false_shared_hugetlb", "false_exclusive_hugetlb")
+CONSEQUENCES = ("pss_error_bytes", "smaps_shared_error_bytes", "pages_not_freed", "bytes_not_moved",
+                "migrations_refused", "copies_made")
+EVENTS = ("counter_underflows", "counter_overflows", "bytes_not_moved", "migrations_refused", "copies_made")
+"""Keys that count events over the whole trace; all others look at the sampled observations one by one."""
+
+
+def of_observation(observation) -> dict:
+    """{key: value} of one observation of `Machine.observe`; a folio is one huge page. 0 means that nothing is wrong.
+
+    false_shared: folios called shared that fewer than two processes map. false_exclusive: folios not called shared that two
+    or more map. *_hugetlb: the same by the kernel's rule for hugetlb, mapcount > 1. mapped_but_reported_unmapped,
+    unmapped_but_reported_mapped: folios whose folio_mapped() is not whether a leaf maps them.
+    page_mapcount_wrong_pages: base pages whose page_mapcount() is not the number of leaves over them;
+    page_mapcount_max_error: the largest difference of one. refs_not_explained: the sum over folios of
+    |refcount - page cache - pins - mapcount|. leaked_folios: folios with references though no page cache, leaf or pin
+    has them; pages_not_freed: base pages in them. freed_while_mapped: folios that were freed though a leaf maps them.
+    pss_error_bytes, smaps_shared_error_bytes: |error| of Pss and of shared memory, summed over mappings.
+    """
+    found = dict.fromkeys((*OWN, *PER_PAGE, "pss_error_bytes", "smaps_shared_error_bytes", "pages_not_freed"), 0)
+    folios = observation["folios"]
+    for folio in folios:
+        truth = folio["truth"]
+        shared, mapped = truth["processes"] >= 2, truth["leaves"] > 0
+        for rule in ("", "_hugetlb"):
+            said = folio[f"maybe_shared{rule}"]
+            found[f"false_shared{rule}"] += bool(said and not shared)
+            found[f"false_exclusive{rule}"] += bool(shared and not said)
+        found["mapped_but_reported_unmapped"] += bool(mapped and not folio["mapped"])
+        found["unmapped_but_reported_mapped"] += bool(folio["mapped"] and not mapped)
+        outside = folio["page_cache_refs"] + folio["pins"]
+        found["refs_not_explained"] += abs(folio["refcount"] - outside - folio["mapcount"])
+        if folio["refcount"] > 0 and not outside and not mapped:
+            found["leaked_folios"] += 1
+            found["pages_not_freed"] += pages_of(folio)
+    wrong, largest = difference(end_to_end([folio["page_mapcount"] for folio in folios]),
+                                end_to_end([folio["truth"]["page_mapcount"] for folio in folios]))
+    found["page_mapcount_wrong_pages"], found["page_mapcount_max_error"] = wrong, largest
+    for mapping in observation["mappings"]:
+        found["pss_error_bytes"] += apart(mapping["pss"], mapping["truth"]["pss"])
+        found["smaps_shared_error_bytes"] += abs(smaps_shared(mapping) - mapping["truth"]["shared"])
+    found["freed_while_mapped"] += observation["freed_while_mapped"]
+    return found
+
+
+class Errors:
+    """Errors over a number of observations: for each key in how many it is not 0, the worst one, and the last one.
+
+    exceptions: of the scheme (`Engine.exceptions`): property -> "definition" or "fault".
+    """
+
+    def __init__(self, exceptions):
+        self.exceptions, self.observations, self.most_processes = exceptions, 0, 0
+        self.counts: dict[str, dict] = {}
+        self.at: list[tuple[int, dict]] = []
+
+    def __call__(self, observation) -> None:
+        """Take an observation into account."""
+        found = of_observation(observation)
+        self.observations += 1
+        self.most_processes = max([self.most_processes, *(f["truth"]["processes"] for f in observation["folios"])])
+        self.at.append((observation["index"], {key: value for key, value in found.items() if value}))
+        for key, value in found.items():
+            self._note(key, value, bool(value))
+
+    def event(self, key, number) -> None:
+        """Take into account that `number` (events, or bytes) of `key`, one of EVENTS, came about over the whole trace."""
+        self.counts[key] = {"observations": int(number), "worst": int(number), "last": int(number)}
+
+    def _note(self, key, value, wrong):
+        count = self.counts.setdefault(key, {"observations": 0, "worst": 0, "last": 0})
+        value = float(value) if key == "pss_error_bytes" else int(value)
+        count["observations"] += wrong
+        count["worst"], count["last"] = max(count["worst"], value), value
+
+    def result(self) -> dict:
+        """{"own": {key: {"observations", "worst", "last"}}, "per_page": ..., "consequences": ...}, of what was not always 0.
+
+        An error against a property that the scheme defines otherwise is in `per_page`; one that its own file states as a
+        fault is in `own` with "known": true.
+        """
+        groups = {"own": {}, "per_page": {}, "consequences": {}}
+        for key, count in self.counts.items():
+            if not count["observations"]:
+                continue
+            exception = self.exceptions.get(OWN.get(key))
+            group = "own" if key in OWN else "per_page" if key in PER_PAGE else "consequences"
+            if group == "own" and exception == "definition":
+                group = "per_page"
+            groups[group][key] = {**count, "known": True} if exception == "fault" else count
+        return groups
+
+
+def pages_of(folio) -> int:
+    """Base pages of a folio of an observation."""
+    return int(folio["page_mapcount"][-1, 1]) if len(folio["page_mapcount"]) else 0
+
+
+def apart(pss, truth):
+    """|pss - truth| in bytes; 0 if they differ no more than sums of the same fractions in another order do."""
+    return 0.0 if math.isclose(pss, truth, rel_tol=1e-12, abs_tol=1e-4) else abs(pss - truth)
+
+
+def smaps_shared(mapping):
+    """Bytes that smaps calls shared: of hugetlb, or of other memory."""
+    return mapping["shared_hugetlb"] if "shared_hugetlb" in mapping else mapping["shared"]

@@ -1,0 +1,49 @@
+"""`hgmcore replay`: a trace under one scheme."""
+
+import click
+
+from hgmcore import schemes
+from hgmcore.commands.common import (
+    INPUT_HELP,
+    OPTION_HELP,
+    command,
+    json_option,
+    option_option,
+    progress,
+    write_json,
+)
+from hgmcore.inputs import load_input
+from hgmcore.options import resolve
+from hgmcore.replay import replay as run_replay
+from hgmcore.replay import to_json
+from hgmcore.report.replay import replay_text
+from hgmcore.threads import MOST
+
+
+@command(epilog=INPUT_HELP + OPTION_HELP + """
+\b
+Examples
+  hgmcore replay my.hgm --scheme head_per_leaf
+  hgmcore replay my.hgm --scheme subtree --operations all --json all.json
+  hgmcore replay my.hgm --scheme mm_id --threads 2 --option locks=posted
+""")
+@click.argument("input", required=False)
+@click.option("--scheme", required=True, metavar="NAME", help="The scheme to replay under.")
+@option_option
+@click.option("--threads", type=click.IntRange(1, MOST), default=1, show_default=True, metavar="N",
+              help="Native threads to replay with: operations of different threads of the trace run at the same time "
+                   "where their order cannot matter. Counts and answers stay the same; ns/op shows what threads gain, "
+                   "or lose on counters that they share. --option locks=pt or locks=posted adds the kernel's locks.")
+@click.option("--operations", type=click.Choice(["all", "failed"]), default="failed", show_default=True,
+              help="Which operations to list: all, or those that failed or did less than they were asked to.")
+@json_option
+def replay(input, scheme, options, threads, operations, json_file):
+    """Replay a trace under one scheme: the answer to each operation, costs, and every observation."""
+    resolve(schemes.load(scheme), options)
+    trace = load_input(input)
+    with progress(quiet=json_file == "-") as show:
+        result = run_replay(trace, scheme, operations=operations, threads=threads, progress=show, **options)
+    if json_file:
+        write_json(json_file, to_json(result, trace))
+    if json_file != "-":
+        click.echo(replay_text(result, trace), nl=False)

@@ -1,0 +1,58 @@
+"""`hgmcore validate`: the simulator against running kernels."""
+
+import click
+
+from hgmcore.commands.common import DIFFERENT, OK, command, json_option, progress, write_json
+from hgmcore.kernel.validate import SHIPPED
+from hgmcore.kernel.validate import validate as run_validate
+from hgmcore.report.validate import validate_text
+
+
+@command(epilog="""
+\b
+Examples
+  hgmcore validate
+  hgmcore validate my-recordings/ --json differences.json
+  hgmcore validate --live --seconds 60 --seed 7
+""")
+@click.argument("directory", required=False)
+@click.option("--live", is_flag=True, help="Random operations on this kernel instead (Linux, root).")
+@click.option("--seed", type=click.IntRange(0), help="--live: the first sequence; the same seed, the same sequences.  [0]")
+@click.option("--seconds", type=click.FloatRange(0, min_open=True), help="--live: for how long.  [10]")
+@click.option("--hugetlb", is_flag=True, help="--live: every second sequence on hugetlb files; nr_hugepages is raised "
+              "meanwhile and put back.")
+@click.option("--time", "timed", is_flag=True, help="--live: also time the sequences in the kernel and in the simulator.")
+@json_option
+def validate(directory, live, seed, seconds, hugetlb, timed, json_file):
+    """Do again what running kernels did, and compare: map counts, page tables, smaps, errors.
+
+    DIRECTORY holds kernel recordings (*.jsonl, plain or packed); default: those of the package, of Linux 6.18 and
+    6.12. With --live, random sequences of operations on real huge pages of shmem and anonymous memory are compared
+    after each step; no setting is changed and nothing stays behind. Exit status 1 where the simulator differs: a
+    sequence of --live is then shrunk to a short one and printed as a trace.
+    """
+    if live:
+        return _validate_live(directory, json_file, seed or 0, seconds or 10.0, hugetlb, timed)
+    if seed is not None or seconds is not None or hugetlb or timed:
+        raise click.UsageError("--seed, --seconds, --hugetlb and --time are for --live")
+    with progress(quiet=json_file == "-") as show:
+        result = run_validate(directory or SHIPPED, progress=show)
+    if json_file:
+        write_json(json_file, result)
+    if json_file != "-":
+        click.echo(validate_text(result), nl=False)
+    return OK if result["equal"] == result["observations"] else DIFFERENT
+
+
+def _validate_live(directory, json_file, seed, seconds, hugetlb, timed):
+    if directory:
+        raise click.UsageError("--live makes its own recordings: no DIRECTORY")
+    from hgmcore.kernel.live import live_text, validate_live  # the rest of hgmcore runs where this cannot be imported
+
+    with progress(quiet=json_file == "-") as show:
+        result = validate_live(seed, seconds, hugetlb, timed, progress=show)
+    if json_file:
+        write_json(json_file, result)
+    if json_file != "-":
+        click.echo(live_text(result), nl=False)
+    return DIFFERENT if result["difference"] else OK

@@ -1,0 +1,48 @@
+"""Each program of examples/ prints what it says that it prints."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hgmcore
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+PRINTED = {
+    "observe": "mapcount 1000, mappings 1\n",
+    "workload": "head_per_leaf {'persistent': 1048578, 'transient': 0, 'ref': 524289, 'map': 524289}\n"
+                "logical_counter {'persistent': 2, 'transient': 524286, 'ref': 1, 'map': 1}\n",
+    "by_hand": "head_per_leaf 1 1536\nsubtree 0 1530\nlogical_counter 0 1530\n",
+    "recording": "2269 operations\ntouch 2067\nexit 96\nfork 95\n",
+    "plot": "comparison.svg drawn\n",
+}
+
+
+def run(*arguments, cwd):
+    """What a Python program prints."""
+    root = str(Path(hgmcore.__file__).parent.parent)
+    path = os.pathsep.join([root, str(cwd)])
+    done = subprocess.run([sys.executable, *map(str, arguments)], cwd=cwd, capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": path})
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_example(name, tmp_path):
+    assert run(EXAMPLES / f"{name}.py", cwd=tmp_path).endswith(PRINTED[name])
+
+
+def test_a_scheme_compiled_elsewhere(tmp_path):
+    for file in (EXAMPLES / "own_scheme").iterdir():
+        if file.is_file():
+            shutil.copy(file, tmp_path)
+    run("setup.py", "-q", "build_ext", "--inplace", cwd=tmp_path)
+    assert run("run.py", cwd=tmp_path) == "mapcount 6\natomics 3\n"
+
+
+def test_every_example_runs():
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == set(PRINTED)
