@@ -11,7 +11,7 @@ def ran(result):
 
 
 def is_right(result, name):
-    """Whether the scheme made no error of any kind. A refused operation is no error, and sharing by hugetlb's rule is left out."""
+    """Whether the scheme made no error. A refused operation is none, and sharing by hugetlb's rule is left out."""
     error = result["schemes"][name]["error"]
     return not any(value for key, value in error.items()
                    if key != "refused_operations" and not key.endswith("_hugetlb"))
