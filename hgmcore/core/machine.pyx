@@ -147,7 +147,7 @@ cdef class Engine:
         return f"<hgmcore engine {self.name}>"
 
 
-cdef bint record_fits(const Machine *m, const hgm_operation *op) noexcept nogil:
+cdef inline bint record_fits(const Machine *m, const hgm_operation *op) noexcept nogil:
     """Are the numbers in a record those of declared files, processes, mappings and huge pages?"""
     cdef bint mapping = op.target < m.state.nr_mappings, file = op.target < m.state.nr_files
     if op.op == HGM_OP_CONTINUE:
@@ -411,10 +411,16 @@ cdef class Core:
 
     def check(self, const unsigned char[::1] operations, uint64_t index=0):
         """ValueError unless all numbers in the records are declared; index: of the first record, for the message."""
-        cdef uint64_t i
-        for i in range(operations.shape[0] // sizeof(hgm_operation)):
-            if not record_fits(&self.m, <const hgm_operation *>&operations[0] + i):
-                raise ValueError(f"record {index + i}: an operation, file, process, mapping or page that is not declared")
+        cdef uint64_t i = 0, n = operations.shape[0] // sizeof(hgm_operation)
+        cdef const Machine *m = &self.m
+        cdef const hgm_operation *op
+        if n:
+            op = <const hgm_operation *>&operations[0]
+            with nogil:
+                while i < n and record_fits(m, &op[i]):
+                    i += 1
+        if i < n:
+            raise ValueError(f"record {index + i}: an operation, file, process, mapping or page that is not declared")
 
     def results(self):
         """Results that say more than success, as an array of RESULT (a copy)."""
