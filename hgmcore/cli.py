@@ -12,7 +12,7 @@ from hgmcore.analysis.compare import scheme_names, why_refused
 from hgmcore.analysis.costs import cost_table, cost_text
 from hgmcore.commands.output import progress, write_json
 from hgmcore.files import check_writable, write_file
-from hgmcore.inputs import load_input
+from hgmcore.inputs import WORKLOADS, load_input
 from hgmcore.kernel.validate import SHIPPED, validate_text
 from hgmcore.kernel.validate import validate as run_validate
 from hgmcore.options import resolve
@@ -302,8 +302,8 @@ Examples
 @json_option
 def list_workloads(name, json_file):
     """List the workloads that can be generated and the recordings, or explain a workload."""
-    names = [name] if name else workloads.NAMES
-    known = {one: (workloads.load(one), workloads.parameters(one)) for one in names}
+    names = [name] if name else WORKLOADS
+    known = {one: (workloads.load(one, WORKLOADS), workloads.parameters(one, WORKLOADS)) for one in names}
     if json_file:
         write_json(json_file, {"format": "hgmcore-workloads 1", "workloads": {
             one: {"question": function.question, "explanation": listing.documentation(function),
