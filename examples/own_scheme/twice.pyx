@@ -35,4 +35,4 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
     answer.mapped = answer.mapcount > 0
 
 
-engine = instantiate("twice", __doc__, {"large": "_large_mapcount"}, {}, {})
+engine = instantiate("twice", __doc__, {"large": "_large_mapcount"}, {}, {}, {})

@@ -4,6 +4,7 @@ import click
 
 from hgmcore import recordings, workloads
 from hgmcore.commands.common import command, json_option, write_json
+from hgmcore.inputs import WORKLOADS
 from hgmcore.report.workloads import documentation, workload_text, workloads_text
 
 
@@ -18,8 +19,8 @@ Examples
 @json_option
 def list_workloads(name, json_file):
     """List the workloads that can be generated and the recordings, or explain a workload."""
-    names = [name] if name else workloads.NAMES
-    known = {one: (workloads.load(one), workloads.parameters(one)) for one in names}
+    names = [name] if name else WORKLOADS
+    known = {one: (workloads.load(one, WORKLOADS), workloads.parameters(one, WORKLOADS)) for one in names}
     if json_file:
         write_json(json_file, {"format": "hgmcore-workloads 1", "workloads": {
             one: {"question": function.question, "explanation": documentation(function), "parameters": parameters}
