@@ -1,7 +1,7 @@
 """The columns of a comparison, one row each: what every face of the report shows of a scheme.
 
-`measures(result)` has all of them, in the order of TABLES; `screen(result)` the few that stand on one screen. A new number is
-one new row here.
+`measures(result)` has all of them, in the order of TABLES; `screen(result)` the few that stand on one screen. A new
+number is one new row here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TABLES = {
     "cost": "COST of the whole trace, counted: the same on every machine",
     "atomics": "ATOMICS a leaf, by phase, counted",
     "scans": "ENTRIES SCANNED for one operation, by phase, counted",
-    "time": "TIME of an operation, measured on this machine, warm, CPU time of the thread",
+    "time": "TIME of an operation, measured: warm, CPU time of the thread",
     "memory": "MEMORY",
     "own": "BREAKS ITS OWN PROMISE",
     "per_page": "DIFFERS from the truth of single base pages",
@@ -41,12 +41,13 @@ LETTERS = 5
 class Measure:
     """One column.
 
-    key: its name in CSV and Parquet, unique. title: of a table, lines cut at "\\n". unit: "atomics", "atomics/leaf", "entries",
-    "pages", "bytes", "ns/operation", "observations" or "" (a word). kind: how it is shown, a key of table.FORMATS.
-    label: counted, modelled or measured. table: a key of TABLES. value: function of a scheme's entry in
-    `hgmcore-compare 2`; None where the scheme has no such number. Of kind "atomics" the value is {"persistent", "transient"} for
-    each leaf, of "time" an interval {"median", "low", "high", "runs"}, of "error" {"observations", "worst", "last"}. legend:
-    what the number means; group: a title over neighbouring columns; phase: the phase of the trace that it is of.
+    key: its name in CSV and Parquet, unique. title: of a table, lines cut at "\\n". unit: "atomics", "atomics/leaf",
+    "entries", "leaves", "operations", "pages", "bytes", "errors", "ns/operation" or "" (a word). kind: how it is shown, a
+    key of table.FORMATS. label: counted, modelled or measured. table: a key of TABLES. value: function of a scheme's entry
+    in `hgmcore-compare 2`; None where the scheme has no such number. Of kind "atomics" the value is {"persistent",
+    "transient"} for each leaf, of "time" an interval {"median", "low", "high", "runs"}, of "error" {"observations",
+    "worst", "last"}. legend: what the number means; group: a title over neighbouring columns; phase: the phase of the
+    trace that it is of.
     """
 
     key: str
@@ -77,11 +78,13 @@ def _in(*path):
 COSTS = tuple(
     Measure(key, title, unit, kind, "counted", "cost", _in("cost", *path), legend, group)
     for key, title, unit, kind, path, legend, group in (
-        ("ref", "ref", "atomics", "count", ("atomics", "ref"), "atomics on references of mappings that stay", "atomics"),
+        ("ref", "ref", "atomics", "count", ("atomics", "ref"), "atomics on references of mappings, that stay",
+         "atomics"),
         ("map", "map", "atomics", "count", ("atomics", "map"), "atomics on map counts", "atomics"),
         ("transient", "temp", "atomics", "count", ("atomics", "transient"),
          "atomics of look-ups that are put back; executed when timed, but with transient=counted", "atomics"),
-        ("lines", "struct\npages", "pages", "count", ("lines",), "distinct struct pages (64 bytes) that atomics write", ""),
+        ("lines", "struct\npages", "pages", "count", ("lines",),
+         "distinct struct pages (64 bytes) that atomics write", ""),
         ("entries_scanned", "entries\nscanned", "entries", "count", ("entries_scanned",),
          "page-table entries read to decide a count", ""),
         ("leaf_installs", "leaves\nmapped", "leaves", "count", ("leaf_installs",), "leaves installed", ""),
@@ -107,7 +110,8 @@ MEMORY = (
             "what the scheme keeps beside struct pages and page tables"),
 )
 
-TIME = Measure("ns_per_operation", "ns/op", "ns/operation", "time", "measured", "time", _in("measured", "ns_per_operation"),
+TIME = Measure("ns_per_operation", "ns/op", "ns/operation", "time", "measured", "time",
+               _in("measured", "ns_per_operation"),
                "median and 95 % interval; ~: no difference is shown against {baseline}; only ratios carry over")
 
 
@@ -118,33 +122,47 @@ def per_leaf(counts) -> dict | None:
     return {key: counts["atomics"][key] / counts["leaves"] for key in ("persistent", "transient")}
 
 
-def phase_atomics(name, key="phases", title=None, group="atomics/leaf") -> Measure:
-    """The column of atomics a leaf in phase `name`. key: "phases", or "phases_batched" for the other reading of `batch`."""
-    suffix = "" if key == "phases" else ".batched"
-    return Measure(f"atomics_per_leaf.{name}{suffix}", title or name, "atomics/leaf", "atomics", "counted", "atomics",
-                   lambda entry: per_leaf((entry.get(key) or {}).get(name)),
+OTHER_LEGENDS = {"batch": "the same with batch=yes: one update for a run of leaves, as kernels of today do in fork and zap",
+                 "loop": "the same with batch=no: an update for each leaf, as kernels of 2023 do in fork and zap"}
+
+
+def phase_atomics(name, title=None, other=False, group="") -> Measure:
+    """The column of atomics a leaf in phase `name`. other: in the other reading of `batch` than the options ask for."""
+    def value(entry):
+        counts = entry.get("phases_batched", {}).get(name) if other else None
+        return per_leaf(counts or entry.get("phases", {}).get(name))
+    return Measure(f"atomics_per_leaf.{name}{'.batched' if other else ''}", title or name, "atomics/leaf", "atomics",
+                   "counted", "atomics", value,
+                   OTHER_LEGENDS[title.split("\n")[-1]] if other else
                    "atomics that stay for each leaf mapped or unmapped; t: of look-ups, put back", group, name)
 
 
-def _of_phase(name):
-    """The columns of one phase but for its atomics."""
-    yield Measure(f"scanned_max.{name}", name, "entries", "errors", "counted", "scans",
-                  _in("phases", name, "scanned", "max"), "the most entries read for one operation", "", name)
-    yield Measure(f"scanned_p99.{name}", f"{name}\n99 %", "entries", "errors", "counted", "scans",
-                  _in("phases", name, "scanned", "p99"), "what 99 % of the operations that scan stay within", "", name)
-    yield Measure(f"scanned_p50.{name}", f"{name}\nmedian", "entries", "errors", "counted", "scans",
-                  _in("phases", name, "scanned", "p50"), "what half of the operations that scan stay within", "", name)
+def other_batch(result) -> str:
+    """What the other reading of `batch` is called in titles: "batch", or "loop" where the options ask for batches."""
+    return "loop" if result["options"].get("batch", "no") != "no" else "batch"
+
+
+def _of_phase(name, scanned):
+    """The columns of one phase but for its atomics. scanned: does a scheme scan in it?"""
+    for key, word, meaning in (("max", "max", "the most entries read for one operation"),
+                               ("p99", "99 %", "what 99 % of the operations that scan stay within"),
+                               ("p50", "50 %", "what half of the operations that scan stay within")):
+        if scanned:
+            yield Measure(f"scanned_{key}.{name}", word, "entries", "errors", "counted", "scans",
+                          _in("phases", name, "scanned", key), meaning, name, name)
     yield Measure(f"ns_per_operation.{name}", name, "ns/operation", "time", "measured", "time",
-                  _in("measured", "phases", name), "median and 95 % interval", "", name)
+                  _in("measured", "phases", name), TIME.legend, "", name)
 
 
 def error(group, key) -> Measure:
     """The column of one error. group: one of ERRORS. 0 where the scheme never makes it."""
     unit = "bytes" if "bytes" in key else "pages" if "pages" in key else "errors"
+
     def value(entry):
         if "errors" not in entry:
             return None
         return entry["errors"][group].get(key, {"observations": 0, "worst": 0, "last": 0})
+
     return Measure(f"{group}.{key}", key, unit, "error", "counted", group, value, WORDS.get(key, ""))
 
 
@@ -159,13 +177,13 @@ def errors(result) -> list[Measure]:
 def measures(result) -> list[Measure]:
     """Every column of a result of `compare`, in the order of TABLES."""
     names = [phase["name"] for phase in result["trace"]["phases"]]
-    batched = {name for entry in ran(result).values() for name in entry.get("phases_batched", ())}
     found = [*COSTS, *MEMORY, *([TIME] if result["repeat"] else []), *errors(result)]
     for name in names:
-        found.append(phase_atomics(name, group=""))
-        if name in batched:
-            found.append(phase_atomics(name, "phases_batched", f"{name}\nbatched", ""))
-        found += [one for one in _of_phase(name) if result["repeat"] or one.table != "time"]
+        found.append(phase_atomics(name))
+        if batched(result, name):
+            found.append(phase_atomics(name, f"{name}\n{other_batch(result)}", other=True))
+        scanned = any(entry["phases"][name]["scanned"]["max"] for entry in ran(result).values())
+        found += [one for one in _of_phase(name, scanned) if result["repeat"] or one.table != "time"]
     return sorted(found, key=lambda one: list(TABLES).index(one.table))
 
 
@@ -182,7 +200,7 @@ def short_names(names) -> dict:
 
 
 def chosen_phases(result) -> list[str]:
-    """The phases that the screen shows: those in which lasting atomics differ most between schemes, in the trace's order.
+    """The phases on the screen: those in which lasting atomics differ most between schemes, in the trace's order.
 
     Schemes that did less work do not count; a phase weighs as many leaves as half of the others have at least.
     """
@@ -193,8 +211,18 @@ def chosen_phases(result) -> list[str]:
         costs = [per_leaf(count)["persistent"] for count in counts if count["leaves"]]
         if costs:
             weights[phase["name"]] = (1 + max(costs) - min(costs)) * median(count["leaves"] for count in counts)
-    best = sorted(weights, key=lambda name: -weights[name])[:MOST_PHASES]
+    room, best = MOST_PHASES, []
+    for name in sorted(weights, key=lambda name: -weights[name]):
+        needed = 1 + batched(result, name)
+        if needed <= room:
+            best.append(name)
+            room -= needed
     return [name for name in weights if name in best]
+
+
+def batched(result, phase) -> bool:
+    """Do the two readings of `batch` differ in a phase, for at least one scheme?"""
+    return any(phase in entry.get("phases_batched", ()) for entry in ran(result).values())
 
 
 def worst_scan(entry) -> int | None:
@@ -207,15 +235,11 @@ def worst_scan(entry) -> int | None:
 def screen(result) -> list[Measure]:
     """The columns of the one table on the screen."""
     short = short_names([phase["name"] for phase in result["trace"]["phases"]])
-    found, room = [], MOST_PHASES
+    found = []
     for name in chosen_phases(result):
-        batched = any(_differs(entry, name) for entry in ran(result).values())
-        if room < 1 + batched:
-            continue
-        room -= 1 + batched
-        found.append(phase_atomics(name, title=short[name]))
-        if batched:
-            found.append(phase_atomics(name, "phases_batched", f"{short[name]}\nbatch"))
+        found.append(phase_atomics(name, short[name], group="atomics/leaf"))
+        if batched(result, name):
+            found.append(phase_atomics(name, f"{short[name]}\n{other_batch(result)}", True, "atomics/leaf"))
     found.append(Measure("worst_scan", "worst\nscan", "entries", "errors", "counted", "scans", worst_scan,
                          "the most page-table entries read for one operation"))
     if result["repeat"]:
@@ -229,18 +253,12 @@ def screen(result) -> list[Measure]:
                    "yes: migrate moved all that one process alone maps")]
           if result["trace"]["by_operation"].get("migrate") else []),
         Measure("own_errors", "stale\nafter", "", "word", "counted", "own", lambda entry: _stale(result, short, entry),
-                "the phase after which the scheme first breaks what a scheme should keep (map counts, references, sharing); "
-                "(..): its own file says so"),
+                "the phase after which the scheme first breaks what a scheme should keep (map counts, references, "
+                "sharing); (..): its own file says so"),
         Measure("hvo", "HVO", "", "word", "modelled", "memory", lambda entry: "yes" if entry["hvo"] else "NO",
                 "NO: it counts on struct pages that the HugeTLB vmemmap optimisation takes away"),
     ]
     return found
-
-
-def _differs(entry, name):
-    """Do the two readings of `batch` differ in a phase?"""
-    other = (entry.get("phases_batched") or {}).get(name)
-    return other is not None and other["atomics"] != entry["phases"][name]["atomics"]
 
 
 def _unless(entry, keys, right, wrong):
@@ -253,7 +271,7 @@ def _unless(entry, keys, right, wrong):
 
 
 def _stale(result, short, entry):
-    """Where the first error against a promise stands: a phase's short name, "yes" where it cannot be told, "-" for none."""
+    """Where the first error against a promise stands: a phase's short name, "yes" if it cannot be told, "-" for none."""
     if "errors" not in entry:
         return None
     own = entry["errors"]["own"]
@@ -264,7 +282,8 @@ def _stale(result, short, entry):
     phases = result["trace"]["phases"]
     where = "yes"
     if first is not None and all(phase["declared"] for phase in phases):
-        where = short[max((phase for phase in phases if phase["first"] < first), key=lambda phase: phase["first"])["name"]]
+        begun = [phase for phase in phases if phase["first"] < first]
+        where = short[max(begun, key=lambda phase: phase["first"])["name"]]
     return f"({where})" if all(count.get("known") for count in own.values()) else where
 
 
@@ -272,6 +291,9 @@ def legend(found, **words) -> list[tuple[str, str]]:
     """(title, meaning) of columns, each meaning once. words: what stands in braces in a legend."""
     pairs = {}
     for one in found:
+        title = one.title.replace("-\n", "").replace("\n", " ")
+        if one.phase and one.legend not in OTHER_LEGENDS.values():
+            title = {"atomics": "atomics/leaf", "time": "ns/op"}.get(one.table, title)
         if one.legend:
-            pairs.setdefault(one.legend, one.group or one.title.replace("-\n", "").replace("\n", " "))
+            pairs.setdefault(one.legend, title.split(" ")[-1] if one.legend in OTHER_LEGENDS.values() else title)
     return [(title, meaning.format(**words)) for meaning, title in pairs.items()]

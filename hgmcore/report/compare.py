@@ -44,7 +44,8 @@ def compare_text(result, full=False):
 def compare_markdown(result, full=False):
     """The same as Markdown, numbers exact."""
     trace, verdict = result["trace"], result["verdict"]
-    parts = [f"## hgmcore compare: {trace['name']}", _bullets(trace_lines(trace, full)), f"**Question:** {question(result)}"]
+    parts = [f"## hgmcore compare: {trace['name']}", _bullets(trace_lines(trace, full)),
+             f"**Question:** {question(result)}"]
     for title, sentences in (("Answer", verdict["answers"]), ("Warning", verdict["warnings"])):
         parts += [f"**{title}**", _bullets(sentences)] if sentences else []
     for table in [screen_table(result), *(full_tables(result) if full else [])]:
@@ -87,8 +88,8 @@ def trace_lines(trace, full=False):
     files[:1] = [f"{plural(len(files), 'file')}: {files[0]}"] if files else ["no file"]
     mix = [f"{count(number)} {name}" for name, number in trace["by_operation"].items()]
     lines = [_fitting(mix, f"{operations}: ") if mix else operations,
-             _fitting([trace["geometry"], plural(len(trace["processes"]), "process"), plural(trace["mappings"], "mapping"),
-                       plural(trace["threads"], "thread"), *files])]
+             _fitting([trace["geometry"], plural(len(trace["processes"]), "process"),
+                       plural(trace["mappings"], "mapping"), plural(trace["threads"], "thread"), *files])]
     origin = {key: trace["provenance"][key] for key in ORIGIN if trace["provenance"].get(key)}
     if origin:
         facts = [f"{key}: {text}" for key, text in origin.items() if key != "source"]
@@ -189,7 +190,8 @@ def error_rows(result):
                 known = " (its file says so)" if value.get("known") else ""
                 same.setdefault((*_how_often(result, one.title, value), known), []).append(marked(result, name))
         for (often, worst, last, known), names in same.items():
-            found.setdefault(columns.TABLES[one.table], []).append([one.title, often, worst, last, ", ".join(names) + known])
+            rows = found.setdefault(columns.TABLES[one.table], [])
+            rows.append([one.title, often, worst, last, ", ".join(names) + known])
     return list(found.items())
 
 

@@ -26,7 +26,10 @@ class Column:
 
 @dataclass
 class Table:
-    """rows: one raw value for each column, None leaves a cell empty; or (name, words that span the rest). legend: (term, meaning) pairs."""
+    """rows: one raw value for each column, None leaves a cell empty; or (name, words that span the rest).
+
+    legend: (term, meaning) pairs.
+    """
 
     title: str
     columns: list
@@ -78,7 +81,7 @@ def interval(value, room=EXACT):
 
 def errors(value, room=EXACT):
     """How bad it was at worst: "-" where it never was."""
-    return count(value["worst"] if isinstance(value["worst"], int) else round(value["worst"]), room) if value["worst"] else "-"
+    return count(round(value["worst"]), room) if value["worst"] else "-"
 
 
 def word(value, room=EXACT):
@@ -107,7 +110,8 @@ FORMATS = {  # kind of a column: function of a value and of the characters it ma
     "error": errors,
     "word": word,
 }
-SHORTENED = {"text": SHORTEST_NAME, "time": SHORTEST + 2} | dict.fromkeys(("count", "kB", "errors", "errors kB"), SHORTEST)
+SHORTENED = {"text": SHORTEST_NAME, "time": SHORTEST + 2,
+             **dict.fromkeys(("count", "kB", "errors", "errors kB", "error"), SHORTEST)}
 
 
 def cells(table, room=None):
