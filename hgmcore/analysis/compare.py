@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from hgmcore import inputs
 from hgmcore import schemes as known_schemes
-from hgmcore.analysis.count import count
+from hgmcore.analysis.count import count, count_batched
 from hgmcore.analysis.judge import baseline as choose_baseline
 from hgmcore.analysis.judge import less_work
 from hgmcore.analysis.measure import ROUNDS, host, measure
@@ -65,6 +65,7 @@ def compare(trace=None, schemes="all", repeat=ROUNDS, *, every=None, baseline=No
         found = count(trace, engine, cut, every=every, **options)
         observed[name] = found.pop("errors")
         entries[name].update(found, errors=observed[name].result())
+        entries[name]["phases_batched"] = count_batched(trace, engine, cut, found, **options)
     _extra_copies([entries[name] for name in able])
     if repeat:
         sizes = {name: entries[name]["memory"]["tables_peak"] + entries[name]["memory"]["host_committed"] for name in able}
@@ -78,7 +79,7 @@ def compare(trace=None, schemes="all", repeat=ROUNDS, *, every=None, baseline=No
         entries[name]["less_work"] = less[name]
     result = {
         "format": FORMAT,
-        "trace": {**describe(trace), "phases": _phases(cut),
+        "trace": {**describe(trace), "question": inputs.question(trace), "phases": _phases(cut),
                   "most_processes_on_a_page": max(errors.most_processes for errors in observed.values())},
         "options": {key: str(value) for key, value in options.items()},
         "baseline": against, "profile": None, "repeat": repeat, "threads": threads,

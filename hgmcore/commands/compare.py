@@ -1,10 +1,13 @@
 """`hgmcore compare`: a trace under several schemes."""
 
+import importlib
+
 import click
 
 from hgmcore import schemes
 from hgmcore.analysis.compare import compare as run_compare
-from hgmcore.analysis.compare import scheme_names, why_refused
+from hgmcore.analysis.compare import why_refused
+from hgmcore.analysis.measure import ROUNDS
 from hgmcore.commands.common import (
     INPUT_HELP,
     OPTION_HELP,
@@ -33,21 +36,49 @@ def size(context, parameter, text):
     return number
 
 
-@command(epilog=INPUT_HELP + OPTION_HELP + """
+def scheme_names(context, parameter, lists):
+    """The names of all lists together, each once; "all" stands for every scheme."""
+    names = [name.strip() for names in lists for name in names.split(",")]
+    names = [each for name in names if name for each in (schemes.NAMES if name == "all" else [name])]
+    if not names:
+        raise click.BadParameter("no scheme is named")
+    return list(dict.fromkeys(names))
+
+
+@command(epilog=INPUT_HELP + """
+\b
+How to read the screen
+  ANSWER           sentences that follow from the numbers, and from nothing else;
+                   a difference of times is told only where no interval holds 0
+  atomics/leaf     what each leaf mapped or unmapped costs in the phases that
+                   differ most; 2t: two of a look-up, taken and put back
+  ns/op            10.6 [10.4, 10.9]: median of warm runs and its 95 % interval,
+                   CPU time of the thread; ~: no difference to the baseline
+  NAME*            did less of the work than others, so its costs do not compare
+  UNTESTED         what this input cannot tell
+
 \b
 Examples
   hgmcore compare
   hgmcore compare my.hgm --schemes head_per_leaf,subtree,logical_counter
   hgmcore compare workload:postcopy,page_size=1G,pages=4 --option era=6.15
-  hgmcore compare --json - | jq .schemes.subtree.error
-  hgmcore compare my.hgmt --plot my.png --html my.html
-""")
+  hgmcore compare my.hgm --repeat 0 --every 1 --full
+  hgmcore compare workload:fork_storm --option batch=yes --baseline mm_id
+  hgmcore compare --json - | jq .verdict
+""" + OPTION_HELP)
 @click.argument("input", required=False)
-@click.option("--schemes", "names", default="all", metavar="LIST", show_default=True,
-              help="Schemes to compare, separated by commas; `hgmcore schemes` lists them.")
+@click.option("--schemes", "names", multiple=True, default=("all",), metavar="LIST", callback=scheme_names,
+              help="Schemes to compare, separated by commas; may be repeated; `hgmcore schemes` lists them.  [default: all]")
 @option_option
-@click.option("--repeat", type=click.IntRange(min=0), default=5, show_default=True, metavar="N",
-              help="Timed replays of each scheme; 0: none, so that the output is the same everywhere.")
+@click.option("--baseline", metavar="NAME",
+              help="The scheme that others are compared with.  [default: head_per_leaf for hugetlb, mm_id for the rest]")
+@click.option("--every", type=click.IntRange(min=1), metavar="N",
+              help="Look for errors after every N operations.  [default: about 64 times in all]")
+@click.option("--repeat", type=click.IntRange(min=0), default=ROUNDS, show_default=True, metavar="N",
+              help=f"Timed runs of each scheme behind one that warms up; below {ROUNDS}, no difference is shown; 0: none, "
+                   "so that the output is the same everywhere.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
+              help="Native threads of the timed runs.")
 @click.option("--machine", default="1T", show_default=True, metavar="SIZE", callback=size,
               help="Memory of a machine, all in huge pages, whose struct pages are modelled: 512G, 4T.")
 @json_option
@@ -55,31 +86,35 @@ Examples
               help="Draw the comparison, as .png or .svg.")
 @click.option("--html", metavar="FILE", callback=output_file(),
               help="Write one page with tables, figure and provenance.")
+@click.option("--full", is_flag=True, help="Print every column, every phase and every error.")
 @click.option("--markdown", is_flag=True, help="Print Markdown, with exact numbers, instead of text.")
-def compare(input, names, options, repeat, machine, json_file, plot, html, markdown):
-    """Replay a trace under several schemes: what each costs, and what each gets wrong.
+def compare(input, names, options, baseline, every, repeat, threads, machine, json_file, plot, html, full, markdown):
+    """Replay a trace under several schemes: what each costs, what each gets wrong, and what follows from that.
 
-    Costs are counted (atomics, struct pages, entries scanned, memory: the same on every machine) and measured
-    (ns for each operation). Errors are differences from a recount of the page tables.
+    The answer comes first, in sentences; one table of 80 columns is under it. Costs are counted (the same on every
+    machine) and measured (ns of an operation, warm). Errors are of three kinds: what breaks the scheme's own promise, what
+    differs from the truth of single base pages, and what a kernel then does with the answer.
     """
     if markdown and json_file == "-":
         raise click.UsageError("--markdown and --json - both write to standard output")
     if plot or html:
         require("matplotlib", "--plot" if plot else "--html")
-    for name in scheme_names(names):
+    for name in names:
         why_refused(schemes.load(name), options)
     trace = load_input(input)
     with progress(quiet=json_file == "-") as show:
-        result = run_compare(trace, schemes=names, repeat=repeat, progress=show, machine=machine, **options)
+        result = run_compare(trace, schemes=names, repeat=repeat, every=every, baseline=baseline, threads=threads,
+                             progress=show, machine=machine, **options)
     if plot:
-        from hgmcore.report.plot import image
-
-        write_file(plot, image(result, plot.lower().rpartition(".")[2]))
+        write_file(plot, _face("plot").image(result, plot.lower().rpartition(".")[2]))
     if html:
-        from hgmcore.report.html import compare_html
-
-        write_file(html, compare_html(result).encode())
+        write_file(html, _face("html").compare_html(result).encode())
     if json_file:
         write_json(json_file, result)
     if json_file != "-":
-        click.echo(compare_markdown(result) if markdown else compare_text(result), nl=False)
+        click.echo((compare_markdown if markdown else compare_text)(result, full), nl=False)
+
+
+def _face(name):
+    """A module of `report` that is imported only where it is asked for."""
+    return importlib.import_module(f"hgmcore.report.{name}")

@@ -1,64 +1,95 @@
-"""Results for people: the comparison as two tables, in plain ASCII of 80 columns or in Markdown.
+"""Results for people: the comparison on one screen of 80 columns in plain ASCII, or in Markdown; in full if asked for.
 
-Every number comes from the result (`hgmcore.compare`), which has it exactly; nothing is computed here
-but sums of two of its numbers and changes in per cent.
+Every number comes from the result (`hgmcore.compare`), which has it exactly, and every sentence of the answer from its
+verdict; nothing is decided here.
 """
 
-import re
+from __future__ import annotations
 
-from hgmcore.analysis.judge import baseline, is_right, partial, ran
-from hgmcore.report.columns import COSTS, ERRORS, legend
-from hgmcore.report.prose import ascii_only, each, indented, listed, plural, shortened, wrapped
+from hgmcore.analysis.errors import EVENTS
+from hgmcore.analysis.judge import ran
+from hgmcore.analysis.measure import ROUNDS, change
+from hgmcore.analysis.verdict import WORDS
+from hgmcore.report import columns
+from hgmcore.report.prose import ascii_only, indented, listed, plural, shortened, wrapped
 from hgmcore.report.table import Column, Table, as_markdown, as_text, count
 from hgmcore.sizes import format_size
 
 LINE = 78  # characters of an indented line
-SCALED = re.compile(r"\d[kMGTPE]\b")
-ORIGIN = ("recorder", "guest", "source")  # what of a trace's provenance heads a report
-ERROR_NOTES = (
-    ("mapped_but_reported_unmapped", "folios in use reported as unmapped"),
-    ("unmapped_but_reported_mapped", "unmapped folios reported as mapped"),
-    ("freed_while_mapped", "folios freed while mapped"),
-    ("counter_overflows", "counter overflows"),
-)
+ROOM = " " * 10  # what QUESTION, ANSWER and so on stand in
+ORIGIN = ("recorder", "guest", "source")  # what of a trace's provenance heads a full report
+QUESTION = "which way of counting fits this input?"
 
 
-def compare_text(result):
-    """The result of `hgmcore.compare` as text: ASCII, at most 80 columns, to read or to paste into a mail."""
-    cost, errors = cost_table(result), error_table(result)
-    lines = [*wrapped(f"hgmcore compare: {result['trace']['name']}"), *indented(trace_lines(result["trace"]))]
-    tables = [as_text(cost), as_text(errors)]
-    lines += ["", cost.title, *tables[0], "", *listed(cost_legend(result))]
-    lines += indented(memory_notes(result))
-    lines += ["", errors.title, *tables[1], "", *listed(error_legend(result))]
-    if SCALED.search("\n".join(tables[0] + tables[1])):
-        lines += ["", "k, M, G: thousands, millions, billions; --json has every digit."]
-    for note in notes(result):
-        lines += ["", *wrapped(note)]
+def compare_text(result, full=False):
+    """The result of `hgmcore.compare` as text: ASCII, at most 80 columns, to read or to paste into a mail.
+
+    full: with every column, every phase and every error.
+    """
+    lines = [*wrapped(f"hgmcore compare: {result['trace']['name']}"), *indented(trace_lines(result["trace"], full)), ""]
+    lines += _block("QUESTION", [question(result)]) + _block("ANSWER", result["verdict"]["answers"])
+    lines += _block("WARNING", result["verdict"]["warnings"])
+    tables = [screen_table(result), *(full_tables(result) if full else [])]
+    for table in tables:
+        text = as_text(table)
+        lines += ["", *([table.title] if full and table.title else []), *text]
+        lines += ["", *listed(table.legend)] if table.legend else []
+    if full:
+        lines += _errors_text(result)
+    lines += [line for note in notes(result) for line in ["", *wrapped(note)]]
+    lines += ["", *_block("UNTESTED", result["verdict"]["untested"])] if result["verdict"]["untested"] else []
     return "\n".join(lines) + "\n"
 
 
-def compare_markdown(result):
+def compare_markdown(result, full=False):
     """The same as Markdown, numbers exact."""
-    cost, errors = cost_table(result), error_table(result)
-    facts = "\n".join(f"* {fact}" for fact in trace_lines(result["trace"]))
-    parts = [f"## hgmcore compare: {result['trace']['name']}", facts]
-    parts += [f"### {cost.title}", "\n".join(as_markdown(cost)), _bullets(cost_legend(result))]
-    parts += memory_notes(result)
-    parts += [f"### {errors.title}", "\n".join(as_markdown(errors)), _bullets(error_legend(result))]
-    return "\n\n".join(parts + notes(result)).replace("<", "&lt;") + "\n"
+    trace, verdict = result["trace"], result["verdict"]
+    parts = [f"## hgmcore compare: {trace['name']}", _bullets(trace_lines(trace, full)),
+             f"**Question:** {question(result)}"]
+    for title, sentences in (("Answer", verdict["answers"]), ("Warning", verdict["warnings"])):
+        parts += [f"**{title}**", _bullets(sentences)] if sentences else []
+    for table in [screen_table(result), *(full_tables(result) if full else [])]:
+        parts += [f"### {table.title}"] if table.title else []
+        parts += ["\n".join(as_markdown(table))]
+        parts += [_bullets(f"{term}: {meaning}" for term, meaning in table.legend)] if table.legend else []
+    if full:
+        for title, rows in error_rows(result):
+            table = Table(title, [Column("error", "text"), Column("observations", "word"), Column("worst", "word"),
+                                  Column("last", "word"), Column("schemes", "text")], rows)
+            parts += [f"### {title}", "\n".join(as_markdown(table))]
+    parts += notes(result)
+    parts += ["**Untested**", _bullets(verdict["untested"])] if verdict["untested"] else []
+    return "\n\n".join(parts).replace("<", "&lt;") + "\n"
 
 
-def trace_lines(trace):
-    """What the trace is, in at most four short lines; `hgmcore info` has all of its provenance."""
-    mix = [f"{count(number)} {name}" for name, number in trace["by_operation"].items()]
-    files = [f"{f['name']} of {f['pages']} x {format_size(f['page_size'])} {f['kind']}"
-             for f in trace["files"]]
-    files[:1] = [f"{plural(len(files), 'file')}: {files[0]}"] if files else ["no file"]
-    parts = [trace["geometry"], plural(len(trace["processes"]), "process"),
-             plural(trace["mappings"], "mapping"), plural(trace["threads"], "thread"), *files]
+def _block(title, sentences):
+    """Sentences, each on lines of its own, behind a title."""
+    lines = []
+    for sentence in sentences:
+        lines += wrapped(sentence, ROOM if lines else title.ljust(len(ROOM)), ROOM)
+    return lines
+
+
+def _bullets(facts):
+    return "\n".join(f"* {fact}" for fact in facts)
+
+
+def question(result):
+    """What the input is there to answer, if it says so."""
+    return result["trace"].get("question") or QUESTION
+
+
+def trace_lines(trace, full=False):
+    """What the trace is, in one short line, or in full in at most four; `hgmcore info` has all of its provenance."""
+    files = [f"{f['name']} of {f['pages']} x {format_size(f['page_size'])} {f['kind']}" for f in trace["files"]]
     operations = plural(trace["operations"], "operation")
-    lines = [_fitting(mix, f"{operations}: ") if mix else operations, _fitting(parts)]
+    if not full:
+        return [_fitting([operations, trace["geometry"], plural(len(trace["processes"]), "process"), *files])]
+    files[:1] = [f"{plural(len(files), 'file')}: {files[0]}"] if files else ["no file"]
+    mix = [f"{count(number)} {name}" for name, number in trace["by_operation"].items()]
+    lines = [_fitting(mix, f"{operations}: ") if mix else operations,
+             _fitting([trace["geometry"], plural(len(trace["processes"]), "process"),
+                       plural(trace["mappings"], "mapping"), plural(trace["threads"], "thread"), *files])]
     origin = {key: trace["provenance"][key] for key in ORIGIN if trace["provenance"].get(key)}
     if origin:
         facts = [f"{key}: {text}" for key, text in origin.items() if key != "source"]
@@ -78,145 +109,128 @@ def _fitting(parts, first=""):
     return shortened(line, LINE)
 
 
-def cost_table(result):
-    """Rows: schemes; columns: atomics, struct pages, entries scanned, memory, measured time."""
-    columns = [Column("scheme", "text"), *(one.column for one in COSTS)]
-    timed = result["repeat"] > 0
-    base = baseline(result)
-    if timed:
-        columns += [Column("ns/op", "ns", "measured")]
-        columns += [Column("+-%", "+-%", "measured")] if result["repeat"] > 1 else []
-        columns += [Column("%change", "%change", "measured")] if base else []
-    title = "COST, counted: exact, the same on every machine"
-    table = Table(title + ("; time measured" if timed else ""), columns)
-    for name, scheme in result["schemes"].items():
-        if "refused" in scheme:
-            table.rows.append(_refused_row(name, scheme))
-            continue
-        cost = scheme["cost"]
-        row = [marked(result, name), *(one.value(cost) for one in COSTS)]
-        if timed:
-            row.append(cost["ns_per_operation"])
-        if timed and result["repeat"] > 1:
-            row.append(_percent(cost["ns_per_operation_stddev"], cost["ns_per_operation"]))
-        if timed and base:
-            row.append(_change(result, name, base))
-        table.rows.append(row)
+def screen_table(result):
+    """The one table that stands on the screen. Rows: schemes."""
+    measures = columns.screen(result)
+    table = scheme_table(result, "", measures)
+    short = columns.short_names([phase["name"] for phase in result["trace"]["phases"]])
+    cut = [f"{short[one.phase]} is {one.phase}" for one in measures if one.phase and one.phase != short[one.phase]]
+    if cut:
+        table.legend.insert(0, ("phases", ", ".join(dict.fromkeys(cut))))
     return table
 
 
-def _refused_row(name, scheme):
-    return [name, "refused: " + scheme["refused"].removeprefix(f"scheme {name} ")]
-
-
-def _percent(part, whole):
-    return 100 * part / whole if whole else None
-
-
-def _change(result, name, base):
-    """The change of time against `base`: None for a scheme that did less work."""
-    if name == base:
-        return "base"
-    if name in partial(result):
-        return None
-    of = result["schemes"][base]["cost"]["ns_per_operation"]
-    return _percent(result["schemes"][name]["cost"]["ns_per_operation"] - of, of)
-
-
-def cost_legend(result):
-    """What the columns of `cost_table` mean: (term, meaning) pairs."""
-    executed = all(scheme["options"].get("transient") == "real" for scheme in ran(result).values())
-    pairs = legend(COSTS, executed="executed" if executed else "not executed")
-    if result["repeat"]:
-        several = f"median of {result['repeat']} runs +- standard deviation"
-        runs = several if result["repeat"] > 1 else "one run"
-        machine = result["machine"]
-        where = f"{_plain(machine['cpu'])}, {machine['kernel']}"
-        pairs.append(("ns/op", f"{runs}; {where}; only ratios carry over"))
-    return pairs
-
-
-def memory_notes(result):
-    """What struct pages a machine needs that is full of the trace's huge pages: a sentence, or none."""
-    modelled = {name: scheme["struct_pages"] for name, scheme in result["schemes"].items()}
-    needs = {one["hvo"]: one["machine_bytes"] for one in modelled.values()}
-    if not any(needs.values()):
-        return []
-    parts = []
-    if True in needs:
-        sizes = [f"{format_size(need)} in {size} pages" for size, need in needs[True].items()]
-        parts.append(", ".join(sizes) + " with HVO")
-    if False in needs:  # a struct page for each base page, whatever the size of huge pages
-        who = [name for name, one in modelled.items() if not one["hvo"]]
-        need = format_size(next(iter(needs[False].values())))
-        why = "needs it: it counts" if len(who) == 1 else "need it: they count"
-        parts.append(f"{need} without, as {each(who)} {why} on every struct page")
-    return [f"struct pages of a {format_size(result['machine_size'])} machine (modelled): {'; '.join(parts)}"]
-
-
-def _plain(cpu):
-    return cpu.replace("(R)", "").replace("(TM)", "")
-
-
-def error_table(result):
-    """Rows: schemes; columns: wrong answers, "-" where there is none."""
-    columns = [Column("scheme", "text"), *(one.column for one in ERRORS)]
-    observed = plural(result["observations"], "observation")
-    table = Table(f"ERRORS, against a recount of the page tables, summed over {observed}", columns)
-    for name, scheme in result["schemes"].items():
-        if "refused" in scheme:
-            table.rows.append(_refused_row(name, scheme))
+def full_tables(result):
+    """The tables of every number but errors, one for each table of `columns.TABLES`, cut where a line is full."""
+    found = []
+    for key, title in columns.TABLES.items():
+        mine = [one for one in columns.measures(result) if one.table == key]
+        if key in columns.ERRORS or not mine:
             continue
-        table.rows.append([marked(result, name), *(one.value(scheme["error"]) for one in ERRORS)])
+        for at, part in enumerate(_fit(mine)):
+            table = scheme_table(result, title if not at else f"{title}, continued", part)
+            if at:
+                table.legend.clear()
+            found.append(table)
+    return found
+
+
+def _fit(measures):
+    """Columns in parts that a line of 80 columns has room for."""
+    parts, room = [], 0
+    for one in measures:
+        width = {"time": 18, "atomics": 9}.get(one.kind, 8)
+        width = max(width, *map(len, one.title.split("\n"))) + 1
+        if width > room:
+            parts.append([])
+            room = 80 - 20
+        parts[-1].append(one)
+        room -= width
+    return parts
+
+
+def scheme_table(result, title, measures):
+    """A table of one row for each scheme, refused ones too, with a `legend`."""
+    table = Table(title, [Column("scheme", "text"), *(one.column for one in measures)])
+    for name, entry in result["schemes"].items():
+        if "refused_why" in entry:
+            table.rows.append([name, "refused: " + entry["refused_why"].removeprefix(f"scheme {name} ")])
+        else:
+            table.rows.append([marked(result, name), *(value_of(result, name, one) for one in measures)])
+    table.legend = columns.legend(measures, baseline=result["baseline"])
     return table
 
 
-def error_legend(result):
-    """What the columns of `error_table` mean: (term, meaning) pairs."""
-    return legend(ERRORS)
+def value_of(result, name, measure):
+    """The value of a column for a scheme; an interval has "tied" where no difference to the baseline is shown."""
+    value = measure.value(result["schemes"][name])
+    if measure.kind != "time" or value is None:
+        return value
+    return {**value, "tied": tied(result, name, measure)}
+
+
+def tied(result, name, measure) -> bool:
+    """Is no difference of a measured column shown between a scheme and the baseline, which did all the work?"""
+    base = result["baseline"]
+    if name == base or result["repeat"] < ROUNDS or "less_work" in result["schemes"][name]:
+        return False
+    mine, theirs = measure.value(result["schemes"][name]), measure.value(result["schemes"][base])
+    factor = change(mine, theirs)
+    return factor["low"] <= 1 <= factor["high"]
+
+
+def error_rows(result):
+    """Errors group by group: (title, rows of (error, in how many observations, worst, last, schemes))."""
+    found = {}
+    for one in columns.errors(result):
+        same = {}
+        for name, entry in ran(result).items():
+            value = one.value(entry)
+            if value["observations"]:
+                known = " (its file says so)" if value.get("known") else ""
+                same.setdefault((*_how_often(result, one.title, value), known), []).append(marked(result, name))
+        for (often, worst, last, known), names in same.items():
+            rows = found.setdefault(columns.TABLES[one.table], [])
+            rows.append([one.title, often, worst, last, ", ".join(names) + known])
+    return list(found.items())
+
+
+def _how_often(result, key, value):
+    """(how often, worst, last) in words; events have a number alone."""
+    if key in EVENTS:
+        return f"{_amount(key, value['worst'])}", "", ""
+    often = f"{value['observations']:,} of {result['observations']:,}"
+    return often, _amount(key, value["worst"]), _amount(key, value["last"])
+
+
+def _amount(key, number):
+    return format_size(round(number)) if "bytes" in key and number >= 1024 else f"{round(number):,}"
+
+
+def _errors_text(result):
+    """The errors as lines: what is wrong, how often, at worst and at last, and under whom."""
+    lines = []
+    for title, rows in error_rows(result):
+        lines += ["", f"{title}, at {plural(result['observations'], 'observation')}"]
+        before = None
+        for key, often, worst, last, names in rows:
+            if key != before:
+                lines += wrapped(f"{key}: {WORDS.get(key, '')}", "  ", "    ")
+            before = key
+            lines += wrapped(f"{often}{f', worst {worst}, last {last}' if worst else ''}: {names}", "    ", "      ")
+    return lines
 
 
 def notes(result):
-    """What the tables have no room for: who did less work, rare errors, who made no error."""
-    lines = []
-    answers = {}  # how often each errno was the answer: who answered so
-    for name, scheme in ran(result).items():
-        answers.setdefault(tuple(scheme["refusals"].items()), []).append(name)
-    usual = max(answers, key=lambda one: len(answers[one]))
-    for refusals, names in answers.items():
-        star = "* " if names[0] in partial(result) else ""
-        less = "; less work, so the numbers do not compare" if star else ""
-        if refusals != usual:
-            what = f" {result['schemes'][names[0]]['summary'].rstrip('.')}." if len(names) == 1 else ""
-            lines.append(f"{star}{each(names)} refused {_refused(result, refusals)}{less}.{what}")
-    if usual:
-        who = ("Every other scheme" if len(answers) == 2 else "The others") if lines else "Every scheme"
-        lines.append(f"{who} refused {_refused(result, usual)}.")
-    for key, what in ERROR_NOTES:
-        wrong = [f"{name} ({count(scheme['error'][key])})" for name, scheme in ran(result).items()
-                 if scheme["error"][key]]
-        if wrong:
-            lines.append(f"Also wrong, {what}: {', '.join(wrong)}.")
-    right = [name for name in ran(result) if name not in partial(result) and is_right(result, name)]
-    if right:
-        lines.append(f"No error: {', '.join(right)}.")
+    """What the table has no room for: who did less work and why, where the answer does not say it; the options."""
+    said = " ".join(result["verdict"]["answers"])
+    lines = [f"* {name} {entry['less_work']}." for name, entry in ran(result).items()
+             if "less_work" in entry and entry["less_work"] not in said]
     if result["options"]:
         lines.append("Options: " + ", ".join(f"{key}={value}" for key, value in result["options"].items()))
     return lines
 
 
-def _refused(result, refusals):
-    """`refusals`: pairs of an errno's name and how often it was the answer."""
-    kinds = [f"{errno} {count(number)}" if len(refusals) > 1 else errno for errno, number in refusals]
-    number = sum(number for _, number in refusals)
-    operations = plural(result["trace"]["operations"], "operation")
-    return f"{count(number)} of {operations}" + (f" ({', '.join(kinds)})" if kinds else "")
-
-
 def marked(result, name):
     """The scheme's name, with a star if it did less work than others."""
-    return f"{name}*" if name in partial(result) else name
-
-
-def _bullets(legend):
-    return "\n".join(f"* {term}: {meaning}" for term, meaning in legend)
+    return f"{name}*" if "less_work" in result["schemes"][name] else name

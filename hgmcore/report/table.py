@@ -26,11 +26,15 @@ class Column:
 
 @dataclass
 class Table:
-    """rows: one raw value for each column, None leaves a cell empty; or (name, words that span the rest)."""
+    """rows: one raw value for each column, None leaves a cell empty; or (name, words that span the rest).
+
+    legend: (term, meaning) pairs.
+    """
 
     title: str
     columns: list
     rows: list = field(default_factory=list)
+    legend: list = field(default_factory=list)
 
 
 def count(value, room=EXACT):
@@ -57,14 +61,31 @@ def nanoseconds(value, room=EXACT):
     return f"{value:.{1 if value >= 10 else 2}f}"
 
 
-def spread(value, room=EXACT):
-    """Per cent, whole, in at most three characters."""
-    return "<1" if 0 < value < 1 else ">99" if value >= 99.5 else f"{value:.0f}"
+def atomics(value, room=EXACT):
+    """Atomics for each leaf: "2", of look-ups alone "2t", of both "2+2t"."""
+    kept, temporary = (_small(value[key], room) for key in ("persistent", "transient"))
+    return kept if temporary == "0" else f"{temporary}t" if kept == "0" else f"{kept}+{temporary}t"
 
 
-def change(value, room=EXACT):
-    """Per cent with a sign, or a word that stands for it."""
-    return value if isinstance(value, str) else f"{value:+.0f}%"
+def _small(value, room):
+    return f"{value:.{2 if room < EXACT else 4}g}" if 0.005 <= value < 9.95 else f"{value:,.0f}"
+
+
+def interval(value, room=EXACT):
+    """Nanoseconds: "10.6 [10.4, 10.9]", or "10.6" where there is no room; "~" behind it where `tied` says so."""
+    middle, low, high = (nanoseconds(value[key]) for key in ("median", "low", "high"))
+    mark = " ~" if value.get("tied") else ""
+    text = f"{middle} [{low}, {high}]{mark}" if len(value["runs"]) > 1 else middle
+    return text if len(text) <= room else f"{middle}{mark}"
+
+
+def errors(value, room=EXACT):
+    """How bad it was at worst: "-" where it never was."""
+    return count(round(value["worst"]), room) if value["worst"] else "-"
+
+
+def word(value, room=EXACT):
+    return value
 
 
 def name(value, room=EXACT):
@@ -84,10 +105,13 @@ FORMATS = {  # kind of a column: function of a value and of the characters it ma
     "errors": _unless_zero(count),
     "errors kB": _unless_zero(kilobytes),
     "ns": nanoseconds,
-    "+-%": spread,
-    "%change": change,
+    "atomics": atomics,
+    "time": interval,
+    "error": errors,
+    "word": word,
 }
-SHORTENED = {"text": SHORTEST_NAME} | dict.fromkeys(("count", "kB", "errors", "errors kB"), SHORTEST)
+SHORTENED = {"text": SHORTEST_NAME, "time": SHORTEST + 2,
+             **dict.fromkeys(("count", "kB", "errors", "errors kB", "error"), SHORTEST)}
 
 
 def cells(table, room=None):
@@ -104,8 +128,8 @@ def _spanning(table, row):
 
 def as_text(table, width=WIDTH):
     """The table as lines of ASCII, no longer than `width` if shortening the widest columns helps."""
-    lines = _layout(table, cells(table), gap=2)
-    room = [EXACT] * len(table.columns)
+    room = [SHORTEST if column.kind == "atomics" else EXACT for column in table.columns]
+    lines = _layout(table, cells(table, room), gap=2)
     while max(map(len, lines)) > width:
         rows = cells(table, room)
         lines = _layout(table, rows, gap=1)
