@@ -15,10 +15,10 @@ from hgmcore.sizes import format_size
 MANY = 1000
 """Leaves from which on a phase is long enough to time."""
 
-PHASES = 3
+PHASES = 2
 """The most phases whose times the verdict tells."""
 
-NAMED = 4
+NAMED = 3
 """The most schemes or phases that a sentence names one by one."""
 
 WORDS = {
@@ -150,40 +150,46 @@ def _against(what, base, times, scale):
 
 
 def _counted(result, full, front):
-    """What decides between the schemes that no other beats."""
-    lines = []
+    """What decides between schemes: the phases in which lasting atomics differ most, and who is beaten by nobody."""
+    found = []
     for phase in result["trace"]["phases"]:
-        values = {}
-        for name, entry in full.items():
-            counts = entry["phases"][phase["name"]]
-            if counts["leaves"] > MANY:
-                values[name] = counts["atomics"]["persistent"] / counts["leaves"]
+        values = {name: entry["phases"][phase["name"]]["atomics"]["persistent"] / entry["phases"][phase["name"]]["leaves"]
+                  for name, entry in full.items() if entry["phases"][phase["name"]]["leaves"] > MANY}
         least, most = min(values.values(), default=0), max(values.values(), default=0)
         if most - least >= 0.5:
             low = [name for name, value in values.items() if value == least]
             high = [name for name, value in values.items() if value == most]
-            lines.append((most - least, f"{phase['name']}: {least:.3g} lasting atomics a leaf under {_names(low)}, {most:.3g} "
-                                        f"under {_names(high)}."))
-    lines = [line for _, line in sorted(lines, reverse=True)[:3]]
+            found.append((most - least, least, most, low, high, phase["name"]))
+    lines, told = [], {}
+    for _, least, most, low, high, name in sorted(found, key=lambda one: -one[0])[:3]:
+        told.setdefault((*(f"{value:.2g}" if value >= 0.01 else "0" for value in (least, most)), _names(low), _names(high)),
+                        []).append(name)
+    for (least, most, low, high), phases in told.items():
+        lines.append(f"Lasting atomics a leaf in {_names(phases)}: {least} under {low}, {most} under {high}.")
     if len(front) < len(full):
-        lines.append(f"No other scheme is as good on everything counted and measured as {_names(front, 9)}.")
+        beaten = [name for name in full if name not in front]
+        lines.append(f"Nowhere better and somewhere worse than another scheme: {_names(beaten, 9)} (--json says than which).")
     return lines
 
 
 def _errors(result, full):
-    """Who breaks a promise, what differs by definition, and what a kernel then does."""
+    """Who breaks a promise, and what a kernel does with wrong answers; what a file states as a fault, in one sentence."""
     lines, observations = [], result["observations"]
     for name, entry in full.items():
         for key, count in broken(entry).items():
             lines.append(f"{name} breaks its own promise: {WORDS[key]} ({_of(key, count, observations)}).")
-    for group, lead in (("consequences", "Under"), ("own", "By a fault that its file states, under")):
-        for key in WORDS:
-            counts = {name: entry["errors"][group][key] for name, entry in full.items() if key in entry["errors"][group]}
-            if group == "own":
-                counts = {name: count for name, count in counts.items() if count.get("known")}
-            if counts:
-                worst = max(counts.values(), key=lambda count: (count["worst"], count["observations"]))
-                lines.append(f"{lead} {_names(counts)}, {WORDS[key]} ({_of(key, worst, observations)}).")
+    for key in WORDS:
+        counts = {name: entry["errors"]["consequences"][key] for name, entry in full.items()
+                  if key in entry["errors"]["consequences"]}
+        if counts and key != "pss_error_bytes":
+            worst = max(counts.values(), key=lambda count: (count["worst"], count["observations"]))
+            right = [name for name in full if name not in counts]
+            who = "every scheme" if not right else f"all but {_names(right, 9)}" if len(right) < len(counts) else _names(
+                counts, 9)
+            lines.append(f"Under {who}, {WORDS[key]} ({_of(key, worst, observations)}).")
+    stated = [name for name, entry in full.items() if any(count.get("known") for count in entry["errors"]["own"].values())]
+    if stated:
+        lines.append(f"Faults that their own files state show in {_names(stated, 9)} (--full).")
     clean = [name for name, entry in full.items() if not entry["errors"]["own"] and not entry["errors"]["consequences"]]
     if clean and len(clean) < len(full):
         lines.append(f"Nothing goes wrong under {_names(clean, 9)}.")
@@ -233,7 +239,7 @@ def _scans(full):
 
 
 def _less(less):
-    return [f"{name} {why}; its costs do not compare." for name, why in less.items()]
+    return [f"{_names(less, 9)} did less of the work (*), so the costs do not compare."] if less else []
 
 
 def _untested(result, full):
