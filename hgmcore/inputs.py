@@ -16,8 +16,8 @@ def load(source) -> Trace:
     """The Trace that `source` is or names.
 
     source: a Trace (returned as it is); "recording:NAME"; "workload:NAME[,key=value...]"; "-" for standard input;
-    a path (str or os.PathLike) or a file object of bytes, text or binary; a list or tuple of lines of the text form, of which
-    the first may be left out. Raises TraceError where it cannot be used, ValueError for a name that is not known,
+    a path (str or os.PathLike) or a file object of bytes, text or binary; a list or tuple of lines of the text form, of
+    which the first may be left out. Raises TraceError where it cannot be used, ValueError for a name that is not known,
     TypeError for anything else, ImportError where it is binary and pyarrow is missing.
     """
     if isinstance(source, Trace):

@@ -31,9 +31,10 @@ def replay(trace, scheme, *, operations: str = "failed", threads: int = 1, obser
     trace's threads are dealt out: what may run at the same time does (hgmcore.stretches), the rest in order; counts,
     answers and costs come out as with one, but for "table_bytes_peak", then the largest that it can have been, and
     "entries_scanned", of what was there when the scan came. observer: called with each observation, which then is
-    not kept. observe_end: also observe after the last operation, as if the trace ended in `observe`. progress: called with (operations done, all). The rest: options.
-    "operations" is an array of (index, done in bytes, errno, event); to_json() gives names for numbers.
-    "ns_per_operation" is measured around the operations alone. ValueError: unknown scheme or option; MemoryError.
+    not kept. observe_end: also observe after the last operation, as if the trace ended in `observe`. progress: called
+    with (operations done, all). The rest: options. "operations" is an array of (index, done in bytes, errno, event);
+    to_json() gives names for numbers. "ns_per_operation" is measured around the operations alone. ValueError: unknown
+    scheme or option; MemoryError.
     """
     if operations not in ("failed", "all"):
         raise ValueError(f"operations: '{operations}' is not one of failed, all")
