@@ -24,8 +24,8 @@ def extension(module):
         [f"hgmcore/{module.replace('.', '/')}.pyx"],
         include_dirs=["hgmcore/include"],
         depends=[str(path.relative_to(ROOT)) for path in (ROOT / "hgmcore/include/hgmcore").glob("*.h")],
-        # alignment: a loop of a few instructions takes twice as long where it lies across a border; growth: else what is long
-        # and seldom runs takes the room for inlining from what the loops over base pages call
+        # alignment: a loop of a few instructions takes twice as long where it lies across a border; growth: else what
+        # is long and seldom runs takes the room for inlining from what the loops over base pages call
         extra_compile_args=["-O3", "-g0", "-Wno-unused-function", "-Wno-attributes", "-falign-loops=32",
                             "--param=inline-unit-growth=200"],
     )

@@ -41,10 +41,12 @@ def rates(rows):
 
 def two_threads(rows):
     yield "ns for each leaf of 4K; speed-up: median of the rounds, best: of the fastest; *: misses the goal"
-    yield f"{'work':24} {'locks':7} {'scheme':16} {'one':>6} {'two':>6} {'speed-up':>8} {'best':>5} {'roofline':>8} {'goal':>5}"
+    yield (f"{'work':24} {'locks':7} {'scheme':16} {'one':>6} {'two':>6} {'speed-up':>8} {'best':>5} {'roofline':>8} "
+           f"{'goal':>5}")
     for row in rows:
         yield (f"{row['work']:24} {row['locks']:7} {row['scheme']:16} {row['one']:6.2f} {row['two']:6.2f} "
-               f"{row['speedup']:8.2f} {row['best']:5.2f} {number(row['roofline'], '.2f', 8)} {number(row['goal'], '', 5)}"
+               f"{row['speedup']:8.2f} {row['best']:5.2f} {number(row['roofline'], '.2f', 8)} "
+               f"{number(row['goal'], '', 5)}"
                f"{star(row['speedup'] < (row['goal'] or 0))}")
 
 
@@ -76,13 +78,16 @@ def short(rows):
 
     def lines(form):
         for scheme in schemes:
-            yield line(scheme, [form(cells[scheme, column]) if (scheme, column) in cells else "-" for column in columns])
+            yield line(scheme, [form(cells[scheme, column]) if (scheme, column) in cells else "-"
+                                for column in columns])
 
     def each(form):
         return [form([row for (_, at), row in cells.items() if at == column]) for column in columns]
 
     def ns(value):
-        return "-" if value is None else f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+        if value is None:
+            return "-"
+        return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
     yield line("ns for each leaf", columns)
     yield from lines(lambda row: ns(row["ns"]))

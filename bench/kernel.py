@@ -1,7 +1,7 @@
 """The running kernel doing it for real: what mapping and unmapping a 2M shmem folio by PTEs takes, ns for each PTE.
 
-Run as a program, it prints a JSON object: nanoseconds by kind of work, or {"skipped": why}. Needs root and userfaultfd. The
-folios come from a tmpfs with huge=advise that is mounted nowhere and goes with this process; no setting is changed.
+Run as a program, it prints a JSON object: nanoseconds by kind of work, or {"skipped": why}. Needs root and userfaultfd.
+The folios come from a tmpfs with huge=advise that is mounted nowhere and goes with this process; no setting is changed.
 """
 
 from __future__ import annotations

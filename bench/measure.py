@@ -1,7 +1,7 @@
 """How it is measured: hgmcore and the roofline take turns, each in memory that was just made ready.
 
-Noise then meets both of a round alike, so the ratio is the median of the rounds' own ratios; the times are medians. Where
-memory lies matters as well (which physical pages share a place in a cache): the rounds are spread over several places.
+Noise then meets both of a round alike, so the ratio is the median of the rounds' own ratios; the times are medians.
+Where memory lies matters as well (which physical pages share a place in a cache): the rounds are spread over places.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """4K continues by two threads: on one native thread, and on two at the same time.
 
-Page tables stand ready. The trace's threads take turns of 512 records, so that one native thread keeps its streaks. What
-two gain is lost again where they meet on one line: a lock, a count of the folio, a page-table page. What two hand-written
-loops that share nothing gain on this machine (its memory is one) stands beside it.
+Page tables stand ready. The trace's threads take turns of 512 records, so that one native thread keeps its streaks.
+What two gain is lost again where they meet on one line: a lock, a count of the folio, a page-table page. What two
+hand-written loops that share nothing gain on this machine (its memory is one) stands beside it.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -23,12 +23,14 @@ TURN = 512
 EACH = 4    # huge pages that each thread fills, where they fill different ones
 GOAL = 1.9
 ONE = "file F 1G 1\npopulate F 0 1\nmmap A v F 0 1G shared minor hgm\n"
-WORKS = {    # what is mapped; pieces of each thread; mapping and first offset of the second thread's; locks held to the goal
+# what is mapped; pieces of each thread; mapping and first offset of the second thread's; locks held to the goal
+WORKS = {
     "a file for each process": (
         "".join(f"file {f} 1G {EACH}\npopulate {f} 0 {EACH}\nmmap {p} v {f} 0 {EACH}G shared minor hgm\n"
                 for f, p in ("FA", "GB")), EACH * PIECES, 1, 0, ("none", "pt", "posted")),
     # posted: all readers of one VMA count in its lock
-    "different huge pages": (f"file F 1G {2 * EACH}\npopulate F 0 {2 * EACH}\nmmap A v F 0 {2 * EACH}G shared minor hgm\n",
+    "different huge pages": (f"file F 1G {2 * EACH}\npopulate F 0 {2 * EACH}\n"
+                             f"mmap A v F 0 {2 * EACH}G shared minor hgm\n",
                              EACH * PIECES, 0, EACH * GIGABYTE, ("none", "pt")),
     "one huge page": (ONE, PIECES // 2, 0, GIGABYTE // 2, ()),
     "one file, two processes": (ONE + "mmap B v F 0 1G shared minor hgm\n", PIECES, 1, 0, ()),

@@ -89,16 +89,16 @@ class Machine:
         """Run an array of OPERATION records; numbers in them are those of self.header.
 
         Returns nanoseconds of CPU time of this thread.
-        checked: `check` has seen these records on a machine with the same declarations. Refusals are results, not errors.
-        ValueError: a number in a record was never declared. MemoryError: the host has no more memory. RuntimeError:
-        another thread runs the machine.
+        checked: `check` has seen these records on a machine with the same declarations. Refusals are results, not
+        errors. ValueError: a number in a record was never declared. MemoryError: the host has no more memory.
+        RuntimeError: another thread runs the machine.
         """
         elapsed = self.core.run(self.engine, self._records(operations), self.operations, checked)
         self.operations += len(operations)
         return elapsed
 
     def run_each(self, operations: np.ndarray) -> np.ndarray:
-        """As `run`, record by record: an array (n,) of core.machine.EACH, the atomics, scanned entries and leaves of each."""
+        """As `run`, record by record: an array (n,) of core.machine.EACH, its atomics, scanned entries and leaves."""
         rows = self.core.run_each(self.engine, self._records(operations), self.operations)
         self.operations += len(operations)
         return rows
@@ -114,8 +114,8 @@ class Machine:
         return np.ascontiguousarray(operations).view(np.uint8)
 
     def snapshot(self) -> Snapshot:
-        """The machine as it is at this moment, to come back to: page tables, struct pages, files, processes, mappings, costs
-        and results. RuntimeError: another thread runs the machine.
+        """The machine as it is at this moment, to come back to: page tables, struct pages, files, processes, mappings,
+        costs and results. RuntimeError: another thread runs the machine.
         """
         return Snapshot(self)
 
@@ -140,7 +140,7 @@ class Machine:
 
     @contextlib.contextmanager
     def trial(self):
-        """`with machine.trial():` takes back at the end of the block what was done in it, also where the block raises."""
+        """`with machine.trial():` takes back at the block's end what was done in it, also if the block raises."""
         before = self.snapshot()
         try:
             yield self

@@ -15,10 +15,10 @@ WORKLOADS = workloads.WORKLOADS | {guest_life.__name__: guest_life}
 def load(source) -> Trace:
     """The Trace that `source` is or names.
 
-    source: a Trace (returned as it is); "recording:NAME"; "workload:NAME[,key=value...]"; "-" for standard input; a
-    path (str or os.PathLike) or a file object of bytes, text or binary; a list or tuple of lines of the text form, of
-    which the first, `hgmcore-trace 1`, may be left out. Raises TraceError where it cannot be used, ValueError for a
-    name that is not known, TypeError for anything else, ImportError where it is binary and pyarrow is missing.
+    source: a Trace (returned as it is); "recording:NAME"; "workload:NAME[,key=value...]"; "-" for standard input;
+    a path (str or os.PathLike) or a file object of bytes, text or binary; a list or tuple of lines of the text form, of
+    which the first may be left out. Raises TraceError where it cannot be used, ValueError for a name that is not known,
+    TypeError for anything else, ImportError where it is binary and pyarrow is missing.
     """
     if isinstance(source, Trace):
         return source
@@ -37,13 +37,6 @@ def load(source) -> Trace:
 def load_input(spec) -> Trace:
     """As `load`, and the default input, a guest's life, if `spec` is None: the argument of a command."""
     return load(f"{workloads.PREFIX}{guest_life.__name__}" if spec is None else spec)
-
-
-def question(trace) -> str | None:
-    """The question of the workload that a trace was made by; None for any other trace."""
-    prefix, _, name = trace.name.partition(":")
-    workload = WORKLOADS.get(name.partition(",")[0]) if prefix == workloads.PREFIX.rstrip(":") else None
-    return workload.question if workload else None
 
 
 def _of_lines(lines):

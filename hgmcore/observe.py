@@ -54,8 +54,10 @@ class Observer:
         live = np.flatnonzero(self.mappings[:, 3] > 0)
         order = live[np.lexsort((self.mappings[live, 2], self.mappings[live, 0]))]
         keys = self.mappings[order, 0] * (1 << 45) + (self.mappings[order, 2] >> base)
-        wanted = leaves["process"].astype(np.int64) * (1 << 45) + (leaves["address"] >> np.uint64(base)).astype(np.int64)
-        self.mapping = order[np.searchsorted(keys, wanted, side="right") - 1] if len(order) else np.zeros(0, np.int64)
+        pages = (leaves["address"] >> np.uint64(base)).astype(np.int64)
+        wanted = leaves["process"].astype(np.int64) * (1 << 45) + pages
+        found = np.searchsorted(keys, wanted, side="right") - 1
+        self.mapping = order[found] if len(order) else np.zeros(0, np.int64)
         self.page = ((leaves["address"].astype(np.int64) - self.mappings[self.mapping, 2]) >> base)
 
     def observation(self, index):
@@ -138,7 +140,8 @@ class Observer:
         true_shared = interval_sums(self.true_counts, self.true_counts[:, 2] >= SHARED_AT)
         end = self.pfn + self.length
         columns = {"pss": pss(end) - pss(self.pfn), "true_pss": true_pss(end) - true_pss(self.pfn),
-                   "true_shared": np.where(self.leaves["shared"], self.length, true_shared(end) - true_shared(self.pfn))}
+                   "true_shared": np.where(self.leaves["shared"], self.length,
+                                           true_shared(end) - true_shared(self.pfn))}
         order = np.argsort(self.mapping, kind="stable")
         bounds = np.searchsorted(self.mapping[order], np.arange(len(self.mappings) + 1))
         part_order = np.argsort(self.mapping[at["leaf"]], kind="stable")

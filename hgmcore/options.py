@@ -38,8 +38,8 @@ OPTIONS = {
     "batch": Option(("no", "yes"), "one atomic for a run of leaves in fork and zap, as kernels from 6.9 do"),
     "transient": Option(("counted", "real"), "references of look-ups that do not stay: only counted, or executed"),
     "locks": Option(("none", "pt", "posted"),
-                    "what is held around each leaf that is mapped: nothing, the page-table lock, or all that the posted "
-                    "series holds (fault mutex, VMA lock, folio lock, page-table lock)"),
+                    "what is held around each leaf that is mapped: nothing, the page-table lock, or all that the "
+                    "posted series holds (fault mutex, VMA lock, folio lock, page-table lock)"),
     "fault_around": Option(("none", "16", "folio"),
                            "what a read of shmem maps around itself: nothing, the 16 pages around (to Linux 6.17), "
                            "or whole folios that begin there (from 6.18)"),
@@ -64,7 +64,8 @@ def resolve(engine, given: dict) -> dict[str, str]:
         if name not in OPTIONS:
             raise ValueError(f"unknown option '{name}' (known: {', '.join(OPTIONS)})")
         if isinstance(value, bool):
-            value = next((word for word in (("no", "off"), ("yes", "on"))[value] if word in OPTIONS[name].values), value)
+            words = ("yes", "on") if value else ("no", "off")
+            value = next((word for word in words if word in OPTIONS[name].values), value)
         value = str(value)
         if value not in OPTIONS[name].values:
             raise ValueError(f"option '{name}': '{value}' is not one of {', '.join(OPTIONS[name].values)}")

@@ -31,10 +31,10 @@ def replay(trace, scheme, *, operations: str = "failed", threads: int = 1, obser
     trace's threads are dealt out: what may run at the same time does (hgmcore.stretches), the rest in order; counts,
     answers and costs come out as with one, but for "table_bytes_peak", then the largest that it can have been, and
     "entries_scanned", of what was there when the scan came. observer: called with each observation, which then is
-    not kept. observe_end: also observe after the last operation, as if the trace ended in `observe`.
-    progress: called with (operations done, all). The rest: options.
-    "operations" is an array of (index, done in bytes, errno, event); to_json() gives names for numbers.
-    "ns_per_operation" is measured around the operations alone. ValueError: unknown scheme or option; MemoryError.
+    not kept. observe_end: also observe after the last operation, as if the trace ended in `observe`. progress: called
+    with (operations done, all). The rest: options. "operations" is an array of (index, done in bytes, errno, event);
+    to_json() gives names for numbers. "ns_per_operation" is measured around the operations alone. ValueError: unknown
+    scheme or option; MemoryError.
     """
     if operations not in ("failed", "all"):
         raise ValueError(f"operations: '{operations}' is not one of failed, all")
@@ -69,7 +69,10 @@ def every_operation(trace, machine, results) -> np.ndarray:
     ops = trace.operations
     out = np.zeros(len(ops), RESULT)
     out["index"] = np.arange(len(ops))
-    out["done"] = machine.core.asked(machine.engine, ops.view(np.uint8))
+    out["done"] = ops["length"]
+    out["done"][np.isin(ops["op"], [CODES["touch"], CODES["hwpoison"]])] = machine.geometry.base_page
+    populate = ops["op"] == CODES["populate"]
+    out["done"][populate] *= trace.header.page_sizes(ops[populate])
     out[results["index"].astype(np.int64)] = results
     return out
 

@@ -23,7 +23,8 @@ logging.getLogger("matplotlib").setLevel(logging.ERROR)    # else it may say tha
 PATHS = [str(Path(hgmcore.__file__).parent.parent), str(Path(__file__).parent)]
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*PATHS, os.environ.get("PYTHONPATH")]))
 os.environ["PYTHONSAFEPATH"] = "1"
-for name in ("PYTHONDEVMODE", "PYTHONWARNINGS", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):    # of what they write, and where to
+# These change what programs write, and where to.
+for name in ("PYTHONDEVMODE", "PYTHONWARNINGS", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
     os.environ.pop(name, None)
 
 

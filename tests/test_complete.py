@@ -12,7 +12,7 @@ from hgmcore.trace.statements import CODES
 
 ROOT = Path(__file__).parent.parent
 FIELDS = ("Claim", "From", "State", "Rule", "Costs", "Known to be wrong", "Right")
-DECLARATIONS = {"file", "fail", "observe"}    # statements that no machine executes
+DECLARATIONS = {"file", "fail", "observe", "phase"}    # statements that no machine executes
 
 
 def text(*paths):

@@ -1,7 +1,6 @@
 """Each program of examples/ prints what it says that it prints."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -34,14 +33,6 @@ def run(*arguments, cwd):
 @pytest.mark.parametrize("name", PRINTED)
 def test_example(name, tmp_path):
     assert run(EXAMPLES / f"{name}.py", cwd=tmp_path).endswith(PRINTED[name])
-
-
-def test_a_scheme_compiled_elsewhere(tmp_path):
-    for file in (EXAMPLES / "own_scheme").iterdir():
-        if file.is_file():
-            shutil.copy(file, tmp_path)
-    run("setup.py", "-q", "build_ext", "--inplace", cwd=tmp_path)
-    assert run("run.py", cwd=tmp_path) == "mapcount 6\natomics 3\n"
 
 
 def test_every_example_runs():

@@ -197,8 +197,8 @@ def test_a_private_fault_is_refused_as_any_other(replay, check, access):
 @pytest.mark.parametrize("access", ["continue A v 0 4K", "unregister A v; touch A v 0"])
 def test_what_a_refused_look_up_took(replay, check, model, transient, leaked, access):
     """A reference, put back or (as posted) forgotten; `try` looks before it takes one."""
-    text = ["file F 2M 1", "populate F 0 1", "mmap A v F 0 2M shared minor hgm", f"pin F 0 {2**31 - 2 + (check == 'try')}",
-            "observe", *access.split("; "), "observe"]
+    text = ["file F 2M 1", "populate F 0 1", "mmap A v F 0 2M shared minor hgm",
+            f"pin F 0 {2**31 - 2 + (check == 'try')}", "observe", *access.split("; "), "observe"]
     ran = replay("\n".join(text), "head_per_leaf", overflow_check=check, model=model)
     before, after = (seen["folios"][0]["refcount"] for seen in ran.observations)
     assert ran.operations[-2][0] == ("ENOMEM" if check == "half" and "continue" in access else "EFAULT")

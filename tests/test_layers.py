@@ -22,7 +22,8 @@ MAY_CIMPORT = {
     "hgmcore.hgm": (),
     "hgmcore.scheme": ("hgmcore.hgm",),
     "hgmcore.core.": ("hgmcore.hgm", "hgmcore.core."),
-    "hgmcore.schemes.": ("hgmcore.hgm", "hgmcore.scheme", "hgmcore.core.lock", "hgmcore.schemes.", "hgmcore.engine"),
+    "hgmcore.schemes.owners": ("hgmcore.hgm", "hgmcore.scheme", "hgmcore.core.lock", "hgmcore.schemes."),
+    "hgmcore.schemes.": ("hgmcore.hgm", "hgmcore.scheme", "hgmcore.schemes.", "hgmcore.engine"),
     "hgmcore.operations.hugetlb.": ("hgmcore.hgm", "hgmcore.scheme", "hgmcore.core.", "hgmcore.operations.common",
                                     "hgmcore.operations.hugetlb."),
     "hgmcore.operations.thp.": ("hgmcore.hgm", "hgmcore.scheme", "hgmcore.core.", "hgmcore.operations.common",
@@ -75,6 +76,7 @@ def test_the_cimports_are_found():
     ("hgmcore.operations.thp.zap", "hgmcore.operations.hugetlb.zap", "x", "may not cimport"),
     ("hgmcore.operations.hugetlb.zap", "hgmcore.operations.thp.zap", "x", "may not cimport"),
     ("hgmcore.schemes.subtree", "hgmcore.operations.common", "x", "may not cimport"),
+    ("hgmcore.schemes.subtree", "hgmcore.core.lock", "x", "may not cimport"),
     ("hgmcore.core.table", "hgmcore.core.memory", "*", "name what it takes"),
 ])
 def test_what_is_a_fault(name, module, names, fault):

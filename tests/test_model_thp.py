@@ -24,7 +24,8 @@ CROWD = replace(X86_64, files={"F": (2 * M, 1)}, parts=[0], pieces=[0, 0, 1, 16,
     populate F 0 1; mmap A v F 0 2M shared minor; mmap A w F 0 2M shared; mmap B v F 0 2M shared minor wp;
     mmap C u F 64K 1M shared""")
 # Processes that have hugetlb too
-MIXED = replace(X86_64, files={"F": (2 * M, 1), "G": (2 * M, 2)}, start="""file G 2M 2; file F 2M 1 shmem; populate G 0 1;
+MIXED = replace(X86_64, files={"F": (2 * M, 1), "G": (2 * M, 2)}, start="""
+    file G 2M 2; file F 2M 1 shmem; populate G 0 1;
     mmap A g G 0 4M shared minor hgm wp; mmap A v F 0 2M shared; mmap A a anon:2M 0 2M private; mmap B p G 0 4M private;
     mmap B v F 0 2M shared minor""")
 FIVE_LEVELS = replace(X86_64, geometry="x86-64-5level")
@@ -48,7 +49,8 @@ def operations(ground):
     files, pages, counts = st.sampled_from([*ground.files] or [""]), st.sampled_from([0, 0, 1]), st.sampled_from([1, 3])
     common = [
         *[operation("touch", mappings, places, st.just("write"))] * 3,
-        *[operation("touch", mappings, places, st.just(""))] * 2, operation("touch", mappings, starts, st.just("write")),
+        *[operation("touch", mappings, places, st.just(""))] * 2,
+        operation("touch", mappings, starts, st.just("write")),
         operation("dontneed", mappings, places, short), operation("dontneed", mappings, starts, lengths),
         operation("collapse", mappings, starts, lengths), operation("fork", processes),
         operation("mprotect", mappings, places, lengths, st.sampled_from(["r", "rw", "rw", "none"])),

@@ -391,7 +391,8 @@ def test_standard_input(monkeypatch):
 def test_bad_calls(tmp_path):
     log = DATA / "qemu-postcopy_4k.qemutrace"
     for call, error, reason in [
-            (lambda: importers.read("vax", log), ValueError, f"unknown format 'vax' (known: {', '.join(importers.NAMES)})"),
+            (lambda: importers.read("vax", log), ValueError,
+             f"unknown format 'vax' (known: {', '.join(importers.NAMES)})"),
             (lambda: importers.read("qemu", log, colour=1), ValueError,
              "qemu: unknown option 'colour' (known: block, page_size, piece, start, observations, geometry)"),
             (lambda: importers.read("qemu", log, {"a b": "c"}), TraceError,

@@ -15,7 +15,8 @@ from hgmcore.schemes import NAMES
 from hgmcore.trace.statements import CODES, OPERATION
 
 K, M = 2**10, 2**20
-OPTIONS = [{}, {"batch": "yes", "fault_around": "folio", "era": "6.15"}, {"lookup_first": "no", "zap_frees_tables": "no"}]
+OPTIONS = [{}, {"batch": "yes", "fault_around": "folio", "era": "6.15"},
+           {"lookup_first": "no", "zap_frees_tables": "no"}]
 
 
 def on_hugetlb(seed, scheme):
@@ -121,7 +122,7 @@ def test_nothing_happened(scheme, statements):
                 cloned += 1
             elif choice < 0.3:
                 kept = machine.snapshot()
-            elif choice < 0.4 and kept is not None:    # back into the past, elsewhere from there, and to the present again
+            elif choice < 0.4 and kept is not None:    # to the past, elsewhere from there, and to the present again
                 present = machine.snapshot()
                 machine.restore(kept)
                 astray(machine, number + 1000, scheme)

@@ -47,7 +47,8 @@ CASES = {
         510, 511, 512, 513, 1023, 1024, 0, 1, 511, 512, 3, 3, 4, 2048, 2049, 5, 6])],
     "touches across huge pages and beyond the mapping": [TABLES, pieces("touch", "u", [
         1, 0, 511, 512, 513, 2, 1023, 1024, 1025, 5, 1536, 1537, 6, 2**51 - 1, 7, 8])],
-    "touches anywhere in a page": [TABLES, "touch A u 1\ntouch A u 4095\ntouch A u 4097\ntouch A u 2M\ntouch A u 2097151",
+    "touches anywhere in a page": [TABLES, "touch A u 1\ntouch A u 4095\ntouch A u 4097\ntouch A u 2M",
+                                   "touch A u 2097151",
                                    "touch A x 2097151\ntouch A x 2097153\ntouch A x 2097152\ntouch A x 1"],
     "touches that write": [TABLES, pieces("touch", "u", [2, 3, 4], " write"), pieces("touch", "u", [4, 3, 5])],
     "touches of what may only be read": [
@@ -56,7 +57,8 @@ CASES = {
     "touches that raise events": [TABLES, pieces("touch", "v", [0, 1, 2]), pieces("continue", "v", [2, 3, 4]),
                                   pieces("touch", "v", [1, 2, 3, 4, 5, 512, 513, 1024])],
     "touches of whole and of private pages": [pieces("touch", "r", [1, 2, 512, 513, 1024, 1536]),
-                                              pieces("touch", "p", [1, 2, 512]), pieces("touch", "p", [1, 2], " write")],
+                                              pieces("touch", "p", [1, 2, 512]),
+                                              pieces("touch", "p", [1, 2], " write")],
     "touches of leaves between base pages": [TABLES, "register A x minor", "continue A x 4M 2M", "unregister A x",
                                              pieces("touch", "x", [1024, 1535, 1536, 1537, 3, 1030, 4])],
     "touches of a page that failed": [TABLES, pieces("touch", "u", [2, 3]), "hwpoison A u 8K",
@@ -80,8 +82,9 @@ CASES = {
     "discards of a page that failed": [pieces("continue", "v", [0, 1, 2, 3]), "hwpoison A v 8K",
                                        pieces("dontneed", "v", [3, 2, 1, 0]), pieces("continue", "v", [2])],
     "collapses of full tables, of holes, of none, of leaves": [
-        *(pieces("continue", "w", range(table * 512, table * 512 + 512)) for table in (0, 1, 5)), pieces("continue", "w", [
-            2 * 512, 2 * 512 + 7, 3 * 512 + 1, 4 * 512, 6 * 512 + 511, 7 * 512]), pieces("dontneed", "w", [4 * 512, 513]),
+        *(pieces("continue", "w", range(table * 512, table * 512 + 512)) for table in (0, 1, 5)),
+        pieces("continue", "w", [2 * 512, 2 * 512 + 7, 3 * 512 + 1, 4 * 512, 6 * 512 + 511, 7 * 512]),
+        pieces("dontneed", "w", [4 * 512, 513]),
         collapses("w", [0, 1, 2, 3, 4, 9, 5, 5, 6, 7, 511, 7]), pieces("continue", "w", [4 * 512, 8 * 512, 513]),
         "dontneed A w 2M 2M", pieces("continue", "w", [512]), collapses("w", [8, 1, 4]), "collapse A w 0 1G",
         collapses("w", [0, 1])],
@@ -89,17 +92,21 @@ CASES = {
         pieces("continue", "w", range(0, 512 * 40, 512)), collapses("w", range(40)), "dontneed A w 0 80M",
         pieces("continue", "w", range(0, 512 * 40, 256)), collapses("w", range(39, -1, -1)), "observe"],
     "collapses that other records cut": [
-        pieces("continue", "w", range(0, 512 * 20, 512)), collapses("w", [0, 1]), "collapse A w 4M 0", "collapse A w 4M 4K",
+        pieces("continue", "w", range(0, 512 * 20, 512)), collapses("w", [0, 1]), "collapse A w 4M 0",
+        "collapse A w 4M 4K",
         "collapse A w 4M 2097151", collapses("w", [3]), "collapse A w 8M 4M", collapses("w", [6]),
         "collapse A w 14684160 2M", "collapse A x 14M 2M", collapses("w", [8]), "collapse A v 0 2M",
-        collapses("w", [9, 512, 10]), "collapse A w 9223372036854771712 2M", collapses("w", [11, 12]), "collapse A w 0 1G"],
+        collapses("w", [9, 512, 10]), "collapse A w 9223372036854771712 2M", collapses("w", [11, 12]),
+        "collapse A w 0 1G"],
     "collapses through several mappings and of what may be no pieces": [
         TABLES, pieces("continue", "w", [0, 512, 1024]), collapses("x", [0, 1, 2, 3]), collapses("w", [0, 1, 2]),
         pieces("continue", "v", [0, 512]), collapses("v", [0, 1, 0]), collapses("r", [0, 1]), collapses("p", [0, 1])],
     "collapses around a page that failed": [
-        pieces("continue", "w", [0, 512, 1024, 1536]), collapses("w", [0, 1]), "hwpoison A w 4M", collapses("w", [2, 3, 0]),
+        pieces("continue", "w", [0, 512, 1024, 1536]), collapses("w", [0, 1]), "hwpoison A w 4M",
+        collapses("w", [2, 3, 0]),
         pieces("dontneed", "w", [1024])],
-    "one after another": [TABLES, *[pieces(verb, "x", [2, 3, 4]) for verb in ("touch", "dontneed", "dontneed", "touch")],
+    "one after another": [TABLES,
+                          *[pieces(verb, "x", [2, 3, 4]) for verb in ("touch", "dontneed", "dontneed", "touch")],
                           pieces("dontneed", "x", [4, 1]), "fail 1", pieces("touch", "x", [4, 1])],
     "continues and touches that an overflow check refuses": [
         TABLES, "pin F 0 1073741818", pieces("continue", "v", range(4)), pieces("touch", "u", [2, 3, 4]),
@@ -121,7 +128,8 @@ CASES = {
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_streaks_count_as_the_model_says(scheme, case):
     text = "\n".join([START, *CASES[case], "observe"])
-    for options in {}, {"transient": "real", "zap_frees_tables": "no", "lookup_first": "no"}, {"overflow_check": "half"}:
+    for options in ({}, {"transient": "real", "zap_frees_tables": "no", "lookup_first": "no"},
+                    {"overflow_check": "half"}):
         expected, got = replay_in_model(text, scheme, **options), replay_in_core(text, scheme, **options)
         assert got.operations == expected.operations, options
         assert_same_observation(expected.observations[0], got.observations[0])
@@ -145,7 +153,8 @@ ODD = {"continue": ("{at} 0", "{at} {pages}", "{behind} {page}", "{at} {half}", 
        "collapse": ("{at} 0", "{at} {page}", "{at} {half}", "{behind} {F}", "{last} {F}", "{at} {L}")}
 OTHERS = [*["register A {quiet} minor; continue A {quiet} {at} {page}; unregister A {quiet}"] * 4,
           "dontneed A {name} 0 {huge}", "continue A {name} {at} {F}", "continue A {name} 0 {F}",
-          "continue A {name} 0 {group}", "collapse A {name} 0 {F}; collapse A {name} {F} {F}; collapse A {name} 0 {huge}",
+          "continue A {name} 0 {group}",
+          "collapse A {name} 0 {F}; collapse A {name} {F} {F}; collapse A {name} 0 {huge}",
           "collapse A {name} 0 {group}; collapse A {name} {F} {group}", "fail 1", "split A {name} 0 {huge}",
           "continue A w {F} {group}; continue A w 0 {page}; collapse A w 0 {F}; collapse A w {F} {F}",
           "punch F 0 {F}; populate F 0 3", "punch F 0 {F}",
@@ -155,7 +164,7 @@ OTHERS = [*["register A {quiet} minor; continue A {quiet} {at} {page}; unregiste
 
 
 def statements(seed, geometry, bursts=40):
-    """The text of a trace: files F, of huge pages of one table, and L, of the largest, and bursts of records on them."""
+    """The text of a trace: files F, of one table's huge pages, and L, of the largest, and bursts of records on them."""
     random, verbs = Random(seed), ["continue"] * 3 + ["touch"] * 3 + ["dontneed"] * 2 + ["collapse"]
     base, table = geometry.base_page, geometry.base_page << geometry.index_bits
     sizes = {"page": base, "pages": 2 * base, "half": base // 2 + 1, "F": table, "L": geometry.hugetlb_sizes[-1],

@@ -64,9 +64,9 @@ def random_trace(seed, n=900):
         elif kind < 970:
             line = f"dontneed {name} {pick(at, huge)} {pick(4 * K, 64 * K, 2 * M)}"
         else:
-            line = pick("observe", f"collapse {name} {huge} {2 * M}", f"punch F {huge % (12 * M)} {2 * M}", "populate F 0 4",
-                        "fail 1", f"pin F {rng.integers(6)} 3", f"munmap B u {huge} {2 * M}", f"hwpoison A v {at}",
-                        "mmap B u F 0 8M private")
+            line = pick("observe", f"collapse {name} {huge} {2 * M}", f"punch F {huge % (12 * M)} {2 * M}",
+                        "populate F 0 4", "fail 1", f"pin F {rng.integers(6)} 3", f"munmap B u {huge} {2 * M}",
+                        f"hwpoison A v {at}", "mmap B u F 0 8M private")
         lines.append(f"@{rng.integers(1, 5)} {line}")
     return Trace.parse(START + "\n".join(lines) + "\nobserve\n")
 

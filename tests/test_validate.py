@@ -1,4 +1,4 @@
-"""Recordings of running kernels against the simulator: all that ship are equal, and what is changed in them is found."""
+"""Recordings of running kernels against the simulator: all that ship are equal, and a change in one is found."""
 
 import json
 import lzma
@@ -78,7 +78,8 @@ def changed_smaps(**fields):
 # What a02 shows after step 11: A maps 9 pages by PTEs, B the whole by a PMD.
 CHANGES = {
     "map count of a file": ("map count", lambda obs: obs["files"]["f0"].update(mapcount=[[0, 512, 1]])),
-    "map count of a mapping": ("map count", changed_region("mapcount", [[0, 2, 2], [7, 2, 2], [12, 4, 3], [511, 1, 2]])),
+    "map count of a mapping": ("map count",
+                               changed_region("mapcount", [[0, 2, 2], [7, 2, 2], [12, 4, 3], [511, 1, 2]])),
     "leaf": ("leaf", changed_region("map", [[0, 1, "HUGE"], [1, 1, "PTE"], [7, 2, "PTE"], [12, 4, "PTE"],
                                             [511, 1, "PTE"]])),
     "a leaf behind the end": ("leaf", changed_region("map", [[0, 2, "PTE"], [7, 2, "PTE"], [12, 4, "PTE"],
@@ -105,7 +106,8 @@ def test_a_changed_state_is_found_at_its_step(tmp_path, kind, change):
 
 
 ANSWERS = {
-    "an error that the simulator has not": ("a02", 11, {"errno": "EFAULT"}, "error: the kernel has EFAULT, the simulator none"),
+    "an error that the simulator has not": ("a02", 11, {"errno": "EFAULT"},
+                                            "error: the kernel has EFAULT, the simulator none"),
     "an error that the kernel has not": ("a02", 15, {"errno": ""}, "error: the kernel has none, the simulator EEXIST"),
     "another error": ("b01", 9, {"errno": "ENOMEM"}, "error: the kernel has ENOMEM, the simulator EINVAL"),
     "bytes of CONTINUE": ("a02", 14, {"mapped": 24576}, "bytes done: the kernel has 24576, the simulator 20480"),
@@ -318,8 +320,9 @@ def test_a_recording_becomes_a_trace():
     trace, _ = importers.read("kernel-recording", next(SHIPPED.glob("c02*")))
     text = trace.to_text()
     assert text[text.index("mmap"):].split("\n") == [
-        "mmap A m0 anon:2M 0 2M private", "observe", "touch A m0 0 write", "observe", "mprotect A m0 0 16K r", "observe",
-        "fork A B", "observe", "touch B m0 32K write", "touch B m0 36K write", "observe", "touch A m0 32K write",
+        "mmap A m0 anon:2M 0 2M private", "observe", "touch A m0 0 write", "observe", "mprotect A m0 0 16K r",
+        "observe", "fork A B", "observe", "touch B m0 32K write", "touch B m0 36K write", "observe",
+        "touch A m0 32K write",
         "observe", "touch A m0 80K write", "observe", "dontneed B m0 400K 400K", "observe", "mprotect A m0 0 16K rw",
         "observe", "collapse A m0 0 2M", "observe", "exit B", "observe", "collapse A m0 0 2M", "observe", "exit A",
         "observe", ""]

@@ -28,17 +28,17 @@ def compare(trace=None, schemes="all", repeat=ROUNDS, *, every=None, baseline=No
             progress=None, **options):
     """Replay `trace` under each of `schemes`; costs, errors and a verdict, as plain JSON types.
 
-    trace: whatever `hgmcore.load` takes; None is the default input. schemes: "all", a name, names separated by commas, or an
-    iterable of names and engines. repeat: timed runs of each scheme, interleaved, behind one that is dropped; 0 leaves
-    the measured numbers out, so that the result is the same on every machine. every: operations between two
+    trace: whatever `hgmcore.load` takes; None is the default input. schemes: "all", a name, names separated by commas,
+    or an iterable of names and engines. repeat: timed runs of each scheme, interleaved, behind one that is dropped; 0
+    leaves the measured numbers out, so that the result is the same on every machine. every: operations between two
     observations (default: about 64 in all). baseline: the scheme that others are compared with. threads: native threads
     of the timed runs. machine: memory, in bytes or as "1T", of the machine whose struct pages are modelled. progress:
     called as progress(replays done, replays in all, what runs next). options: as for `hgmcore.replay`; they hold for
     every scheme.
 
-    The result is `hgmcore-compare 2`; `hgmcore help json` has its schema. A scheme that cannot live with the options has a
-    reason, "refused_why", instead of numbers. Raises ValueError for an unknown scheme or option, or a value that an
-    option does not take, and if no scheme can live with the options.
+    The result is `hgmcore-compare 2`; `hgmcore help json` has its schema. A scheme that cannot live with the options
+    has a reason, "refused_why", instead of numbers. Raises ValueError for an unknown scheme or option, or a value that
+    an option does not take, and if no scheme can live with the options.
     """
     trace = inputs.load_input(trace)
     engines = engines_of(schemes)
@@ -68,7 +68,8 @@ def compare(trace=None, schemes="all", repeat=ROUNDS, *, every=None, baseline=No
         entries[name]["phases_batched"] = count_batched(trace, engine, cut, found, **options)
     _extra_copies([entries[name] for name in able])
     if repeat:
-        sizes = {name: entries[name]["memory"]["tables_peak"] + entries[name]["memory"]["host_committed"] for name in able}
+        memory = {name: entries[name]["memory"] for name in able}
+        sizes = {name: memory[name]["tables_peak"] + memory[name]["host_committed"] for name in able}
         times = measure(trace, able, cut, sizes, repeat, threads,
                         lambda done, what: report(len(able) + done, total, what), **options)
         for name in able:

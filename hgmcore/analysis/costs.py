@@ -64,7 +64,8 @@ def action_cost(scheme: str, action: str, geometry: str = "x86-64", page_size="2
     machine.run(trace.operations[first:])
     after = machine.cost()
     cost = {word: after["atomics"][word] - before["atomics"][word] for word in ("ref", "map", "transient")}
-    return {**cost, "lines": machine.core.lines_since(), "entries_scanned": after["entries_scanned"] - before["entries_scanned"],
+    return {**cost, "lines": machine.core.lines_since(),
+            "entries_scanned": after["entries_scanned"] - before["entries_scanned"],
             "errors": sorted({machine.error_name(row) for row in machine.results() if row["errno"]})}
 
 

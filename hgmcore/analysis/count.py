@@ -150,10 +150,10 @@ def less_done(trace, machine, results) -> dict:
 def memory(machine, header, cost) -> dict:
     """Memory that the kernel needs for the trace's files, modelled, and what the host committed for the simulation.
 
-    struct_pages: 64 bytes for each base page of every folio. struct_pages_hvo: with the HugeTLB vmemmap optimisation, one
-    base page of struct pages for each hugetlb page; None for a scheme that counts on the others. tables_peak: counted,
-    below hstate-level entries. scheme: what the scheme keeps beside struct pages and page tables' descriptors: nothing,
-    in all schemes so far.
+    struct_pages: 64 bytes for each base page of every folio. struct_pages_hvo: with the HugeTLB vmemmap optimisation,
+    one base page of struct pages for each hugetlb page; None for a scheme that counts on the others. tables_peak:
+    counted, below hstate-level entries. scheme: what the scheme keeps beside struct pages and page tables' descriptors:
+    nothing, in all schemes so far.
     """
     base, folios = machine.geometry.base_page, machine.core.folios()
     pages = folios["nr_pages"].astype(np.int64)

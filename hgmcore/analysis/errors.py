@@ -29,8 +29,8 @@ EVENTS = ("counter_underflows", "counter_overflows", "bytes_not_moved", "migrati
 def of_observation(observation) -> dict:
     """{key: value} of one observation of `Machine.observe`; a folio is one huge page. 0 means that nothing is wrong.
 
-    false_shared: folios called shared that fewer than two processes map. false_exclusive: folios not called shared that two
-    or more map. *_hugetlb: the same by the kernel's rule for hugetlb, mapcount > 1. mapped_but_reported_unmapped,
+    false_shared: folios called shared that fewer than two processes map. false_exclusive: folios not called shared that
+    two or more map. *_hugetlb: the same by the kernel's rule for hugetlb, mapcount > 1. mapped_but_reported_unmapped,
     unmapped_but_reported_mapped: folios whose folio_mapped() is not whether a leaf maps them.
     page_mapcount_wrong_pages: base pages whose page_mapcount() is not the number of leaves over them;
     page_mapcount_max_error: the largest difference of one. refs_not_explained: the sum over folios of
@@ -85,7 +85,7 @@ class Errors:
             self._note(key, value, bool(value))
 
     def event(self, key, number) -> None:
-        """Take into account that `number` (events, or bytes) of `key`, one of EVENTS, came about over the whole trace."""
+        """Count `number` (events, or bytes) of `key`, one of EVENTS, over the whole trace."""
         self.counts[key] = {"observations": int(number), "worst": int(number), "last": int(number)}
 
     def _note(self, key, value, wrong):
@@ -95,10 +95,10 @@ class Errors:
         count["worst"], count["last"] = max(count["worst"], value), value
 
     def result(self) -> dict:
-        """{"own": {key: {"observations", "worst", "last"}}, "per_page": ..., "consequences": ...}, of what was not always 0.
+        """{"own": {key: {"observations", "worst", "last"}}, "per_page": ..., "consequences": ...}, of what was not 0.
 
-        An error against a property that the scheme defines otherwise is in `per_page`; one that its own file states as a
-        fault is in `own` with "known": true.
+        An error against a property that the scheme defines otherwise is in `per_page`; one that its own file states as
+        a fault is in `own` with "known": true.
         """
         groups = {"own": {}, "per_page": {}, "consequences": {}}
         for key, count in self.counts.items():

@@ -22,8 +22,9 @@ def ran(result) -> dict:
 def less_work(schemes) -> dict:
     """Schemes that did less of the trace's work than most did, so that their costs do not compare: name -> why.
 
-    schemes: name -> entry of a result. Less work is many more operations refused, or fewer leaves installed and removed: a
-    collapse that does nothing is not refused. A few refusals more are an error of the scheme, not another amount of work.
+    schemes: name -> entry of a result. Less work is many more operations refused, or fewer leaves installed and
+    removed: a collapse that does nothing is not refused. A few refusals more are an error of the scheme, not another
+    amount of work.
     """
     found = {}
     if not schemes:

@@ -1,4 +1,4 @@
-"""The measured numbers: what a scheme's replay takes on this machine, warm, in CPU time of its thread, with an interval.
+"""The measured numbers: a scheme's replay on this machine, warm, in CPU time of its thread, with an interval.
 
 Every scheme has a machine that stays. A run is the whole trace; behind each the machine is put back to where it was
 before, with its memory there, so that no run pays for the host's first touches. The first run of each is dropped; the

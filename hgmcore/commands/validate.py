@@ -17,11 +17,13 @@ Examples
 """)
 @click.argument("directory", required=False)
 @click.option("--live", is_flag=True, help="Random operations on this kernel instead (Linux, root).")
-@click.option("--seed", type=click.IntRange(0), help="--live: the first sequence; the same seed, the same sequences.  [0]")
+@click.option("--seed", type=click.IntRange(0),
+              help="--live: the first sequence; the same seed, the same sequences.  [0]")
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), help="--live: for how long.  [10]")
 @click.option("--hugetlb", is_flag=True, help="--live: every second sequence on hugetlb files; nr_hugepages is raised "
               "meanwhile and put back.")
-@click.option("--time", "timed", is_flag=True, help="--live: also time the sequences in the kernel and in the simulator.")
+@click.option("--time", "timed", is_flag=True,
+              help="--live: also time the sequences in the kernel and in the simulator.")
 @json_option
 def validate(directory, live, seed, seconds, hugetlb, timed, json_file):
     """Do again what running kernels did, and compare: map counts, page tables, smaps, errors.

@@ -49,8 +49,7 @@ cdef inline hgm_folio *folio_take(Machine *m, uint64_t nr_pages) noexcept nogil:
 cdef inline hgm_folio *frames_alloc(Machine *m, uint32_t file, uint64_t index, uint64_t nr_pages) noexcept nogil:
     """A folio of `nr_pages` base pages, a power of 2, for place `index` of a file: in no page cache, no reference.
 
-    NULL, and m.context.out_of_memory: no memory. Frames are never used twice, so what still maps a freed page maps nothing
-    else.
+    NULL, and m.context.out_of_memory: no memory. Frames are never used twice: what maps a freed page maps only this.
     """
     cdef hgm_folio *folio
     folio = folio_take(growing_lock(m), nr_pages)

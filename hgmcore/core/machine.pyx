@@ -8,7 +8,9 @@ from hgmcore.core.folio cimport folio_at
 from hgmcore.hgm cimport *
 from hgmcore.core.lock cimport FAULT_MUTEXES, LINE
 from hgmcore.core.machine cimport ALONE, POSTED_LOCKS, PT_LOCKS
-from hgmcore.core.memory cimport *
+from hgmcore.core.memory cimport (
+    address_space, host_page, mincore, munmap, region_grow, region_place, region_prefault
+)
 from hgmcore.core.share cimport vma_may_share
 
 import numpy as np
@@ -51,8 +53,8 @@ PAGE_DOUBLE_MAP = HGM_PAGE_DOUBLE_MAP
 cdef enum:
     PART_OF_PAGES = 4096    # bytes of struct pages that are committed together
 
-# Address space of a machine that may grow to 16 TiB mapped by base pages, or 4 TiB of memory. It has regions of 64 parts
-# each for page tables and struct pages; the others follow from how many entries these have.
+# Address space of a machine that may grow to 16 TiB mapped by base pages, or 4 TiB of memory. It has regions of 64
+# parts each for page tables and struct pages; the others follow from how many entries these have.
 cdef size_t PART = <size_t>1 << 30
 cdef size_t LEAST = <size_t>256 << 10
 cdef enum:
@@ -88,7 +90,7 @@ cdef void regions_place(Machine *m, unsigned char *at, const size_t *sizes) noex
 
 
 cdef class Window:
-    """A view of a core's memory for NumPy; keeps the core alive. To be read only: a false entry would lead the core astray."""
+    """A view of a core's memory for NumPy; keeps the core alive. Read only: a false entry would mislead the core."""
     cdef Core core
     cdef void *start
     cdef size_t size
@@ -138,8 +140,8 @@ cdef class Engine:
 
     name: public name. explanation: the scheme's documentation; its first line is a summary. state: the words that it
     keeps, as fields of PAGE in page 1 of a folio. defaults: options whose default differs from the general one.
-    posted: the options that model=posted selects. exceptions: properties that the scheme does not promise, each "definition"
-    or "fault". whole_only: maps whole huge pages or nothing. writes_tails: counts
+    posted: the options that model=posted selects. exceptions: properties that the scheme does not promise, each
+    "definition" or "fault". whole_only: maps whole huge pages or nothing. writes_tails: counts
     on struct pages that HVO takes away. first_come: its state shows which process was the first to map a huge page.
     """
 
@@ -157,13 +159,15 @@ cdef inline bint record_fits(const Machine *m, const hgm_operation *op) noexcept
     if op.op == HGM_OP_FILE or op.op == HGM_OP_PUNCH or op.op == HGM_OP_TRUNCATE:
         return file
     if op.op == HGM_OP_POPULATE:
-        return file and op.offset <= m.state.files[op.target].pages and op.length <= m.state.files[op.target].pages - op.offset
+        return (file and op.offset <= m.state.files[op.target].pages
+                and op.length <= m.state.files[op.target].pages - op.offset)
     if op.op == HGM_OP_PIN or op.op == HGM_OP_UNPIN:
         return file and op.offset < m.state.files[op.target].pages
     if op.op == HGM_OP_MMAP:
         return mapping and op.arg < m.state.nr_files
     if op.op == HGM_OP_MREMAP and op.arg != HGM_NO_ARG:
-        return mapping and op.arg < m.state.nr_mappings and m.state.mappings[op.arg].process == m.state.mappings[op.target].process
+        return (mapping and op.arg < m.state.nr_mappings
+                and m.state.mappings[op.arg].process == m.state.mappings[op.target].process)
     if op.op == HGM_OP_FORK:
         return op.target < m.state.nr_processes and op.arg < m.state.nr_processes
     if op.op == HGM_OP_EXIT:
@@ -174,8 +178,8 @@ cdef inline bint record_fits(const Machine *m, const hgm_operation *op) noexcept
 cdef class Core:
     """One machine: `geometry` (hgmcore.geometry.Geometry) and resolved `options` (hgmcore.options.resolve).
 
-    reserve: bytes of address space that it may reserve, and so a bound on what it may grow to; None: enough for 4 TiB of
-    memory, or what the system gives. Files, processes and mappings are declared and known by number; operations run
+    reserve: bytes of address space that it may reserve, and so a bound on what it may grow to; None: enough for 4 TiB
+    of memory, or what the system gives. Files, processes and mappings are declared and known by number; operations run
     as arrays of records.
     """
 
@@ -230,7 +234,7 @@ cdef class Core:
         return 0
 
     cdef int reserve(self, size_t bound) except -1:
-        """Reserve address space: `bound` bytes at most, or (0) what serves the largest machine, less where there is less."""
+        """Reserve address space: `bound` bytes at most, or (0) for the largest machine, less where there is less."""
         cdef size_t sizes[6]
         cdef size_t part = PART, total = region_sizes(&self.m.config.geometry, part, sizes)
         if bound:
@@ -336,19 +340,21 @@ cdef class Core:
         cdef Machine *m = &self.m
         cdef size_t size = (tables + 1) << m.config.geometry.table_shift    # number 0 is none
         if tables > (m.state.tables.reserved >> m.config.geometry.table_shift) - 1 or not (
-                region_prefault(&m.state.tables, size) and region_prefault(&m.state.ptdescs, (tables + 1) * sizeof(hgm_ptdesc))):
+                region_prefault(&m.state.tables, size)
+                and region_prefault(&m.state.ptdescs, (tables + 1) * sizeof(hgm_ptdesc))):
             raise MemoryError(f"no memory for {tables} page tables")
         m.context.tables_populated = max(m.context.tables_populated, size)
 
     def run(self, Engine engine, const unsigned char[::1] operations, uint64_t index=0, bint checked=False) -> int:
         """Run operation records (the bytes of an array of statements.OPERATION), the first of number `index`.
 
-        Returns nanoseconds of this thread's CPU time. checked: check() has seen these records, and nothing was declared since. ValueError: a number
-        in a record was never declared; nothing is run. RuntimeError: another thread runs the machine. MemoryError: there
-        is no more memory or address space; the operations up to there are done, and the machine stays usable.
+        Returns nanoseconds of this thread's CPU time. checked: check() has seen these records, and nothing was declared
+        since. ValueError: a number in a record was never declared; nothing is run. RuntimeError: another thread runs
+        the machine. MemoryError: there is no more memory or address space; the operations up to there are done, and the
+        machine stays usable.
         """
         cdef Machine *m = &self.m
-        cdef uint64_t n = operations.shape[0] // sizeof(hgm_operation), done, i
+        cdef uint64_t n = operations.shape[0] // sizeof(hgm_operation), done
         cdef timespec start, stop
         self.fits(engine)
         self.idle()
@@ -365,14 +371,15 @@ cdef class Core:
             clock_gettime(CLOCK_THREAD_CPUTIME_ID, &stop)
         self.busy = False
         if m.context.out_of_memory:
-            raise MemoryError(f"no memory for page tables, struct pages or results at operation {index + (done - 1 if done else 0)}; "
-                              f"the machine has {self.reserved} bytes of address space")
+            raise MemoryError("no memory for page tables, struct pages or results at operation "
+                              f"{index + (done - 1 if done else 0)}; the machine has {self.reserved} bytes of "
+                              "address space")
         return (stop.tv_sec - start.tv_sec) * 1000000000 + stop.tv_nsec - start.tv_nsec
 
     def run_each(self, Engine engine, const unsigned char[::1] operations, uint64_t index=0):
         """Run records as run() does, one by one, and count what each costs: an array of EACH, one row a record.
 
-        Results and counts are those of run(); the time is not, as no record profits from the one before. Errors as run().
+        Results and counts are those of run(); the time is not, as no record profits from the one before. Errors: run().
         """
         cdef Machine *m = &self.m
         cdef uint64_t n = operations.shape[0] // sizeof(hgm_operation), i = 0
@@ -579,7 +586,7 @@ cdef class Core:
         return self.scan_struct_pages(False)
 
     cdef tuple scan_struct_pages(self, bint since):
-        """(lines, bytes) as struct_pages() has them; since: lines since the last call with it, which are old from now on."""
+        """(lines, bytes) as struct_pages() has them; since: lines since the last call with it."""
         cdef Machine *m = &self.m
         cdef hgm_page *page = <hgm_page *>m.state.vmemmap.base
         cdef size_t used = m.state.vmemmap.used, size = host_page(), n, i, j

@@ -42,7 +42,7 @@ cdef struct Region:
 cdef inline void *address_space(size_t size) noexcept nogil:
     """Reserve `size` bytes of address space that read as zero; NULL where the system refuses.
 
-    Nothing is committed before it is touched, and then in small pages: a struct page that nobody counts on takes nothing.
+    Nothing is committed before it is touched, and then in small pages: an unused struct page takes nothing.
     """
     cdef void *base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
     if base == MAP_FAILED:

@@ -4,7 +4,8 @@ from hgmcore.hgm cimport *
 from hgmcore.core.machine cimport File, Machine, Mapping
 from hgmcore.core.vma cimport vma_find
 
-cdef inline Mapping *rmap_next(Machine *m, uint32_t file, uint64_t index, uint32_t *at, uint64_t *offset) noexcept nogil:
+cdef inline Mapping *rmap_next(Machine *m, uint32_t file, uint64_t index, uint32_t *at,
+                               uint64_t *offset) noexcept nogil:
     """The next mapping, from number `*at` on, that covers huge page `index` of a file, or NULL.
 
     `*offset` becomes the page's offset in it, `*at` the number to go on from.

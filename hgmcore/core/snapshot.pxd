@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """Snapshots: a machine's state and counts as they were at one moment, to be put back exactly.
 
-A snapshot (Copy in C, Snapshot in Python) is one block of memory. It holds copies of what the machine uses, in this order:
+A snapshot (Copy in C, Snapshot in Python) is one block of memory. It copies what the machine uses, in this order:
 
     tables | ptdescs | folios | poisoned | results | files | page caches | processes | mappings | VMAs | struct pages
 
@@ -95,7 +95,8 @@ cdef inline bint touched_stretches(const Machine *m, Copy *s) noexcept nogil:
     if not m.context.tails:
         for i in range(m.state.nr_folios):
             folio = folio_at(machine, <uint32_t>i)
-            fits = fits and stretch_add(s, folio.pfn * sizeof(hgm_page), min(<size_t>UNIT, folio.nr_pages * sizeof(hgm_page)))
+            fits = fits and stretch_add(s, folio.pfn * sizeof(hgm_page),
+                                        min(<size_t>UNIT, folio.nr_pages * sizeof(hgm_page)))
         return fits
     page = host_page()
     n = (used + page - 1) // page
@@ -245,11 +246,12 @@ cdef inline void zero_between(Machine *m, size_t start, size_t stop) noexcept no
         return
     for i in range(n):
         if there[i] & 1:
-            memset(base + max(start, (first + i) * page), 0, min(stop, (first + i + 1) * page) - max(start, (first + i) * page))
+            memset(base + max(start, (first + i) * page), 0,
+                   min(stop, (first + i + 1) * page) - max(start, (first + i) * page))
     free(there)
 
 cdef inline void struct_pages_restore(Machine *m, const Copy *s, const unsigned char *at) noexcept nogil:
-    """Put struct pages back. What the snapshot does not hold was zero, and is so still where only heads were written."""
+    """Put struct pages back. What the snapshot lacks was zero, and still is where only heads were written."""
     cdef size_t i, behind = 0
     for i in range(s.nr_stretches):
         if m.context.tails:
@@ -268,7 +270,7 @@ cdef inline bint snapshot_fits(const Machine *m, const Copy *s) noexcept nogil:
             and s.context.results.used <= m.context.results.reserved)
 
 cdef inline void other_heads_zero(Machine *m, const Copy *s) noexcept nogil:
-    """Make the first struct pages of those folios zero that the snapshot does not have, where only first ones are written."""
+    """Make zero the first struct pages of folios that the snapshot lacks, where only first ones are written."""
     cdef const hgm_folio *had = <const hgm_folio *>(s.data + s.state.tables.used + s.state.ptdescs.used)
     cdef hgm_folio *folio
     cdef uint32_t i

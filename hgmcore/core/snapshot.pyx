@@ -4,7 +4,7 @@ from hgmcore.core.machine cimport Core
 
 
 cdef class Snapshot:
-    """What a core's machine is at this moment. RuntimeError: another thread runs it. MemoryError: the host has no room."""
+    """What a core's machine is at this moment. RuntimeError: another thread runs it. MemoryError: no room."""
     def __cinit__(self, Core core):
         cdef bint fits
         snapshot_init(&self.copy)
@@ -26,7 +26,8 @@ cdef class Snapshot:
         cdef bint fits
         core.idle()
         if not snapshot_fits(&core.m, &self.copy):
-            raise MemoryError(f"the machine's reservation of {core.reserved} bytes of address space is too small for the snapshot")
+            raise MemoryError(f"the machine's reservation of {core.reserved} bytes of address space is too small for "
+                              "the snapshot")
         with nogil:
             fits = snapshot_restore(&core.m, &self.copy)
         if not fits:

@@ -143,7 +143,8 @@ cdef inline uint64_t *descend(Machine *m, uint64_t *entry, uint64_t address, int
 
 cdef inline bint subtree_find_leaf(Machine *m, uint64_t entry, uint64_t *scanned) noexcept nogil:
     """Is there a leaf below the table that `entry` points to? Adds the number of entries read to `*scanned`."""
-    return hgm_find_leaf(m.state.tables.base, m.config.geometry.index_bits, table_entries(m, table_number(entry)), scanned)
+    return hgm_find_leaf(m.state.tables.base, m.config.geometry.index_bits, table_entries(m, table_number(entry)),
+                         scanned)
 
 cdef inline void subtree_table_free(Machine *m, uint64_t *entry) noexcept nogil:
     """Free the table below `entry`, which holds no entry. The entry becomes none."""
@@ -161,7 +162,8 @@ cdef inline void subtree_free(Machine *m, uint64_t *entry, int level) noexcept n
     The last first, so that tables that are made next come in the order in which they lie.
     """
     cdef uint64_t *entries = table_entries(m, table_number(entry[0]))
-    cdef uint64_t i = <uint64_t>1 << m.config.geometry.index_bits if level == PUD else 0    # a table of PTEs points to no table
+    # A table of PTEs points to no table.
+    cdef uint64_t i = <uint64_t>1 << m.config.geometry.index_bits if level == PUD else 0
     while i > 0:
         i -= 1
         if entries[i] != 0:

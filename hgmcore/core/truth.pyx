@@ -16,8 +16,8 @@ from hgmcore.core.table cimport PMD, PTE
 
 import numpy as np
 
-LEAVES = np.dtype([("address", "u8"), ("pfn", "u8"), ("count", "u8"), ("size", "u8"), ("process", "u4"), ("level", "u2"),
-                   ("shared", "u1"), ("again", "u1")])
+LEAVES = np.dtype([("address", "u8"), ("pfn", "u8"), ("count", "u8"), ("size", "u8"), ("process", "u4"),
+                   ("level", "u2"), ("shared", "u1"), ("again", "u1")])
 """dtype of a run of leaves: `count` leaves of one size in one process, adjacent in address and frame.
 
 address: virtual address of the first, in bytes; pfn: frame of its first base page; size: base pages of a leaf.
@@ -102,7 +102,8 @@ cdef void walk(Machine *m, uint32_t table, int level, uint64_t address, uint32_t
     """Every leaf below `table`, whose entries are of `level` and whose first stands for `address`."""
     cdef uint64_t *entries = <uint64_t *>(m.state.tables.base + (<uint64_t>table << m.config.geometry.table_shift))
     cdef int shift = m.config.geometry.level_shift[level]
-    cdef uint64_t step = <uint64_t>1 << (shift - m.config.geometry.base_shift), n = <uint64_t>1 << m.config.geometry.index_bits
+    cdef uint64_t step = <uint64_t>1 << (shift - m.config.geometry.base_shift)
+    cdef uint64_t n = <uint64_t>1 << m.config.geometry.index_bits
     cdef uint64_t i = hgm_next_entry(entries, 0, n), entry, entries_done, count, size
     if level == PMD:
         meet_table(m, table, found)

@@ -47,7 +47,8 @@ def read(stream, name) -> tuple[Trace, Report]:
         for record in read_records(stream, name):
             if record["t"] == "file":
                 files.append(record)
-            spool.write(json.dumps(record if record["t"] in ("op", "scenario") else {"t": record["t"]}).encode() + b"\n")
+            kept = record if record["t"] in ("op", "scenario") else {"t": record["t"]}
+            spool.write(json.dumps(kept).encode() + b"\n")
         spool.seek(0)
         files = iter(files)
         for line, record in enumerate(map(json.loads, spool), start=1):

@@ -65,7 +65,7 @@ _SHMEM = re.compile(r"/(?:dev/shm/|memfd:|SYSV|dev/zero)")
 
 @dataclass
 class Area:
-    """A VMA. runs: how many were read. whole: are they whole folios of THP bytes, all of them? huge: [first, last] pages
+    """A VMA. runs: how many were read. whole: are all of them whole folios of THP bytes? huge: [first, last] pages
     where such folios lie. after: the page behind the last run. Pages are addresses / PAGE. fields: of smaps, bytes."""
 
     line: int

@@ -57,8 +57,8 @@ def _print(start, entries, counts, flags, out):
         if present[first]:
             names = ",".join(name for name, bit in FLAGS.items() if int(kind[first]) >> bit & 1)
             bits = int(entries[first]) >> 55
-            print("P", hex(start + first * PAGE), last - first, pfn[first], f"map={mapped[first]}", f"x={bits >> 1 & 1}",
-                  f"sd={bits & 1}", names or "-", file=out)
+            print("P", hex(start + first * PAGE), last - first, pfn[first], f"map={mapped[first]}",
+                  f"x={bits >> 1 & 1}", f"sd={bits & 1}", names or "-", file=out)
         else:
             for at in np.flatnonzero(entries[first:last] >> np.uint64(62) & np.uint64(1)):
                 print("S", hex(start + (first + int(at)) * PAGE), hex(int(pfn[first + at])), file=out)

@@ -5,7 +5,8 @@ from hgmcore.sizes import format_size, parse_size
 
 def cost_text(table: dict, page_size="2M") -> str:
     """The table as plain text of at most 80 columns: a block for each action."""
-    lines = [f"Counted, for one huge page of {format_size(parse_size(page_size))}: atomics on references (ref) and map counts",
+    lines = [f"Counted, for one huge page of {format_size(parse_size(page_size))}: "
+             "atomics on references (ref) and map counts",
              "(map), struct pages that they write (pages), atomics of look-ups that are put",
              "back (temp), page-table entries scanned."]
     for action, row in table.items():
@@ -13,5 +14,6 @@ def cost_text(table: dict, page_size="2M") -> str:
         for name, cost in row.items():
             numbers = (f"{cost['ref']:>9,}{cost['map']:>9,}{cost['lines']:>8,}{cost['transient']:>8,}"
                        f"{cost['entries_scanned']:>9,}")
-            lines.append(f"  {name:32}" + (f"{'refused: ' + ', '.join(cost['errors']):>43}" if cost["errors"] else numbers))
+            refused = f"{'refused: ' + ', '.join(cost['errors']):>43}"
+            lines.append(f"  {name:32}" + (refused if cost["errors"] else numbers))
     return "\n".join(lines) + "\n"

@@ -42,8 +42,8 @@ def values_table(values) -> Table:
 LEGEND = [
     ("step", "a system call of a recording"),
     ("out of scope", "steps that traces have no statement for; their answer is not compared"),
-    ("observed", "steps of which something was compared: the call's answer (error, bytes done, event) or the state of all "
-                 "processes and files behind it"),
+    ("observed", "steps of which something was compared: the call's answer (error, bytes done, event) or the state of "
+                 "all processes and files behind it"),
     ("equal", "those of which every value is equal"),
     ("not 0", "values that the kernel did not have as 0 or none: pages that are mapped, calls that failed"),
     ("map count", "of every 4K page of each file and each mapping"),

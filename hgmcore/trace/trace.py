@@ -1,7 +1,7 @@
 """Traces: what was mapped, by whom, in which order. In memory one NumPy array of records and a header.
 
 The text form is read and written by `hgmcore.trace.text`, the binary form (Parquet) by `hgmcore.trace.binary`; both
-give the same Trace, and either converts into the other. Comments, spacing and spellings of numbers are no part of it.
+give the same Trace, and either converts into the other. Comments, spacing and the spelling of numbers get lost.
 """
 
 from __future__ import annotations

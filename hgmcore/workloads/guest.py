@@ -135,8 +135,8 @@ class Guest:
     def trace(self, name, process="vmm", memory="ram", provenance=None) -> Trace:
         """The Trace of everything touched. Raises TraceError where nothing was, or where it becomes too long."""
         if not self.pieces:
-            raise TraceError(name, "nothing is touched: it has no page fault, no userfaultfd placement and no call that "
-                                   "populates memory")
+            raise TraceError(name, "nothing is touched: it has no page fault, no userfaultfd placement and no call "
+                                   "that populates memory")
         writer = Writer(self.geometry)
         log, parts = self._log, (self._requests(parts) for parts in self._log)
         if self.background:

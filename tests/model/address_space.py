@@ -125,7 +125,8 @@ class AddressSpaces(Memory):
         mapping, first, asked = self.living(process, name), parse_size(offset), parse_size(length)
         if first % self.geometry.base:
             raise Refused("EINVAL")
-        rights, at, last = rights.replace("none", ""), first, first + -(-asked // self.geometry.base) * self.geometry.base
+        rights = rights.replace("none", "")
+        at, last = first, first + -(-asked // self.geometry.base) * self.geometry.base
         for vma in mapping.vmas_in(first, last):
             a, b = vma.clip(first, last)
             if a != at:

@@ -73,7 +73,8 @@ class Resident:
         for folios in self._once:
             self._touch(folios, mappings, shared)
         self.writer.emit("observe", 0)
-        notes = [f"resident: {self._seen.sum()} folios in {len(self.stretches)} mappings; the largest map count is {most}"]
+        notes = [f"resident: {self._seen.sum()} folios in {len(self.stretches)} mappings; "
+                 f"the largest map count is {most}"]
         if self._clipped:
             notes.append(f"map counts above {MOST_SHARERS}, taken as that: {self._clipped}")
         return notes

@@ -120,7 +120,7 @@ def _own_frames(address, pages):
 
 @contextlib.contextmanager
 def pool(wanted):
-    """Where `wanted`, hugetlb pages for the time of a `with`: nr_hugepages is raised, and put back if we are killed too.
+    """If `wanted`, hugetlb pages for the time of a `with`: raises nr_hugepages, and puts it back, also if killed.
 
     OSError: there is no such setting, or too little memory in one piece.
     """

@@ -69,7 +69,7 @@ class Outcome:
 
 
 def validate_live(seed=0, seconds=10.0, hugetlb=False, timed=False, progress=None):
-    """Run sequences seed, seed + 1, ... for `seconds` or until one differs: "hgmcore-validate-live 1", plain JSON types.
+    """Run sequences seed, seed + 1, ... for `seconds` or until one differs: "hgmcore-validate-live 1", as JSON types.
 
     hugetlb: every second sequence is on hugetlb files, and nr_hugepages is raised meanwhile. timed: the same
     sequences are then timed, see `timing`. progress: called with (tenths of seconds gone, all).

@@ -6,7 +6,8 @@ that fail included. Left out, because the simulator leaves it out or because it 
 
 * private mappings of files; MADV_FREE, COLD, PAGEOUT, REMOVE, NOHUGEPAGE, mlock
 * mremap of a range with holes or of several VMAs, and of two lengths at a time
-* userfaultfd for private memory, for a part of a mapping or a resized one, and its events: it is asked to fail where it would raise one
+* userfaultfd for private memory, for a part of a mapping or a resized one, and its events: it is asked to fail where it
+  would raise one
 * a munmap or mprotect of hugetlb that is refused for its end, which divides the VMA at its start all the same, and
   MADV_COLLAPSE in a hole of a hugetlb mapping
 * memory failure and migration, which concern the whole machine
@@ -172,7 +173,8 @@ class _Maker:
             parent, child = self.rng.choice(list(self.processes)), f"P{self.named}"
             self.named += 1
             self._op(parent, "fork", child=child)
-            self.processes[child] = {name: _Region(r.pages, r.file, r.whole, r.cut) for name, r in self.processes[parent].items()}
+            self.processes[child] = {name: _Region(r.pages, r.file, r.whole, r.cut)
+                                     for name, r in self.processes[parent].items()}
 
     def exit(self):
         if len(self.processes) > 1:
