@@ -1,29 +1,41 @@
 """Decisions about a comparison, on small made-up results."""
 
-from hgmcore.analysis.judge import baseline, is_right, partial, ran
+import pytest
+from made_results import entry, result
+
+from hgmcore import Trace
+from hgmcore.analysis.judge import baseline, broken, keeps_all, less_work, ran
 
 
-def made(refused, **errors):
-    """A result of schemes that refused so many operations, or (None) could not run."""
-    return {"schemes": {name: {"refused": "why"} if number is None else
-                        {"error": {"refused_operations": number, "leaked_folios": 0, **errors.get(name, {})}}
-                        for name, number in refused.items()}}
+def test_refused_schemes_did_not_run():
+    made = result({"a": entry(), "b": {"refused_why": "why"}})
+    assert list(ran(made)) == ["a"]
 
 
-def test_who_did_less_work_than_most_is_not_compared():
-    result = made({"a": 3, "b": 0, "c": 0, "d": None})
-    assert list(ran(result)) == ["a", "b", "c"]
-    assert partial(result) == ["a"] and baseline(result) == "b"
+def test_who_did_less_work_than_most_is_told_why():
+    less = less_work({"a": entry(refused=9000), "b": entry(), "c": entry(), "d": entry(leaves=4000)})
+    assert list(less) == ["a", "d"]
+    assert "refused 9,000" in less["a"] and "4,000 leaves, where 5,000 is usual" in less["d"]
 
 
-def test_of_two_numbers_as_frequent_the_smaller_is_usual():
-    assert partial(made({"a": 3, "b": 0})) == ["a"]
+def test_a_few_refusals_more_are_no_other_work():
+    assert less_work({"a": entry(refused=3), "b": entry(), "c": entry()}) == {}
 
 
-def test_no_baseline_without_another_to_compare():
-    assert baseline(made({"a": 3, "b": 0})) is None
+def header(kind):
+    return Trace.parse(f"hgmcore-trace 1\nfile F 2M 1 {kind}\n").header
 
 
-def test_refusals_and_the_other_rule_of_sharing_are_no_errors():
-    result = made({"a": 2, "b": 2, "c": 2}, b={"leaked_folios": 1}, c={"false_shared_hugetlb": 4})
-    assert [name for name in ran(result) if is_right(result, name)] == ["a", "c"]
+def test_baselines():
+    names = ["mm_id", "subtree", "head_per_leaf"]
+    assert baseline(names, header("")) == "head_per_leaf" and baseline(names, header("shmem")) == "mm_id"
+    assert baseline(["subtree", "hugetlb"], header("")) == "subtree"
+    assert baseline(names, header(""), "subtree") == "subtree" and baseline([], header("")) is None
+    with pytest.raises(ValueError, match="hugetlb is not among the schemes"):
+        baseline(names, header(""), "hugetlb")
+
+
+def test_stated_faults_are_no_broken_promise_but_no_praise_either():
+    stated, silent = entry(own={"false_shared": (1, True)}), entry(own={"false_shared": (1, False)})
+    assert broken(stated) == {} and list(broken(silent)) == ["false_shared"]
+    assert not keeps_all(stated) and keeps_all(entry())
