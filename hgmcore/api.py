@@ -163,7 +163,7 @@ class Machine:
 
         Of operations that failed, raised an event or did less than they were asked to.
         """
-        return self.core.results()[start:]
+        return self.core.results(start)
 
     def fail(self, n: int = 1) -> None:
         """The next operation's n-th internal allocation (of a huge page or a page table) fails."""
@@ -226,7 +226,7 @@ class Machine:
 
     def _one(self, op, target, offset=0, length=0, arg=0, flags=0) -> int:
         """Run one operation. Returns bytes done; OperationError if it is refused, OverflowError for bad numbers."""
-        before = len(self.core.results())
+        before = self.core.nr_results
         record = np.array([(offset, length, target, arg, CODES[op], flags)], OPERATION)
         self.run(record)
         for result in self.results(before):
@@ -417,7 +417,7 @@ class Mapping:
         records = np.zeros(len(offset), OPERATION)
         records["offset"], records["length"], records["target"] = offset, size(length), self.number
         records["op"], records["flags"] = CODES["continue"], URGENT * urgent
-        before, first = len(self.machine.core.results()), self.machine.operations
+        before, first = self.machine.core.nr_results, self.machine.operations
         self.machine.run(records)
         out = np.zeros(len(records), np.dtype([("done", RESULT["done"]), ("errno", RESULT["errno"])]))
         out["done"] = size(length)

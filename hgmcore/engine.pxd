@@ -16,10 +16,15 @@ cdef inline uint64_t page_mapcount_runs(Machine *m, const hgm_folio *folio, long
 
     With `out` NULL only counts them.
     """
-    cdef int64_t value, count = hgm_page_mapcount(&m.config.options, folio, 0)
+    cdef int64_t value, count
     cdef uint64_t page, first = 0, n = 0
-    if folio.nr_pages == 1:
-        count = folio.page._mapcount
+    if folio.nr_pages == 1:    # counted without the scheme, which may look at a second struct page
+        if out is not NULL:
+            out[0] = 0
+            out[1] = 1
+            out[2] = folio.page._mapcount
+        return 1
+    count = hgm_page_mapcount(&m.config.options, folio, 0)
     for page in range(1, folio.nr_pages + 1):
         value = hgm_page_mapcount(&m.config.options, folio, page) if page < folio.nr_pages else count + 1
         if value != count:

@@ -3,6 +3,7 @@
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memset
 from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.exc cimport PyErr_CheckSignals
 
 from hgmcore.core.folio cimport folio_at
 from hgmcore.hgm cimport *
@@ -51,6 +52,7 @@ FOLIO_FREED = HGM_FOLIO_FREED
 PAGE_DOUBLE_MAP = HGM_PAGE_DOUBLE_MAP
 
 cdef enum:
+    UNINTERRUPTED = 1 << 16    # records between two looks for signals
     PART_OF_PAGES = 4096    # bytes of struct pages that are committed together
 
 # Address space of a machine that may grow to 16 TiB mapped by base pages, or 4 TiB of memory. It has regions of 64
@@ -354,7 +356,7 @@ cdef class Core:
         machine stays usable.
         """
         cdef Machine *m = &self.m
-        cdef uint64_t n = operations.shape[0] // sizeof(hgm_operation), done
+        cdef uint64_t n = operations.shape[0] // sizeof(hgm_operation), done = 0, some
         cdef timespec start, stop
         self.fits(engine)
         self.idle()
@@ -365,11 +367,16 @@ cdef class Core:
         m.context.tails |= engine.writes_tails
         m.context.out_of_memory = False
         self.busy = True
-        with nogil:
-            clock_gettime(CLOCK_THREAD_CPUTIME_ID, &start)
-            done = engine.run(m, <const hgm_operation *>&operations[0], n, index)
-            clock_gettime(CLOCK_THREAD_CPUTIME_ID, &stop)
-        self.busy = False
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &start)
+        try:
+            while done < n and not m.context.out_of_memory:
+                some = min(n - done, <uint64_t>UNINTERRUPTED)
+                with nogil:
+                    done += engine.run(m, <const hgm_operation *>&operations[0] + done, some, index + done)
+                PyErr_CheckSignals()
+        finally:
+            self.busy = False
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &stop)
         if m.context.out_of_memory:
             raise MemoryError("no memory for page tables, struct pages or results at operation "
                               f"{index + (done - 1 if done else 0)}; the machine has {self.reserved} bytes of "
@@ -429,9 +436,17 @@ cdef class Core:
         if i < n:
             raise ValueError(f"record {index + i}: an operation, file, process, mapping or page that is not declared")
 
-    def results(self):
-        """Results that say more than success, as an array of RESULT (a copy)."""
-        return window(self, self.m.context.results.base, self.m.context.nr_results * sizeof(hgm_result), RESULT).copy()
+    @property
+    def nr_results(self) -> int:
+        """How many results there are."""
+        return self.m.context.nr_results
+
+    def results(self, uint64_t start=0):
+        """Results from the `start`-th on that say more than success, as an array of RESULT (a copy)."""
+        cdef uint64_t n = self.m.context.nr_results
+        start = min(start, n)
+        return window(self, self.m.context.results.base + start * sizeof(hgm_result), (n - start) * sizeof(hgm_result),
+                      RESULT).copy()
 
     def folios(self):
         """Every huge page that was ever allocated, as an array of FOLIO."""

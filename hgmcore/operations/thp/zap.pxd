@@ -197,6 +197,8 @@ cdef inline uint64_t do_munmap(Machine *m, Mapping *v, uint64_t start, uint64_t 
     """Remove the VMAs in [start, end), with what they map and the tables that no VMA needs. Returns their bytes."""
     cdef uint32_t i
     cdef uint64_t done = 0
+    start = min(start, v.length)    # what lies behind the mapping is another's, and may be all of the address space
+    end = min(end, v.length)
     vma_adjust_trans_huge(m, v, start)
     vma_adjust_trans_huge(m, v, end)
     if not vma_split(m, v, start) or not vma_split(m, v, end):
