@@ -1,8 +1,9 @@
 """The verdict: sentences made from the numbers of a comparison by the rules of this file, and by nothing else.
 
-A scheme is judged by CRITERIA, each a number that is better the smaller it is. One scheme beats another if it is nowhere
-worse and somewhere better. Counted numbers compare exactly; measured ones only where their intervals do not overlap.
-Schemes that did less of the work are judged by nothing but what they refused. The front are those that no other beats.
+A scheme is judged by CRITERIA, each a number that is better the smaller it is. One scheme beats another if it is
+nowhere worse and somewhere better. Counted numbers compare exactly; measured ones only where their intervals do not
+overlap. Schemes that did less of the work are judged by nothing but what they refused. The front are those that no
+other beats.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ UNTESTED = (
 
 
 def verdict(result) -> dict:
-    """The verdict of a result of `compare`: answers, front, beaten, untested, warnings, as `hgmcore-compare 2` has them."""
+    """The verdict of a result of `compare`: answers, front, beaten, untested, warnings, as in `hgmcore-compare 2`."""
     schemes = ran(result)
     less = less_work(schemes)
     full = {name: entry for name, entry in schemes.items() if name not in less}
@@ -65,7 +66,8 @@ def verdict(result) -> dict:
     front = [name for name in full if name not in beaten]
     return {"answers": [*_time(result, full), *_counted(result, full, front), *_errors(result, full), *_memory(full),
                         *_scans(full), *_less(less)],
-            "front": front, "beaten": beaten, "untested": _untested(result, full), "warnings": _warnings(result, schemes)}
+            "front": front, "beaten": beaten, "untested": _untested(result, full),
+            "warnings": _warnings(result, schemes)}
 
 
 def _criteria(entry) -> dict:
@@ -94,7 +96,7 @@ def _criteria(entry) -> dict:
 
 
 def _better(one, other) -> list[str]:
-    """The keys on which `one` is better than `other`: errors that a scheme has not are 0, what it did not do is not judged."""
+    """The keys on which `one` is better than `other`: errors that a scheme lacks are 0, undone work is not judged."""
     keys = dict.fromkeys([*one, *other])
     return [key for key in keys if (key in one and key in other or ": " in key)
             and one.get(key, (0, 0))[1] < other.get(key, (0, 0))[0]]
@@ -105,7 +107,7 @@ def _beats(one, other) -> bool:
 
 
 def _time(result, full):
-    """Who is faster than the baseline and who slower in the longest phases, where intervals tell and the work is the same."""
+    """Who is faster than the baseline and who slower in the longest phases, if intervals tell and the work is equal."""
     base = result["baseline"]
     timed = {name: entry["measured"] for name, entry in full.items() if "measured" in entry}
     if base not in timed or len(timed) < 2 or result["repeat"] < ROUNDS or timed[base]["short"]:
@@ -122,7 +124,7 @@ def _time(result, full):
 
 
 def same_work(one, other, phase=None) -> bool:
-    """Did two schemes install and remove as many leaves, in the whole trace or in a phase? Else times do not compare."""
+    """Did two schemes install and remove as many leaves, in the trace or in a phase? Else times do not compare."""
     mine, theirs = (entry["phases"][phase]["leaves"] if phase else entry["leaves"] for entry in (one, other))
     return abs(mine - theirs) <= 0.01 * theirs
 
@@ -162,8 +164,8 @@ def _counted(result, full, front):
         if most - least >= 0.5:
             low = [name for name, value in values.items() if value == least]
             high = [name for name, value in values.items() if value == most]
-            lines.append((most - least, f"{phase['name']}: {least:.3g} lasting atomics a leaf under {_names(low)}, {most:.3g} "
-                                        f"under {_names(high)}."))
+            lines.append((most - least, f"{phase['name']}: {least:.3g} lasting atomics a leaf under {_names(low)}, "
+                                        f"{most:.3g} under {_names(high)}."))
     lines = [line for _, line in sorted(lines, reverse=True)[:3]]
     if len(front) < len(full):
         lines.append(f"No other scheme is as good on everything counted and measured as {_names(front, 9)}.")
@@ -178,7 +180,8 @@ def _errors(result, full):
             lines.append(f"{name} breaks its own promise: {WORDS[key]} ({_of(key, count, observations)}).")
     for group, lead in (("consequences", "Under"), ("own", "By a fault that its file states, under")):
         for key in WORDS:
-            counts = {name: entry["errors"][group][key] for name, entry in full.items() if key in entry["errors"][group]}
+            counts = {name: entry["errors"][group][key] for name, entry in full.items()
+                      if key in entry["errors"][group]}
             if group == "own":
                 counts = {name: count for name, count in counts.items() if count.get("known")}
             if counts:
@@ -197,7 +200,8 @@ def _of(key, count, observations):
         return amount(worst)
     if key in EVENTS:
         return f"{worst:,} {'time' if worst == 1 else 'times'}"
-    return f"{count['observations']} of {observations} observations, {amount(worst) if key.endswith('bytes') else f'{worst:,}'} at worst"
+    most = amount(worst) if key.endswith("bytes") else f"{worst:,}"
+    return f"{count['observations']} of {observations} observations, {most} at worst"
 
 
 def amount(size) -> str:
@@ -228,8 +232,8 @@ def _scans(full):
     if not scans:
         return []
     most = max(scans.values())
-    return [f"To find a first or last piece by a scan, {_names([n for n in scans if scans[n] == most])} read up to {most:,} "
-            f"entries for one operation; counts and bits in the page tables need none."]
+    return [f"To find a first or last piece by a scan, {_names([n for n in scans if scans[n] == most])} "
+            f"read up to {most:,} entries for one operation; counts and bits in the page tables need none."]
 
 
 def _less(less):
@@ -242,7 +246,8 @@ def _untested(result, full):
     if not any(entry["leaves"] for entry in full.values()):
         return ["Nothing was tested: no scheme mapped or unmapped anything."]
     if result["trace"]["most_processes_on_a_page"] < 2:
-        lines.append("Sharing: at no observation did two processes map one page, so a scheme that never sees sharing looks right.")
+        lines.append("Sharing: at no observation did two processes map one page, so a scheme that never sees sharing "
+                     "looks right.")
     absent = [what for _, operations, what in UNTESTED if not any(done.get(op) for op in operations)]
     if absent:
         lines.append(f"Not in this input: {', '.join(absent)}.")
@@ -258,13 +263,14 @@ def _warnings(result, schemes):
     if not timed:
         return lines
     if 0 < result["repeat"] < ROUNDS:
-        lines.append(f"{result['repeat']} timed runs are too few for an interval (at least {ROUNDS}); no difference is shown.")
+        lines.append(f"{result['repeat']} timed runs are too few for an interval (at least {ROUNDS}); no difference "
+                     "is shown.")
     if all(one["short"] for one in timed.values()):
         lines.append("The trace is too short to time: a run takes less than 0.1 ms.")
     noisy = [name for name, one in timed.items() if _width(one["ns_per_operation"]) > NOISY]
     if noisy and not all(one["short"] for one in timed.values()):
-        lines.append(f"This machine is too noisy now for {_names(noisy)}: the interval is wider than {100 * NOISY:.0f} % of "
-                     "the median.")
+        lines.append(f"This machine is too noisy now for {_names(noisy)}: the interval is wider than "
+                     f"{100 * NOISY:.0f} % of the median.")
     if result["threads"] > 1 and not any(one["threads_met"] for one in timed.values()):
         lines.append(f"--threads {result['threads']}: no two threads of this trace ever had work at the same time.")
     return lines
