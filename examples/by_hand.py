@@ -1,7 +1,7 @@
 """A trace written by hand, compared under three schemes.
 
-Two processes map one 2M page of hugetlb, the first in two pieces, the second whole. Prints for each scheme how many
-times a huge page is wrongly called shared, and how many base pages have a wrong map count.
+Two processes map one 2M page of hugetlb, the first in two pieces, the second whole. Prints for each scheme
+the errors against its own definition, and how many base pages have a wrong map count when most have.
 """
 import hgmcore as hgm
 
@@ -18,4 +18,6 @@ observe
 """)
 comparison = hgm.compare(trace, schemes=["head_per_leaf", "subtree", "logical_counter"])
 for name, scheme in comparison["schemes"].items():
-    print(name, scheme["error"]["false_shared"], scheme["error"]["page_mapcount_wrong_pages"])
+    errors = scheme["errors"]
+    wrong = errors["per_page"].get("page_mapcount_wrong_pages", {"worst": 0})
+    print(name, sorted(errors["own"]), wrong["worst"])
