@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -90,6 +91,9 @@ WRONG = {
     "a name with escapes": (["compare", "\x1b[31m$x$\n"], "\\x1b[31m$x$"),
     "twice": (["compare", "t.hgm", "--option", "era=6.2", "--option", "era=6.3"], "given twice"),
     "repeat": (["compare", "t.hgm", "--repeat", "-1"], "--repeat"),
+    "every": (["compare", "t.hgm", "--every", "0"], "--every"),
+    "no threads": (["compare", "t.hgm", "--threads", "0"], "--threads"),
+    "unknown baseline": (["compare", "t.hgm", "--baseline", "mm_ids"], "baseline: mm_ids is not among"),
     "repeat word": (["compare", "t.hgm", "--repeat", "often"], "often"),
     "no thread": (["replay", "t.hgm", "--scheme", "subtree", "--threads", "0"], "0 is not in the range"),
     "many threads": (["replay", "t.hgm", "--scheme", "subtree", "--threads", "1000"], "1000 is not in the range"),
@@ -201,11 +205,24 @@ def test_compare_reads_standard_input():
 
 def test_compare_json(capfd):
     result = result_of(capfd, "compare", "t.hgm", "--schemes", "subtree,hugetlb")
-    assert result["format"] == "hgmcore-compare 1"
+    assert result["format"] == "hgmcore-compare 2"
     assert list(result["schemes"]) == ["subtree", "hugetlb"]
     assert result["schemes"]["subtree"]["cost"]["leaf_installs"] == 1
-    assert result["schemes"]["subtree"]["error"]["refused_operations"] == 1
-    assert len(result["schemes"]["subtree"]["cost"]["ns_per_operation_runs"]) == 5
+    assert result["schemes"]["subtree"]["refused"] == {"EEXIST": 1}
+    assert len(result["schemes"]["subtree"]["measured"]["ns_per_operation"]["runs"]) == 6
+
+
+def test_compare_joins_lists_of_schemes(capfd):
+    result = result_of(capfd, "compare", "t.hgm", "--repeat", "0", "--schemes", "subtree,hugetlb", "--schemes",
+                       "mm_id,subtree", "--baseline", "mm_id", "--every", "1")
+    assert list(result["schemes"]) == ["subtree", "hugetlb", "mm_id"] and result["baseline"] == "mm_id"
+    assert result["observations"] == result["trace"]["operations"]
+
+
+def test_compare_in_full_and_with_threads(capfd):
+    text = printed(capfd, "compare", "t.hgm", "--schemes", "subtree,mm_id", "--full", "--threads", "2", "--repeat", "1")
+    assert "ATOMICS a leaf" in text and "no two threads" in " ".join(text.split())
+    assert "1 timed runs are too few" in text.replace("\n", " ") or "too few" in text
 
 
 def test_compare_writes_every_output_at_once(capfd):
@@ -244,12 +261,11 @@ def test_options_reach_the_schemes(capfd):
 def test_one_refused_scheme_does_not_stop_the_others(capfd):
     result = result_of(capfd, "compare", "t.hgm", "--option", "hvo=on", "--repeat", "0", "--machine", "64G")
     assert set(result["schemes"]) == set(schemes.NAMES)
-    assert "hvo=on" in result["schemes"]["mm_id"]["refused"]
-    modelled = result["schemes"]["subtree"]["struct_pages"]
-    assert modelled == {"hvo": True, "machine_bytes": {"2M": 32768 * 4096}}
+    assert "hvo=on" in result["schemes"]["mm_id"]["refused_why"]
+    assert result["schemes"]["subtree"]["struct_pages"] == {"2M": 32768 * 4096}
     assert result["machine_size"] == 64 << 30
     text = printed(capfd, "compare", "t.hgm", "--option", "hvo=on", "--repeat", "0")
-    assert "mm_id               refused: counts on" in text
+    assert re.search("mm_id +refused: counts on", text)
 
 
 @pytest.mark.parametrize("name", ["compare", "replay"])
@@ -261,10 +277,11 @@ def test_help_lists_every_option_with_its_values(name, capfd):
     assert max(map(len, text.splitlines())) <= 80
 
 
-def test_compare_without_input_is_the_recording(capfd):
+def test_compare_without_input_is_a_guests_life(capfd):
     result = result_of(capfd, "compare", "--schemes", "logical_counter", "--repeat", "0")
-    assert result["trace"]["name"] == f"recording:{recordings.DEFAULT}"
-    assert result["trace"]["by_operation"]["continue"] == 257_561
+    assert result["trace"]["name"] == "workload:guest_life"
+    names = [phase["name"] for phase in result["trace"]["phases"]]
+    assert "postcopy_recorded" in names and "fork_generated" in names
     assert result["trace"]["provenance"]
 
 

@@ -1,182 +1,12 @@
-"""compare: every error measure against numbers worked out by hand, and against dense arrays."""
+"""compare: the whole result, by hand on the compiled core, and what cannot be compared."""
 
-import importlib
+import json
 
-import numpy as np
 import pytest
-from hgmcore.core.machine import RESULT
-from hypothesis import given
-from hypothesis import strategies as st
 
-from hgmcore import Trace, schemes
-from hgmcore.analysis.compare import (
-    compare,
-    describe,
-    measured,
-    refusals,
-    scheme_names,
-    struct_pages,
-)
-from hgmcore.analysis.errors import Errors
-from hgmcore.runs import difference, end_to_end
-
-module = importlib.import_module("hgmcore.analysis.compare")
-
-
-def runs(*rows):
-    return np.array(rows, dtype=np.int64).reshape(-1, 3)
-
-
-def folio(**changes):
-    """A folio of 8 base pages that one process maps by one leaf, in the page cache, all reported right."""
-    one = {"refcount": 2, "mapcount": 1, "mapped": True, "maybe_shared": False,
-           "maybe_shared_hugetlb": False, "page_cache_refs": 1, "pins": 0, "page_mapcount": runs((0, 8, 1)),
-           "truth": {"leaves": 1, "processes": 1, "page_mapcount": runs((0, 8, 1))}}
-    truth = {**one["truth"], **changes.pop("truth", {})}
-    return {**one, **changes, "truth": truth}
-
-
-def mapping(pss=4096.0, shared=0, true_pss=4096.0, true_shared=0):
-    return {"pss": pss, "shared_hugetlb": shared, "truth": {"pss": true_pss, "shared": true_shared}}
-
-
-def observation(folios=(), mappings=(), freed=0):
-    return {"index": 0, "folios": list(folios), "mappings": list(mappings), "freed_while_mapped": freed}
-
-
-def errors_of(*observations, errnos=(), underflows=0, overflows=0):
-    errors = Errors()
-    for one in observations:
-        errors(one)
-    operations = np.zeros(len(errnos), RESULT)
-    operations["errno"] = errnos
-    counters = {"underflows": underflows, "overflows": overflows}
-    return errors.result({"operations": operations, "counters": counters})
-
-
-NAMES = ("false_shared", "false_exclusive", "false_shared_hugetlb", "false_exclusive_hugetlb",
-         "mapped_but_reported_unmapped", "unmapped_but_reported_mapped", "page_mapcount_max_error",
-         "page_mapcount_wrong_pages", "pss_error_bytes", "smaps_shared_error_bytes", "refs_not_explained",
-         "leaked_folios", "freed_while_mapped",
-         "counter_underflows", "counter_overflows", "refused_operations")
-
-NOTHING = runs((0, 8, 0))
-UNMAPPED = {"leaves": 0, "processes": 0, "page_mapcount": NOTHING}
-
-CASES = {
-    "right": (observation([folio()], [mapping()]), {}),
-    "shared by one": (observation([folio(maybe_shared=True)]), {"false_shared": 1}),
-    "shared by one by hugetlb's rule": (observation([folio(maybe_shared_hugetlb=True)]),
-                                        {"false_shared_hugetlb": 1}),
-    "shared by none": (observation([folio(maybe_shared=True, truth={"processes": 0})]), {"false_shared": 1}),
-    "shared by two": (
-        observation([folio(maybe_shared=True, maybe_shared_hugetlb=True, truth={"processes": 2})]), {}),
-    "exclusive to two": (observation([folio(truth={"processes": 2})]),
-                         {"false_exclusive": 1, "false_exclusive_hugetlb": 1}),
-    "exclusive to two by hugetlb's rule": (observation([folio(maybe_shared=True, truth={"processes": 2})]),
-                                           {"false_exclusive_hugetlb": 1}),
-    "mapped, not reported": (observation([folio(mapped=False)]), {"mapped_but_reported_unmapped": 1}),
-    "reported, not mapped": (observation([folio(page_mapcount=NOTHING, truth=UNMAPPED)]),
-                             {"unmapped_but_reported_mapped": 1}),
-    # pages 0 to 2 say 5, not 1; page 7 says 0, not 1
-    "page counts": (observation([folio(page_mapcount=runs((0, 3, 5), (3, 7, 1), (7, 8, 0)))]),
-                    {"page_mapcount_wrong_pages": 4, "page_mapcount_max_error": 4}),
-    "Pss above and below": (observation([], [mapping(pss=5000.5), mapping(pss=4000)]),
-                            {"pss_error_bytes": 1000.5}),
-    "smaps Shared": (observation([], [mapping(shared=8192), mapping(true_shared=4096)]),
-                     {"smaps_shared_error_bytes": 12288}),
-    # 2 references, 1 of the page cache, 4 maps; 7 references, of which 1 + 2 + 1 are explained
-    "references": (observation([folio(mapcount=4), folio(refcount=7, pins=2)]),
-                   {"refs_not_explained": 3 + 3}),
-    # no cache, no leaf, no pin: leaked, whatever the scheme's map count explains
-    "leak": (observation([folio(page_cache_refs=0, mapcount=2, truth=UNMAPPED, page_mapcount=NOTHING)]),
-             {"leaked_folios": 1, "unmapped_but_reported_mapped": 1}),
-    "pinned, not leaked": (observation([folio(refcount=1, mapcount=0, page_cache_refs=0, pins=1, mapped=False,
-                                              truth=UNMAPPED, page_mapcount=NOTHING)]), {}),
-    "freed": (observation(freed=3), {"freed_while_mapped": 3}),
-}
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_one_observation(case):
-    seen, wrong = CASES[case]
-    assert errors_of(seen) == {**dict.fromkeys(NAMES, 0), **wrong}
-
-
-def test_sums_but_for_the_largest_and_the_end():
-    leak = CASES["leak"][0]
-    small = observation([folio(maybe_shared=True, page_mapcount=runs((0, 8, 2)))])
-    large = observation([folio(maybe_shared=True, page_mapcount=runs((0, 1, 9), (1, 8, 1)))])
-    errors = errors_of(leak, large, small)
-    assert errors["false_shared"] == 2
-    assert errors["page_mapcount_wrong_pages"] == 8 + 1
-    assert errors["page_mapcount_max_error"] == 8
-    assert errors["leaked_folios"] == 0, "the leak has gone by the end"
-    assert errors_of(small, leak)["leaked_folios"] == 1
-
-
-def test_counters_and_refusals_come_from_the_replay():
-    errors = errors_of(errnos=[17, 0, 22, 17], underflows=5, overflows=6)
-    assert [errors[key] for key in NAMES[-3:]] == [5, 6, 3]
-
-
-def test_refusals_by_errno():
-    operations = np.zeros(5, RESULT)
-    operations["errno"] = [22, 17, 0, 17, 9999]
-    assert refusals(operations) == {"EEXIST": 2, "EINVAL": 1, "9999": 1}
-
-
-def test_compare_names_errnos_as_replay_does():
-    """EHWPOISON and EAGAIN: Python's table of errnos lacks the first and has another name for the second."""
-    operations = np.zeros(3, RESULT)
-    operations["errno"] = [133, 11, 133]
-    assert refusals(operations) == {"EHWPOISON": 2, "EAGAIN": 1}
-
-
-@st.composite
-def random_runs(draw):
-    edges = draw(st.lists(st.integers(0, 60), unique=True, max_size=16).map(sorted))
-    spans = [span for span in zip(edges, edges[1:]) if draw(st.booleans())]
-    return runs(*((first, last, draw(st.integers(-2, 3))) for first, last in spans))
-
-
-def dense(some_runs):
-    array = np.zeros(60, dtype=np.int64)
-    for first, last, value in some_runs:
-        array[first:last] = value
-    return array
-
-
-@given(random_runs(), random_runs())
-def test_runs_difference_is_that_of_dense_arrays(one, other):
-    apart = np.abs(dense(one) - dense(other))
-    assert difference(one, other) == (np.count_nonzero(apart), apart.max())
-
-
-@given(st.lists(st.tuples(random_runs(), random_runs()), max_size=5))
-def test_folios_end_to_end_differ_as_each_alone(pairs):
-    together = difference(end_to_end([one for one, _ in pairs]),
-                          end_to_end([other for _, other in pairs]))
-    alone = [difference(*pair) for pair in pairs]
-    assert together == (sum(wrong for wrong, _ in alone), max((largest for _, largest in alone), default=0))
-
-
-def test_runs_difference_of_a_terabyte_of_pages():
-    assert difference(runs((0, 1 << 40, 1)), runs((0, 5, 1), (5, 1 << 40, 3))) == ((1 << 40) - 5, 2)
-
-
-@given(st.lists(st.floats(0.1, 1000), min_size=2, max_size=9))
-def test_median_and_standard_deviation(times):
-    result = measured(times)
-    assert result["ns_per_operation"] == pytest.approx(np.median(times))
-    assert result["ns_per_operation_stddev"] == pytest.approx(np.std(times, ddof=1), abs=1e-9)
-    assert result["ns_per_operation_runs"] == times
-
-
-def test_nothing_measured_and_one_run():
-    assert measured([])["ns_per_operation"] is None
-    assert (measured([3.0])["ns_per_operation"], measured([3.0])["ns_per_operation_stddev"]) == (3.0, None)
-
+from hgmcore import Trace, compare, replay, schemes
+from hgmcore.analysis.compare import engines_of, struct_pages
+from hgmcore.trace.describe import describe
 
 TWO_PROCESSES = """\
 hgmcore-trace 1
@@ -194,80 +24,93 @@ continue B w 0 2M
 
 
 def test_by_hand_on_the_compiled_core():
-    """A maps pages 0, 7 and 511 of a 2M page; observed. Then B maps it whole; observed at the end."""
-    result = compare(Trace.parse(TWO_PROCESSES), repeat=0)
-    assert result["format"] == "hgmcore-compare 1"
-    assert tuple(result["schemes"]) == schemes.NAMES
-    assert result["observations"] == 2
-    error = {name: scheme["error"] for name, scheme in result["schemes"].items()}
-    for measures in error.values():
-        assert tuple(measures) == NAMES
+    """A maps pages 0, 7 and 511 of a 2M page; then B maps it whole. Observed behind every operation."""
+    result = compare(Trace.parse(TWO_PROCESSES), repeat=0, every=1)
+    assert result["format"] == "hgmcore-compare 2" and tuple(result["schemes"]) == schemes.NAMES
+    assert result["observations"] == 10 and result["baseline"] == "head_per_leaf"
+    errors = {name: scheme["errors"] for name, scheme in result["schemes"].items()}
 
-    # one count for each leaf: 3, then 4, on every base page; true: 0 or 1 (of 3), then 1 or 2 (of 3)
-    head = error["head_per_leaf"]
-    assert head["page_mapcount_wrong_pages"] == 512 + 512
-    assert head["page_mapcount_max_error"] == 3
-    assert (head["false_shared"], head["false_exclusive"], head["refs_not_explained"]) == (1, 0, 0)
-    # Pss of A: 3 pages / 3 for 3 pages, then 3/4 for 3/2. Of B: 512/4 for 509 + 3/2
-    assert head["pss_error_bytes"] == pytest.approx(4096 * ((3 - 1) + (1.5 - 0.75) + (510.5 - 128)))
-    # Shared of A: 3 pages for none, then 3 for 3. Of B: all 512 for 3
-    assert head["smaps_shared_error_bytes"] == 4096 * (3 + 509)
+    # one count for each leaf: 1 to 4, on every base page; true at last: 1 or 2 (of 3). Pss: see the three terms
+    head = errors["head_per_leaf"]
+    assert head["own"] == {}
+    assert head["per_page"]["page_mapcount_wrong_pages"] == {"observations": 5, "worst": 512, "last": 512}
+    assert head["per_page"]["page_mapcount_max_error"] == {"observations": 5, "worst": 3, "last": 3}
+    # two leaves, three and (with `observe`) three again; then B is there and the page is shared
+    assert head["per_page"]["false_shared"] == {"observations": 3, "worst": 1, "last": 0}
+    # at last: Pss of A 3/4 for 3/2 pages, of B 512/4 for 509 + 3/2; Shared of A right, of B 512 pages for 3
+    assert head["consequences"]["pss_error_bytes"]["last"] == pytest.approx(4096 * ((1.5 - 0.75) + (510.5 - 128)))
+    assert head["consequences"]["smaps_shared_error_bytes"]["last"] == 4096 * 509
 
     # one count for each base page: right but for the sharing rule of hugetlb, more than one mapping
-    pages = error["nr_pages_mapped"]
-    assert (pages["page_mapcount_wrong_pages"], pages["pss_error_bytes"], pages["false_shared"]) == (0, 0, 1)
+    pages = errors["nr_pages_mapped"]
+    # (smaps asks the first page alone, so all of B's 512 pages are shared, as 3 are)
+    assert pages["own"] == {} and list(pages["consequences"]) == ["smaps_shared_error_bytes"]
+    assert "page_mapcount_wrong_pages" not in pages["per_page"] and "false_shared" in pages["per_page"]
 
-    # one count for each subtree, 1 then 2: 509 pages too many each time; references one for each leaf
-    assert error["subtree"]["page_mapcount_wrong_pages"] == 509 + 509
-    assert error["subtree"]["refs_not_explained"] == (3 - 1) + (4 - 2)
+    # one count for each subtree, 1 then 2: 511, then 509 pages too many; references one for each leaf
+    subtree = errors["subtree"]
+    assert subtree["per_page"]["page_mapcount_wrong_pages"] == {"observations": 5, "worst": 511, "last": 509}
+    assert subtree["own"]["refs_not_explained"] == {"observations": 4, "worst": 2, "last": 2, "known": True}
     for name in ("logical_scan", "logical_counter"):
-        assert error[name]["page_mapcount_wrong_pages"] == 509 + 509
-        assert (error[name]["refs_not_explained"], error[name]["false_shared"]) == (0, 0)
+        assert errors[name]["own"] == {}
+        assert errors[name]["per_page"]["page_mapcount_wrong_pages"]["last"] == 509
 
-    # split and three pieces refused; then B alone
-    assert error["hugetlb"]["refused_operations"] == 4
-    assert result["schemes"]["hugetlb"]["refusals"] == {"EINVAL": 4}
+    # split and three pieces refused; then B alone: other work
+    assert result["schemes"]["hugetlb"]["refused"] == {"EINVAL": 4}
+    assert list(name for name, scheme in result["schemes"].items() if "less_work" in scheme) == ["hugetlb"]
+    assert "hugetlb" not in result["verdict"]["front"]
 
     # one owner, though three leaves map the page: right by the scheme's own rule, wrong by hugetlb's
-    assert (error["mm_id"]["false_shared"], error["mm_id"]["false_shared_hugetlb"]) == (0, 1)
-    assert error["nr_pages_mapped"]["false_shared_hugetlb"] == 1
+    assert errors["mm_id"]["own"] == {} and errors["mm_id"]["per_page"]["false_shared_hugetlb"]["observations"] == 3
 
 
 def test_costs_are_those_of_a_replay():
-    import hgmcore
-
     trace = Trace.parse(TWO_PROCESSES)
-    result = compare(trace, schemes="nr_pages_mapped", repeat=2)
-    cost = result["schemes"]["nr_pages_mapped"]["cost"]
-    alone = hgmcore.replay(trace, "nr_pages_mapped")["cost"]
+    scheme = compare(trace, schemes="nr_pages_mapped", repeat=2)["schemes"]["nr_pages_mapped"]
+    alone = replay(trace, "nr_pages_mapped")["cost"]
     for key in alone.keys() - {"ns_per_operation", "struct_page_bytes"}:
-        assert cost[key] == alone[key], key
-    assert cost["ns_per_operation"] == np.median(cost["ns_per_operation_runs"]) > 0
-    assert len(cost["ns_per_operation_runs"]) == 2
+        assert scheme["cost"][key] == alone[key], key
+    assert len(scheme["measured"]["ns_per_operation"]["runs"]) == 2
+    assert scheme["memory"]["host_committed"] == alone["struct_page_bytes"]
 
 
 def test_the_trace_is_not_changed_and_keeps_its_columns():
     trace = Trace.parse(TWO_PROCESSES.replace("\ncontinue A v 28K", "\n@3:100 continue A v 28K"))
     before = trace.to_text()
-    assert compare(trace, schemes="subtree", repeat=1)["observations"] == 2
+    compare(trace, schemes="subtree", repeat=1)
     assert trace.to_text() == before
 
 
-def test_timed_rounds_are_interleaved(monkeypatch):
-    order = []
-    monkeypatch.setattr(module, "timed_replay", lambda trace, name, **options: order.append(name) or 1.0)
+def test_progress_counts_every_pass():
     seen = []
     compare(Trace.parse(TWO_PROCESSES), schemes="subtree,hugetlb", repeat=3,
             progress=lambda done, total, what: seen.append((done, total)))
-    assert order == ["subtree", "hugetlb", "hugetlb", "subtree", "subtree", "hugetlb"]
-    assert seen == [(n, 8) for n in range(9)]
+    assert seen == [(n, 10) for n in range(11)]
+
+
+def test_without_times_a_result_repeats_exactly_and_is_plain_json():
+    first, second = (compare(Trace.parse(TWO_PROCESSES), repeat=0) for _ in range(2))
+    assert json.loads(json.dumps(first, allow_nan=False)) == json.loads(json.dumps(second))
+    assert first["machine"] is None and not any("measured" in scheme for scheme in first["schemes"].values())
 
 
 def test_options_hold_for_every_scheme():
     result = compare(Trace.parse(TWO_PROCESSES), schemes=["hugetlb", "subtree"], repeat=0, cache_refs="folio")
     assert result["options"] == {"cache_refs": "folio"}
     assert all(scheme["options"]["cache_refs"] == "folio" for scheme in result["schemes"].values())
-    assert result["schemes"]["subtree"]["error"]["refs_not_explained"] == 4
+
+
+def test_a_workloads_question_is_in_the_result():
+    result = compare("workload:scan", schemes="logical_counter", repeat=0)
+    assert result["trace"]["question"].endswith("?")
+    assert compare(Trace.parse(TWO_PROCESSES), schemes="subtree", repeat=0)["trace"]["question"] is None
+
+
+def test_threads_that_met_and_that_did_not():
+    for text, met in ((TWO_PROCESSES, False), (TWO_PROCESSES.replace("continue B", "@1 continue B"), False)):
+        result = compare(Trace.parse(text), schemes="subtree", repeat=1, threads=2)
+        assert bool(result["schemes"]["subtree"]["measured"]["threads_met"]) == met
+        assert any("no two threads" in line for line in result["verdict"]["warnings"]) == (not met)
 
 
 @pytest.mark.parametrize("arguments, reason", [
@@ -280,6 +123,10 @@ def test_options_hold_for_every_scheme():
     ({"hvo": "maybe"}, "option 'hvo': 'maybe' is not one of"),
     ({"hvo": "on", "era": "5"}, "option 'era'"),
     ({"hvo": "on", "schemes": "nr_pages_mapped,mm_id"}, "counts on struct pages that hvo=on takes away"),
+    ({"repeat": True}, "repeat"),
+    ({"every": 0}, "every"),
+    ({"threads": 0}, "threads"),
+    ({"baseline": "mm_ids"}, "baseline: mm_ids is not among"),
     ({"machine": "0"}, "machine"),
     ({"machine": "-1G"}, "machine: .* is negative"),
 ])
@@ -293,16 +140,15 @@ COUNT_ON_TAILS = {"per_page_posted", "nr_pages_mapped", "double_map", "large_map
 
 def test_schemes_that_hvo_rules_out_are_told_why():
     result = compare(Trace.parse(TWO_PROCESSES), repeat=1, hvo="on")
-    refused = {name for name, scheme in result["schemes"].items() if "refused" in scheme}
-    assert refused == COUNT_ON_TAILS == {name for name, scheme in result["schemes"].items()
-                                         if not scheme["struct_pages"]["hvo"]}
+    refused = {name for name, scheme in result["schemes"].items() if "refused_why" in scheme}
+    assert refused == COUNT_ON_TAILS == {name for name, scheme in result["schemes"].items() if not scheme["hvo"]}
     assert tuple(result["schemes"]) == schemes.NAMES
     for name, scheme in result["schemes"].items():
         if name in refused:
-            assert scheme["refused"] == f"scheme {name} counts on struct pages that hvo=on takes away"
-            assert "cost" not in scheme and "error" not in scheme
+            assert scheme["refused_why"] == f"scheme {name} counts on struct pages that hvo=on takes away"
+            assert "cost" not in scheme and "errors" not in scheme
         else:
-            assert scheme["options"]["hvo"] == "on" and scheme["cost"]["ns_per_operation"] > 0
+            assert scheme["options"]["hvo"] == "on" and scheme["measured"]["ns_per_operation"]["median"] > 0
 
 
 def counted_struct_pages(base, huge, machine, hvo):
@@ -327,7 +173,7 @@ def test_struct_pages_of_a_machine(geometry, size, huge, machine):
     for name, hvo in (("subtree", True), ("mm_id", False)):
         modelled = struct_pages(schemes.load(name), header, machine)
         counted = counted_struct_pages(base, huge, machine, hvo)
-        assert modelled == {"hvo": hvo, "machine_bytes": {size: counted}}
+        assert modelled == {size: counted}
 
 
 def test_struct_pages_that_hvo_saves():
@@ -335,14 +181,16 @@ def test_struct_pages_that_hvo_saves():
     result = compare(Trace.parse("hgmcore-trace 1\nfile G 1G 1\nfile F 2M 1\nfile E 2M 1\n"),
                      schemes="subtree,mm_id", repeat=0)
     assert result["machine_size"] == 1 << 40
-    need = {name: scheme["struct_pages"]["machine_bytes"] for name, scheme in result["schemes"].items()}
+    need = {name: scheme["struct_pages"] for name, scheme in result["schemes"].items()}
     assert need["mm_id"] == {"2M": 1 << 34, "1G": 1 << 34}
     assert need["subtree"] == {"2M": (1 << 34) - (28 << 10 << 19), "1G": (1 << 34) - (16380 << 10 << 10)}
 
 
-def test_scheme_names():
-    assert scheme_names("all") == list(schemes.NAMES)
-    assert scheme_names("subtree, hugetlb,subtree") == ["subtree", "hugetlb"]
+def test_schemes_by_name_list_and_engine():
+    engine = schemes.load("subtree")
+    for given in ("subtree, hugetlb,subtree", ["subtree", "hugetlb"], [engine, "hugetlb"]):
+        assert [one.name for one in engines_of(given)] == ["subtree", "hugetlb"]
+    assert [one.name for one in engines_of("all")] == list(schemes.NAMES) and engines_of(engine) == [engine]
 
 
 def test_describe():

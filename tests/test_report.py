@@ -1,22 +1,23 @@
-"""Reports: 80 columns of ASCII in which every number is the result's, exact or scaled; figure and page."""
+"""Reports: 80 columns of ASCII in which every number is the result's, exact or scaled."""
 
 import copy
-import html.parser
-import json
 import re
-import xml.etree.ElementTree as xml
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_results import entry
+from made_results import result as made_result
 
 from hgmcore import Trace, compare, replay, schemes
-from hgmcore.report.compare import compare_markdown, compare_text, cost_table, error_table
+from hgmcore.analysis.verdict import verdict
+from hgmcore.report import columns
+from hgmcore.report.compare import compare_markdown, compare_text, full_tables, scheme_table, screen_table, tied
 from hgmcore.report.info import info_text
 from hgmcore.report.prose import ascii_only, paragraphs, wrapped
 from hgmcore.report.replay import replay_text
 from hgmcore.report.schemes import scheme_text, schemes_text
-from hgmcore.report.table import Column, Table, as_text, count, kilobytes, nanoseconds
+from hgmcore.report.table import Column, Table, as_text, atomics, count, interval, kilobytes, nanoseconds
 
 TRACE = """\
 hgmcore-trace 1
@@ -36,25 +37,34 @@ UNITS = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15, "E": 10**
 
 @pytest.fixture(scope="module")
 def result():
-    return compare(Trace.parse(TRACE, name="two processes"), repeat=3)
+    return compare(Trace.parse(TRACE, name="two processes"), repeat=6)
+
+
+@pytest.fixture(scope="module")
+def fork_storm():
+    return compare("workload:fork_copies", repeat=6)
 
 
 @pytest.fixture(scope="module")
 def worst(result):
     """The longest scheme names and numbers of every length, in every column."""
-    names = ("total_mapped_pages", "no_page_mapcount", "per_page_posted", "large_mapcount", "subtree_posted")
     made = copy.deepcopy(result)
+    template = made["schemes"]["nr_pages_mapped"]
     made["schemes"] = {}
-    for i, name in enumerate(names):
-        scheme = copy.deepcopy(result["schemes"]["nr_pages_mapped"])
-        cost, error = scheme["cost"], scheme["error"]
-        for j, key in enumerate(error):
-            error[key] = 987_654_321_987_654 // 10 ** ((3 * i + j) % 14)
-        for j, key in enumerate(("lines", "entries_scanned", "table_bytes_peak", "struct_page_bytes")):
-            cost[key] = 123_456_789_123_456 // 10 ** (2 * i + j)
-        cost["atomics"] = {key: 10 ** (14 - 2 * i) - 1 for key in ("persistent", "transient", "ref", "map")}
-        cost["ns_per_operation"], cost["ns_per_operation_stddev"] = 99_999.9 / 10**i, 10_000.0
+    for i, name in enumerate(("head_per_leaf", "total_mapped_pages", "no_page_mapcount", "per_page_posted", "subtree_posted")):
+        scheme = copy.deepcopy(template)
+        big = 10 ** (14 - 2 * i) - 1
+        scheme["cost"].update(lines=big, entries_scanned=big, atomics=dict.fromkeys(("ref", "map", "persistent", "transient"), big))
+        for phase in scheme["phases"].values():
+            phase["atomics"] = dict.fromkeys(("ref", "map", "persistent", "transient"), big)
+            phase["scanned"] = dict.fromkeys(("operations", "p50", "p99", "max"), big)
+        for times in [scheme["measured"]["ns_per_operation"], *scheme["measured"]["phases"].values()]:
+            times.update({key: value * 10 ** (8 - i) for key, value in times.items() if key != "runs"})
+        scheme["errors"]["own"] = {key: {"observations": 9, "worst": big, "last": 1} for key in ("false_shared", "leaked_folios")}
+        scheme["errors"]["consequences"] = {"pss_error_bytes": {"observations": 9, "worst": float(big), "last": 0.5}}
         made["schemes"][name] = scheme
+    made["errors_at"] = dict.fromkeys(made["schemes"], ())
+    made["verdict"] = verdict(made)
     return made
 
 
@@ -74,188 +84,180 @@ def is_of(cell, value):
     return abs(float(number.replace(",", "")) * scale - value) <= 0.5000001 * scale / 10**decimals
 
 
-def rows_of(text, title):
-    """The cells of the table that follows a title, row by row, first column as the key."""
-    body = text[text.index(title):].split("\n")
-    rule = next(i for i, line in enumerate(body) if line.startswith("---"))
-    rows = {}
-    for line in body[rule + 1:]:
-        if not line:
-            break
-        name, *cells = line.split()
-        rows[name.rstrip("*")] = cells
-    return rows
-
-
-def expected_cost(scheme):
-    cost = scheme["cost"]
-    ns = cost["ns_per_operation"]
-    return [cost["atomics"]["ref"], cost["atomics"]["map"], cost["atomics"]["transient"], cost["lines"],
-            cost["entries_scanned"], (cost["table_bytes_peak"] + cost["struct_page_bytes"]) / 1024, ns,
-            100 * cost["ns_per_operation_stddev"] / ns]
-
-
-def expected_errors(scheme):
-    e = scheme["error"]
-    return [e["false_shared"], e["false_exclusive"], e["page_mapcount_wrong_pages"],
-            e["page_mapcount_max_error"], e["pss_error_bytes"] / 1024, e["smaps_shared_error_bytes"] / 1024,
-            e["refs_not_explained"], e["leaked_folios"], e["counter_underflows"]]
-
-
-@pytest.mark.parametrize("which", ["result", "worst"])
-def test_every_number_is_the_results(which, request):
-    made = request.getfixturevalue(which)
-    text = compare_text(made)
-    for title, expected in (("COST", expected_cost), ("ERRORS", expected_errors)):
-        rows = rows_of(text, title)
-        assert list(rows) == list(made["schemes"])
-        for name, scheme in made["schemes"].items():
-            wanted = expected(scheme)
-            assert len(rows[name]) >= len(wanted)
-            for cell, value in zip(rows[name], wanted):
-                assert is_of(cell, value), (name, cell, value)
-
-
-def test_change_is_against_the_first_that_did_all_the_work(result):
-    rows = rows_of(compare_text(result), "COST")
-    assert rows["head_per_leaf"][-1] == "base"
-    assert len(rows["hugetlb"]) == len(rows["head_per_leaf"]) - 1, "hugetlb did less: no change is given"
-    base = result["schemes"]["head_per_leaf"]["cost"]["ns_per_operation"]
-    for name in ("nr_pages_mapped", "subtree", "logical_scan", "logical_counter"):
-        change = 100 * (result["schemes"][name]["cost"]["ns_per_operation"] / base - 1)
-        assert is_of(rows[name][-1], change)
-
-
-@pytest.mark.parametrize("which", ["result", "worst"])
-def test_eighty_columns_of_ascii(which, request):
-    text = compare_text(request.getfixturevalue(which))
+@pytest.mark.parametrize("which", ["result", "worst", "fork_storm"])
+@pytest.mark.parametrize("full", [False, True])
+def test_eighty_columns_of_ascii(which, full, request):
+    text = compare_text(request.getfixturevalue(which), full)
     assert max(map(len, text.splitlines())) <= 80
     assert all(" " <= c <= "~" or c == "\n" for c in text)
     assert not any(line != line.rstrip() for line in text.splitlines())
 
 
+@pytest.mark.parametrize("which", ["result", "worst", "fork_storm"])
+def test_every_counted_number_is_the_results(which, request):
+    made = request.getfixturevalue(which)
+    for table in full_tables(made):
+        rows = as_text(table)[-len(made["schemes"]):]
+        counted = [i for i, column in enumerate(table.columns) if column.kind in ("count", "errors", "kB", "errors kB")]
+        if len(counted) + 1 < len(table.columns):
+            continue  # intervals and empty cells have no fixed number of words
+        for line, row in zip(rows, table.rows):
+            cells = line.split()[1:]
+            wanted = [value / 1024 if "kB" in table.columns[i].kind else value for i, value in enumerate(row)
+                      if i and value is not None]
+            assert len(cells) == len(wanted) and all(map(is_of, cells, wanted)), line
+
+
+def test_the_screen_has_question_answer_table_and_what_is_untested(result):
+    text = compare_text(result)
+    places = [text.index(word) for word in ("two processes", "QUESTION  which way of counting fits this input?", "ANSWER    ",
+                                            "WARNING   ", "scheme  ", "smaps  ", "UNTESTED  ")]
+    assert places == sorted(places)
+    said = " ".join(text.split())
+    for part in ("answers", "warnings", "untested"):
+        assert result["verdict"][part]
+        for sentence in result["verdict"][part]:
+            assert " ".join(sentence.split()) in said
+
+
+def test_a_workloads_question_heads_its_answer(fork_storm):
+    assert " ".join(fork_storm["trace"]["question"].split()) in " ".join(compare_text(fork_storm).split())
+
+
+def test_less_is_on_the_screen_than_in_full(result):
+    screen, full = compare_text(result), compare_text(result, full=True)
+    assert all(title in full and title not in screen for title in ("COST", "ATOMICS", "MEMORY", "TIME"))
+    assert "page_mapcount_wrong_pages: page_mapcount() is not" in full
+
+
+def rows_of(table):
+    return {row[0].rstrip("*"): dict(zip([column.title for column in table.columns][1:], row[1:])) for row in table.rows}
+
+
+def test_words_of_the_screen():
+    made = made_result({
+        "good": entry(), "smaps": entry(consequences={"pss_error_bytes": (1, False)}),
+        "moves": entry(consequences={"bytes_not_moved": (1, False)}, hvo=False), "own": entry(own={"false_shared": (1, False)}),
+        "known": entry(own={"false_shared": (1, True)}), "idle": entry(leaves=0)}, by_operation={"migrate": 1, "continue": 2})
+    rows = rows_of(screen_table(made))
+    words = {name: [row[key] for key in ("smaps", "moved", "stale\nafter", "HVO")] for name, row in rows.items()}
+    assert words == {"good": ["ok", "yes", "-", "yes"], "smaps": ["WRONG", "yes", "-", "yes"], "moves": ["ok", "no", "-", "NO"],
+                     "own": ["ok", "yes", "yes", "yes"], "known": ["ok", "yes", "(yes)", "yes"], "idle": ["-", "-", "-", "yes"]}
+    made["trace"]["by_operation"].pop("migrate")
+    assert "moved" not in rows_of(screen_table(made))["good"], "what was not tested is no column"
+
+
+def test_stale_names_the_phase_before_the_first_error():
+    made = made_result({"a": entry(own={"false_shared": (1, False)})})
+    for phase in made["trace"]["phases"]:
+        phase["declared"] = True
+    for index, where in ((5000, "inst"), (5001, "zap"), (10_000, "zap")):
+        made["errors_at"]["a"] = [[5, {"page_mapcount_max_error": 1}], [index, {"false_shared": 1}]]
+        assert rows_of(screen_table(made))["a"]["stale\nafter"] == where
+
+
+def test_no_difference_has_a_mark_and_too_few_runs_have_none():
+    schemes_of = {"base": entry(), "same": entry(runs=(9, 11, 9, 11, 9, 11)), "fast": entry(runs=(5,) * 6),
+                  "less": entry(leaves=10)}
+    schemes_of["less"]["less_work"] = "did little"
+    made = made_result(schemes_of)
+    assert {name: tied(made, name, columns.TIME) for name in schemes_of} == {
+        "base": False, "same": True, "fast": False, "less": False}
+    assert not tied({**made, "repeat": 5}, "same", columns.TIME)
+    lines = "\n".join(as_text(scheme_table(made, "", [columns.TIME])))
+    assert "10.0 [9.00, 11.0] ~" in lines and "5.00 [5.00, 5.00]\n" in lines
+
+
+def test_intervals_where_there_is_room():
+    times = {"median": 10.61, "low": 10.4, "high": 10.9, "runs": [1, 2]}
+    assert interval(times) == "10.6 [10.4, 10.9]" and interval({**times, "tied": True}, 10) == "10.6 ~"
+    assert interval({**times, "runs": [10.61]}) == "10.6", "one run has no interval"
+
+
+@pytest.mark.parametrize("kept, temporary, text", [(2, 0, "2"), (0, 2, "2t"), (2, 2, "2+2t"), (0, 0, "0"), (0.25, 0, "0.25"),
+                                                   (1e-6, 2, "2t"), (3.018, 0, "3"), (12345, 0, "12,345")])
+def test_atomics_of_a_leaf(kept, temporary, text):
+    assert atomics({"persistent": kept, "transient": temporary}, 5) == text
+
+
+def test_short_names_of_phases_differ():
+    names = ["install", "postcopy_recorded", "postcopy_generated", "postcards", "fork", "partial_unmap"]
+    short = columns.short_names(names)
+    assert len(set(short.values())) == len(names) and max(map(len, short.values())) <= 5
+    assert short["install"] == "inst" and short["postcopy_recorded"] == "postc"
+
+
+def test_both_readings_of_batch_stand_on_the_screen(fork_storm):
+    titles = [column.title for column in screen_table(fork_storm).columns]
+    assert any(title.endswith("\nbatch") for title in titles)
+    assert "batch=yes: one update for a run" in " ".join(compare_text(fork_storm).split())
+
+
+def test_keys_of_columns_differ(fork_storm):
+    keys = [one.key for one in columns.measures(fork_storm)]
+    assert len(keys) == len(set(keys)) and all(one.table in columns.TABLES for one in columns.measures(fork_storm))
+
+
 def test_names_of_a_trace_cannot_break_the_report(result):
     made = copy.deepcopy(result)
     made["trace"]["name"] = "x" * 200 + "\x1b[31m\n\u2028é"
-    made["trace"]["provenance"] = {"who": "é" * 90, "options": ",".join(f"key{i}=value" for i in range(20))}
-    text = compare_text(made)
-    assert max(map(len, text.splitlines())) <= 80
-    assert text.isascii() and "\x1b" not in text
+    made["trace"]["provenance"] = {"who": "é" * 90, "source": "\x1b"}
+    for full in (False, True):
+        text = compare_text(made, full)
+        assert max(map(len, text.splitlines())) <= 80
+        assert text.isascii() and "\x1b" not in text
 
 
-def test_who_did_less_work_is_marked_and_said(result):
+def test_who_did_less_work_is_marked_and_said_once(result):
     text = compare_text(result)
-    assert "hugetlb*" in text
-    assert ("* hugetlb refused 4 of 10 operations (EINVAL); less work, so the numbers do not compare. "
-            "Classic hugetlb") in " ".join(text.split())
-    assert "Every other scheme refused 1 of 10 operations (EEXIST)." in text
+    assert "hugetlb*" in text and " ".join(text.split()).count(result["schemes"]["hugetlb"]["less_work"]) == 1
+    made = copy.deepcopy(result)
+    made["verdict"]["answers"] = []
+    assert f"* hugetlb {result['schemes']['hugetlb']['less_work']}." in " ".join(compare_text(made).split())
 
 
 def test_without_times_the_report_repeats_exactly():
-    first, second = (compare_text(compare(Trace.parse(TRACE), repeat=0)) for _ in range(2))
+    first, second = (compare_text(compare(Trace.parse(TRACE), repeat=0), full=True) for _ in range(2))
     assert first == second
-    assert "ns/op" not in first
+    assert "ns/op" not in first and "TIME" not in first
 
 
-def test_units_are_explained_where_they_stand(result, worst):
-    assert "thousands" in compare_text(worst) and "thousands" not in compare_text(result)
+def test_refused_schemes_stay_in_every_table():
+    made = compare(Trace.parse(TRACE), repeat=0, hvo="on")
+    refused = [name for name, scheme in made["schemes"].items() if "refused_why" in scheme]
+    assert "mm_id" in refused
+    for table in (screen_table(made), *full_tables(made)):
+        assert [row[0].rstrip("*") for row in table.rows] == list(made["schemes"])
+        for row in table.rows:
+            assert (row[1:] == ["refused: counts on struct pages that hvo=on takes away"]) == (row[0] in refused)
+            assert row[0] in refused or len(row) == len(table.columns)
+    assert "| mm_id | refused: counts on" in compare_markdown(made)
 
 
-def test_rare_errors_are_told(result):
-    made = copy.deepcopy(result)
-    made["schemes"]["subtree"]["error"].update(mapped_but_reported_unmapped=3, freed_while_mapped=1)
-    text = " ".join(compare_text(made).split())
-    assert "folios in use reported as unmapped: per_page_posted (1), subtree (3)" in text
-    assert "folios freed while mapped: subtree (1)" in text
+def test_a_trace_that_tests_nothing_says_so_and_calls_nobody_right():
+    text = compare_text(compare(Trace.parse("hgmcore-trace 1\nfile F 2M 1\npopulate F 0 1\n"), repeat=0), full=True)
+    assert "Nothing was tested" in text
+    assert "No error" not in text and " ok " not in text and "Nothing goes wrong" not in text
 
 
-def test_those_who_refuse_most_do_not_make_the_others_unusual(result):
-    """One scheme that refuses less than all others is told so; the others keep their base."""
-    made = copy.deepcopy(result)
-    made["schemes"]["subtree"].update(refusals={})
-    made["schemes"]["subtree"]["error"]["refused_operations"] = 0
-    text = compare_text(made)
-    assert "subtree refused 0 of 10 operations. RFC v1" in " ".join(text.split())
-    assert "The others refused 1 of 10 operations (EEXIST)." in text
-    assert rows_of(text, "COST")["head_per_leaf"][-1] == "base"
-
-
-def test_schemes_with_the_same_refusals_share_a_note(result):
-    made = copy.deepcopy(result)
-    for name in ("subtree", "mm_id"):
-        made["schemes"][name]["refusals"] = {"EEXIST": 2, "EAGAIN": 1}
-        made["schemes"][name]["error"]["refused_operations"] = 3
-    text = " ".join(compare_text(made).split())
-    assert "* subtree and mm_id refused 3 of 10 operations (EEXIST 2, EAGAIN 1); less work" in text
-    assert "subtree*" in text and "mm_id*" in text
-
-
-@pytest.fixture(scope="module")
-def with_hvo():
-    return compare(Trace.parse(TRACE), repeat=2, hvo="on")
-
-
-def test_refused_schemes_have_a_row_that_says_why(with_hvo):
-    text = compare_text(with_hvo)
-    assert max(map(len, text.splitlines())) <= 80
-    for title in ("COST", "ERRORS"):
-        rows = rows_of(text, title)
-        assert list(rows) == list(with_hvo["schemes"])
-        for name, scheme in with_hvo["schemes"].items():
-            told = " ".join(rows[name]) == "refused: counts on struct pages that hvo=on takes away"
-            assert told == ("refused" in scheme)
-    table = [line for line in compare_markdown(with_hvo).splitlines() if line.startswith("| mm_id |")]
-    assert len(table) == 2 and all("refused: counts" in line for line in table)
-    for line, whole in zip(table, (cost_table(with_hvo), error_table(with_hvo))):
-        assert line.count("|") == len(whole.columns) + 1
-
-
-def test_refused_schemes_in_figure_and_page(with_hvo):
-    from hgmcore.report.html import compare_html
-
-    page = compare_html(with_hvo)
-    assert page.count('<td class="text">mm_id</td><td colspan=') == 2
-    svg = page[page.index("<svg"):page.index("</svg>") + 6]
-    texts = [element.text for element in xml.fromstring(svg).iter() if element.tag.endswith("text")]
-    assert "subtree" in texts and "mm_id" not in texts
-
-
-def test_struct_pages_of_a_machine_in_a_sentence(result):
-    def sentence(made):
-        text = " ".join(compare_text(made).split())
-        start = text.find("struct pages of a")
-        return text[start:].partition(" ERRORS")[0] if start >= 0 else ""
-
-    needing = "per_page_posted, nr_pages_mapped, double_map, large_mapcount and mm_id"
-    assert sentence(result) == ("struct pages of a 1T machine (modelled): 2G in 2M pages with HVO; 16G "
-                                f"without, as {needing} need it: they count on every struct page")
-    trace = Trace.parse("hgmcore-trace 1\nfile F 1G 1\nfile G 2M 1\n")
-    assert sentence(compare(trace, schemes="subtree", repeat=0, machine="2T")) == (
-        "struct pages of a 2T machine (modelled): 4G in 2M pages, 8M in 1G pages with HVO")
-    assert "(modelled): 16G without, as mm_id" in sentence(compare(trace, schemes="mm_id", repeat=0))
-    assert sentence(compare(Trace.parse("hgmcore-trace 1\n"), repeat=0)) == ""
-
-
-def test_heading_is_short_and_has_what_a_mail_needs(result):
+def test_heading_in_full_is_short_and_has_what_a_mail_needs(result):
     made = copy.deepcopy(result)
     made["trace"]["provenance"] = {"recorder": "tool 1.2 " * 30, "guest": "G" * 200, "source": "f.log",
                                    "licence": "of no use here"}
     made["trace"]["files"] *= 40
     made["trace"]["by_operation"] = {f"operation{i}": 1 for i in range(30)}
-    heading = compare_text(made).split("\n\n")[0].split("\n")
+    heading = compare_text(made, full=True).split("\n\n")[0].split("\n")
     assert len(heading) == 5 and max(map(len, heading)) <= 80
     assert heading[1].startswith("  10 operations: 1 operation0, ") and heading[1].endswith(", ...")
     assert heading[3].startswith("  recorder: tool 1.2 tool") and "; guest: GG" in heading[3]
     assert heading[4] == "  source: f.log"
+    assert len(compare_text(made).split("\n\n")[0].split("\n")) == 2
 
 
 def test_markdown_has_exact_numbers(worst):
-    lines = [line for line in compare_markdown(worst).splitlines() if line.startswith("| total_mapped_pages")]
-    cost, errors = ([cell.strip() for cell in line.strip("|").split("|")][1:] for line in lines)
-    scheme = worst["schemes"]["total_mapped_pages"]
-    for cell, value in [*zip(cost, expected_cost(scheme)), *zip(errors, expected_errors(scheme))]:
-        assert not re.search("[kMGTPE]", cell)
-        assert is_of(cell, value)
+    text = compare_markdown(worst, full=True)
+    assert "| total_mapped_pages | 999,999,999,999 | 999,999,999,999 |" in text
+    assert text.count("| scheme |") == 1 + len(full_tables(worst))
 
 
 @given(st.integers(0, 10**18 - 1), st.integers(5, 30))
@@ -346,49 +348,3 @@ def test_replay_tells_answers_and_counters(operations):
     assert "ANSWERS: 3 of 17 operations refused" in text
     assert re.search("counter underflows: +7$", text, re.MULTILINE)
     assert re.search("counter overflows: +8$", text, re.MULTILINE)
-
-
-def test_figure_as_png_and_svg(result):
-    from hgmcore.report.plot import image
-
-    assert image(result, "png").startswith(b"\x89PNG")
-    svg = image(result, "svg")
-    assert svg == image(result, "svg"), "the same result gives the same file"
-    texts = [element.text for element in xml.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
-    for name in result["schemes"]:
-        assert name in texts or f"{name}*" in texts
-    assert "ns for each operation (measured)" in texts and "atomic operations (counted)" in texts
-
-
-def test_figure_without_times_and_with_one_scheme():
-    from hgmcore.report.plot import image
-
-    assert image(compare(Trace.parse(TRACE), schemes="subtree", repeat=0), "png").startswith(b"\x89PNG")
-
-
-def test_page_is_whole_and_needs_nothing_else(result):
-    from hgmcore.report.html import compare_html
-
-    made = copy.deepcopy(result)
-    made["trace"]["provenance"] = {"who": "<script>alert(1)</script>"}
-    page = compare_html(made)
-    data = []
-
-    class Reader(html.parser.HTMLParser):
-        def handle_starttag(self, tag, attributes):
-            assert tag not in ("script", "link", "img", "iframe")
-            for key, value in attributes:
-                assert not (key in ("src", "href", "xlink:href") and not value.startswith("#"))
-
-        def handle_data(self, text):
-            data.append(text)
-
-    Reader().feed(page)
-    assert "<svg" in page and page.count("<table>") == 2
-    exact = next(text for text in data if text.startswith('{\n "format"'))
-    assert json.loads(exact) == json.loads(json.dumps(made))
-
-
-def test_tables_have_a_value_for_each_column(result):
-    for table in (cost_table(result), error_table(result)):
-        assert {len(row) for row in table.rows} == {len(table.columns)}

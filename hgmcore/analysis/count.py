@@ -51,7 +51,8 @@ def count(trace, name, phases, *, every=None, **options) -> dict:
                 costs[:, column] += np.bincount(number, rows[field], len(phases.names)).astype(np.int64)
             for phase in np.unique(number).tolist():
                 scanned[phase].append(rows["scanned"][number == phase])
-            if phases.declared:
+            # Each struct page once for each stay in a phase, so the pieces between observations must not be summed up.
+            if phases.declared and (stop == len(trace) or phases.number[stop] != phases.number[start]):
                 lines[phases.number[start]] += machine.core.lines_since()
         if stop in moves:
             moves.before(stop)

@@ -1,0 +1,138 @@
+"""The counting pass: evenly sampled, exact by phase, and nothing that a scheme leaves undone is lost."""
+
+import numpy as np
+import pytest
+from hgmcore.core.machine import RESULT
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hgmcore import Trace, replay, schemes
+from hgmcore.analysis.count import SAMPLES, count, count_batched, refusals, samples
+from hgmcore.trace.phases import phases
+
+SMALL = """\
+hgmcore-trace 1
+file F 2M 1
+populate F 0 1
+mmap A v F 0 2M shared minor
+split A v 0 2M
+continue A v 0 4K
+continue A v 0 4K
+continue A v 28K 4K
+"""
+
+
+def counted(text, scheme, **options):
+    trace = Trace.parse(text)
+    return count(trace, schemes.load(scheme), phases(trace), **options)
+
+
+@given(st.integers(0, 10**7), st.none() | st.integers(1, 1000))
+def test_samples_lie_evenly_and_the_last_is_behind_the_end(number, every):
+    if every:
+        number %= 50_000
+    stops = samples(number, every)
+    assert stops[-1] == number and (np.diff(stops) > 0).all()
+    if every is None:
+        assert len(stops) <= SAMPLES and (number < SAMPLES or len(stops) > SAMPLES // 2)
+    steps = np.diff(stops)[:-1]
+    assert len(set(steps.tolist())) <= 1, "but for the last, all are as far apart"
+
+
+def test_observations_of_the_trace_do_not_matter():
+    """As many errors are seen with `observe` in every line as with none: a pass samples by operations."""
+    plain = "\n".join(f"continue A v {4 * i}K 4K" for i in range(8, 100))
+    few, many = counted(SMALL + plain, "head_per_leaf"), counted(SMALL + plain + "\nobserve" * 50, "head_per_leaf")
+    assert few["observations"] <= SAMPLES and many["observations"] <= SAMPLES
+    assert few["errors"].result()["per_page"]["page_mapcount_wrong_pages"]["worst"] == 512
+    worst = [one["errors"].result()["per_page"]["page_mapcount_max_error"]["worst"] for one in (few, many)]
+    assert worst == [94, 94]
+
+
+@pytest.mark.parametrize("every", [1, 3, 100])
+@pytest.mark.parametrize("scheme", ["head_per_leaf", "logical_scan", "mm_id"])
+def test_costs_are_those_of_a_replay_however_often_it_observes(every, scheme):
+    text = SMALL + "continue A v 40K 12K\nfork A B\nmunmap A v 0 8K\nexit B\n"
+    found, alone = counted(text, scheme, every=every), replay(Trace.parse(text), scheme)["cost"]
+    assert {key: found["cost"][key] for key in ("atomics", "entries_scanned", "leaf_installs", "lines")} == {
+        key: alone[key] for key in ("atomics", "entries_scanned", "leaf_installs", "lines")}
+    for key in ("ref", "map", "transient"):
+        assert sum(phase["atomics"][key] for phase in found["phases"].values()) == alone["atomics"][key]
+    assert sum(phase["leaves"] for phase in found["phases"].values()) == found["leaves"]
+    assert sum(phase["operations"] for phase in found["phases"].values()) == len(Trace.parse(text))
+
+
+@pytest.mark.parametrize("every", [1, 100])
+def test_phases_by_hand(every):
+    """Two continues of one leaf each: a reference and a map count, in two struct pages; then both are unmapped."""
+    found = counted(SMALL + "phase down\nmunmap A v 0 2M\n", "head_per_leaf", every=every)["phases"]
+    assert {name: (phase["operations"], phase["leaves"], phase["atomics"]["ref"], phase["atomics"]["map"])
+            for name, phase in found.items()} == {"setup": (7, 2, 2, 2), "down": (2, 2, 2, 2)}
+    assert found["setup"]["lines"] == found["down"]["lines"] == 2, "each once, however often the pass observes"
+
+
+def test_the_largest_scan_of_one_operation():
+    """The last piece of 2M is found by reading all 512 entries; others find a neighbour at once."""
+    lines = "".join(f"continue A v {4 * i}K 4K\n" for i in range(2, 512) if i != 7)
+    found = counted(SMALL + lines + "continue A v 4K 4K\n" + "".join(
+        f"dontneed A v {4 * i}K 4K\n" for i in range(512)), "logical_scan", every=10_000)
+    scanned = found["phases"]["partial_unmap"]["scanned"]
+    assert 0 < scanned["p50"] <= scanned["p99"] <= scanned["max"] <= 514 and scanned["max"] >= 512
+    whole = sum(phase["scanned"]["max"] for phase in counted(SMALL, "logical_counter")["phases"].values())
+    assert whole == 0
+
+
+def test_refusals_by_errno_as_replay_names_them():
+    """EHWPOISON and EAGAIN: Python's table of errnos lacks the first and has another name for the second."""
+    operations = np.zeros(6, RESULT)
+    operations["errno"] = [133, 17, 0, 133, 11, 9999]
+    assert refusals(operations) == {"EHWPOISON": 2, "EAGAIN": 1, "EEXIST": 1, "9999": 1}
+
+
+def test_less_done_is_counted_where_nothing_is_said():
+    """A migration that moves nothing says so by 0 bytes alone; a refusal is counted apart."""
+    assert counted(SMALL, "head_per_leaf")["less_done"] == {"operations": 0, "bytes": 0}
+    assert counted(SMALL, "head_per_leaf")["refused"] == {"EEXIST": 1}
+    found = counted(SMALL + "migrate A v 0 2M\n", "head_per_leaf")
+    assert found["less_done"] == {"operations": 1, "bytes": 2 << 20}
+
+
+def test_a_migration_that_silently_moves_nothing_shows():
+    """Two pieces of one process are two maps by hugetlb's rule, so mm_id's huge page stays where it is."""
+    found = counted(SMALL + "migrate A v 0 2M\n", "mm_id")
+    assert found["refused"] == {"EEXIST": 1} and found["less_done"] == {"operations": 1, "bytes": 2 << 20}
+    assert found["errors"].result()["consequences"]["bytes_not_moved"]["worst"] == 2 << 20
+    assert "bytes_not_moved" not in counted(SMALL + "migrate A v 0 2M\n", "logical_counter")["errors"].result()["consequences"]
+
+
+def test_what_two_processes_share_need_not_move():
+    text = SMALL + "mmap B w F 0 2M shared minor\ncontinue B w 0 2M\nmigrate A v 0 2M\n"
+    assert "bytes_not_moved" not in counted(text, "mm_id")["errors"].result()["consequences"]
+    moved = counted(text.replace("migrate A v 0 2M", "migrate A v 0 2M all"), "mm_id")
+    assert "bytes_not_moved" not in moved["errors"].result()["consequences"]
+
+
+def both(text, scheme, **options):
+    trace = Trace.parse(text)
+    cut, engine = phases(trace), schemes.load(scheme)
+    found = count(trace, engine, cut, **options)
+    return found["phases"], count_batched(trace, engine, cut, found, **options)
+
+
+FORK = SMALL + "continue A v 40K 64K\nregister A v wp\nfork A B\nmunmap A v 0 2M\n"
+
+
+def test_fork_and_zap_in_both_readings():
+    """A run of leaves: one update where kernels batch, one for each leaf where they do not."""
+    loop, batch = both(FORK, "head_per_leaf")
+    assert batch and batch.keys() <= {"fork", "zap"} and "install" not in batch
+    for name in batch:
+        assert batch[name]["leaves"] == loop[name]["leaves"]
+        assert batch[name]["atomics"]["persistent"] < loop[name]["atomics"]["persistent"]
+    batched, other = both(FORK, "head_per_leaf", batch="yes")
+    assert {name: batched[name]["atomics"] for name in other} == {name: batch[name]["atomics"] for name in batch}
+    assert {name: other[name]["atomics"] for name in other} == {name: loop[name]["atomics"] for name in other}
+
+
+def test_nothing_to_batch_needs_no_other_reading():
+    assert both(SMALL, "head_per_leaf")[1] == {}
