@@ -92,7 +92,6 @@ WRONG = {
     "twice": (["compare", "t.hgm", "--option", "era=6.2", "--option", "era=6.3"], "given twice"),
     "repeat": (["compare", "t.hgm", "--repeat", "-1"], "--repeat"),
     "repeat word": (["compare", "t.hgm", "--repeat", "often"], "often"),
-    "schemes twice": (["compare", "t.hgm", "--schemes", "subtree", "--schemes", "mm_id"], "--schemes"),
     "scheme twice": (["replay", "t.hgm", "--scheme", "subtree", "--scheme", "mm_id"], "--scheme is given twice"),
     "output twice": (["convert", "t.hgm", "-o", "a.hgm", "--output", "b.hgm"], "--output is given twice"),
     "option of an importer twice": (["import", "qemu", "t.hgm", "-o", "u.hgm", "--piece", "4K", "--piece", "2M"],
