@@ -10,6 +10,7 @@ import pytest
 import hgmcore as hgm
 from hgmcore import cli
 from hgmcore.options import OPTIONS
+from hgmcore.replay import plain
 from hgmcore.report.formats import FORMATS, schemas
 from hgmcore.trace.statements import NAMES
 
@@ -81,6 +82,16 @@ def test_replays_of_every_scheme_fit(scheme, capfd):
     checked(json.loads(printed(capfd, "replay", "t.hgm", "--scheme", scheme, "--json", "-")))
 
 
+@pytest.mark.parametrize("repeat, options", [(0, {}), (2, {}), (0, {"hvo": "on"})])
+def test_comparisons_fit(repeat, options):
+    result = checked(json.loads(json.dumps(plain(hgm.compare("t.hgm", repeat=repeat, **options)))))
+    assert ("measured" in result["schemes"]["hugetlb"]) == bool(repeat)
+    assert ("refused_why" in result["schemes"]["mm_id"]) == bool(options)
+    result["schemes"]["subtree"]["errors"]["own"]["x"] = 1
+    with pytest.raises(jsonschema.ValidationError):
+        checked(result)
+
+
 def test_steps_fit(capfd):
     head, *lines = printed(capfd, "step", "t.hgm", "--scheme", "subtree,mm_id", "--json", "-").splitlines()
     checked(json.loads(head))
@@ -106,7 +117,7 @@ def test_every_schema_is_one_and_every_format_has_one(capfd):
     package = Path(hgm.__file__).parent
     for path in package.rglob("*.py"):
         written |= set(re.findall(r'"format": "(hgmcore-[\w-]+ \d+)"', path.read_text()))
-    assert {name for name in written if not name.startswith("hgmcore-compare ")} <= set(FORMATS)
+    assert written <= set(FORMATS) and len(written) > 8
 
 
 def test_the_references(capfd):

@@ -85,7 +85,35 @@ STEP = record({
 VALUES = by_name(record({"compared": COUNT, "not_zero": COUNT, "equal": COUNT}))
 OUT_OF_SCOPE = array(record({"step": COUNT, "op": TEXT, "reason": TEXT}))
 
+def grows(fields, optional=None):
+    """A record to which later versions may add fields."""
+    return {**record(fields, optional), "additionalProperties": True}
+
+
+PHASE = grows({"operations": COUNT, "leaves": COUNT, "atomics": ATOMICS,
+               "scanned": grows({"p50": COUNT, "p99": COUNT, "max": COUNT})})
+INTERVAL = described(record({"median": NUMBER, "low": NUMBER, "high": NUMBER, "runs": array(NUMBER)}),
+                     "ns, with a 95 % confidence interval and each run")
+ERRORS = by_name(grows({"observations": COUNT, "worst": NUMBER, "last": NUMBER}))
+COUNTED = {"options": OPTIONS, "cost": record(COST), "phases": by_name(PHASE), "refused": by_name(COUNT),
+           "less_done": record({"operations": COUNT, "bytes": COUNT}),
+           "memory": grows({"struct_pages": COUNT, "struct_pages_hvo": maybe(COUNT), "tables_peak": COUNT,
+                            "scheme": COUNT, "host_committed": COUNT}),
+           "errors": record({"own": ERRORS, "per_page": ERRORS, "consequences": ERRORS})}
+MEASURED = {"measured": grows({"ns_per_operation": INTERVAL, "phases": by_name(INTERVAL)})}
+REFUSED = grows({"promises": array(TEXT),
+                 "refused_why": described(TEXT, "why the scheme cannot live with the options")})
+COMPARED = {"anyOf": [REFUSED, grows({"promises": array(TEXT), **COUNTED}, MEASURED)]}
+COMPARE = grows({
+    "format": {"const": "hgmcore-compare 2"},
+    "trace": grows({**TRACE, "phases": array(grows({"name": TEXT, "first": COUNT, "operations": COUNT}))}),
+    "options": OPTIONS, "baseline": TEXT, "profile": maybe(TEXT), "machine": maybe({"type": "object"}),
+    "verdict": grows({"answers": array(TEXT), "front": array(TEXT), "beaten": {"type": "object"},
+                      "untested": array(TEXT), "warnings": array({})}),
+    "schemes": by_name(COMPARED)})
+
 FORMATS = {
+    "hgmcore-compare 2": ("hgmcore compare --json", COMPARE),
     "hgmcore-replay 1": ("hgmcore replay --json", named("hgmcore-replay 1", {
         "scheme": TEXT, "options": OPTIONS, "geometry": TEXT, "threads": COUNT, "stretches": COUNT,
         "operations_at_once": COUNT,
