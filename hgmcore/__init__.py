@@ -9,6 +9,8 @@
 
     trace = hgm.load("guest.hgm")    # or "recording:NAME", "workload:NAME,key=value", a list of lines
     hgm.compare(trace, schemes="all")
+    for step in hgm.replay_steps(trace, "mm_id"):    # what each operation changed
+        print(step.statement, step.entries, step.words, step.answers, step.truth)
 """
 
 from pathlib import Path
@@ -18,10 +20,11 @@ from hgmcore.analysis.compare import compare
 from hgmcore.api import Machine, OperationError
 from hgmcore.inputs import load
 from hgmcore.replay import replay
+from hgmcore.steps import replay_steps
 from hgmcore.trace import Trace, TraceError
 
 __all__ = ["Machine", "OperationError", "Trace", "TraceError", "compare", "get_include", "load", "replay",
-           "schemes", "workloads"]
+           "replay_steps", "schemes", "workloads"]
 
 __version__ = "0.1.0"
 

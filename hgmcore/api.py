@@ -12,6 +12,7 @@ from hgmcore.core.machine import FOLIO_CACHED, RESULT, Core, Engine
 from hgmcore.core.snapshot import Snapshot as CoreSnapshot
 from hgmcore.errnos import error_name
 from hgmcore.geometry import GEOMETRIES
+from hgmcore.inputs import load
 from hgmcore.sizes import format_size, parse_size
 from hgmcore.trace import Header
 from hgmcore.trace.names import FILE_KINDS, is_word
@@ -85,20 +86,25 @@ class Machine:
         self._check_name(name, self.header.processes)
         return Process(self, self._add_process(name))
 
-    def run(self, operations: np.ndarray, *, checked: bool = False) -> int:
-        """Run an array of OPERATION records; numbers in them are those of self.header.
+    def run(self, operations, *, checked: bool = False) -> int:
+        """Run an array of OPERATION records; numbers in them are those of self.header. Returns nanoseconds of CPU time
+        of this thread.
 
-        Returns nanoseconds of CPU time of this thread.
+        operations: or a Trace, or what `hgmcore.load` takes (a path, recording:NAME, lines): what the trace declares is
+        then taken over, and must begin with what the machine has; ValueError otherwise.
         checked: `check` has seen these records on a machine with the same declarations. Refusals are results, not
-        errors. ValueError: a number in a record was never declared. MemoryError: the host has no more memory.
-        RuntimeError: another thread runs the machine.
+        errors.
+        ValueError: a number in a record was never declared. MemoryError: the host has no more memory. RuntimeError:
+        another thread runs the machine.
         """
+        operations = self._operations(operations)
         elapsed = self.core.run(self.engine, self._records(operations), self.operations, checked)
         self.operations += len(operations)
         return elapsed
 
-    def run_each(self, operations: np.ndarray) -> np.ndarray:
+    def run_each(self, operations) -> np.ndarray:
         """As `run`, record by record: an array (n,) of core.machine.EACH, its atomics, scanned entries and leaves."""
+        operations = self._operations(operations)
         rows = self.core.run_each(self.engine, self._records(operations), self.operations)
         self.operations += len(operations)
         return rows
@@ -112,6 +118,21 @@ class Machine:
         if getattr(operations, "dtype", None) != OPERATION:
             raise TypeError("operations are an array of dtype statements.OPERATION")
         return np.ascontiguousarray(operations).view(np.uint8)
+
+    def _operations(self, source):
+        """The records of an array, or of a trace whose declarations are taken over."""
+        if isinstance(source, np.ndarray) and source.dtype.kind != "U":
+            return source
+        trace = load(source)
+        if trace.header.geometry != self.geometry.name:
+            raise ValueError(f"{trace.name} is of geometry {trace.header.geometry}, the machine of "
+                             f"{self.geometry.name}")
+        for kind in ("file", "process", "mapping"):
+            mine = self.header.table(kind)
+            if trace.header.table(kind)[:len(mine)] != mine:
+                raise ValueError(f"{trace.name} does not begin with the {kind} declarations that the machine has")
+        self.declare(trace.header)
+        return trace.operations
 
     def snapshot(self) -> Snapshot:
         """The machine as it is at this moment, to come back to: page tables, struct pages, files, processes, mappings,

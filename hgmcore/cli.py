@@ -8,10 +8,13 @@ import click
 from hgmcore.commands.common import OK, version_option
 from hgmcore.commands.compare import compare
 from hgmcore.commands.convert import convert
+from hgmcore.commands.explain import explain
+from hgmcore.commands.help import help_
 from hgmcore.commands.import_ import import_
 from hgmcore.commands.info import info
 from hgmcore.commands.replay import replay
 from hgmcore.commands.schemes import list_schemes
+from hgmcore.commands.step import step
 from hgmcore.commands.validate import validate
 from hgmcore.commands.workloads import list_workloads
 from hgmcore.report.prose import printable
@@ -72,11 +75,14 @@ def cli(context):
     hgmcore compare                         the schemes on a recorded QEMU postcopy
     hgmcore compare my.hgm --plot my.svg    on your own trace, with a figure
     hgmcore schemes subtree                 what a scheme does and where it is wrong
+    hgmcore step my.hgm --scheme subtree    what each operation of a trace changes
+    hgmcore explain --scheme subtree        the shortest trace with its first error
+    hgmcore help trace                      all statements of a trace
     hgmcore COMMAND --help                  more, with examples
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
 
-for verb in (compare, convert, import_, info, list_schemes, list_workloads, replay, validate):
+for verb in (compare, convert, explain, help_, import_, info, list_schemes, list_workloads, replay, step, validate):
     cli.add_command(verb)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
+
 from hgmcore import recordings, workloads
 from hgmcore.recordings.life import guest_life
 from hgmcore.trace import Trace
+from hgmcore.trace.statements import OPERATION
 
 WORKLOADS = workloads.WORKLOADS | {guest_life.__name__: guest_life}
 """Every workload that an input may name: those of the package `workloads`, and those made of recordings."""
@@ -16,14 +19,19 @@ def load(source) -> Trace:
     """The Trace that `source` is or names.
 
     source: a Trace (returned as it is); "recording:NAME"; "workload:NAME[,key=value...]"; "-" for standard input;
-    a path (str or os.PathLike) or a file object of bytes, text or binary; a list or tuple of lines of the text form, of
-    which the first may be left out. Raises TraceError where it cannot be used, ValueError for a name that is not known,
-    TypeError for anything else, ImportError where it is binary and pyarrow is missing.
+    a path (str or os.PathLike) or a file object of bytes, text or binary; a list, tuple or NumPy array of lines of the
+    text form, of which the first may be left out. Raises TraceError where it cannot be used, ValueError for a name that
+    is not known, TypeError for anything else, ImportError where it is binary and pyarrow is missing.
     """
     if isinstance(source, Trace):
         return source
     if isinstance(source, (list, tuple)):
         return _of_lines(source)
+    if isinstance(source, np.ndarray):
+        if source.dtype == OPERATION:
+            raise TypeError("an array of operations alone is no trace, for names and files stand in a header: "
+                            "hgmcore.Trace(header, array)")
+        return _of_lines(source.tolist())
     if isinstance(source, str) and source.startswith("recording:"):
         return recordings.load(source.removeprefix("recording:"))
     if isinstance(source, str) and source.startswith(workloads.PREFIX):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from hgmcore.api import Machine
+from hgmcore.arrow import Tabular
 from hgmcore.core.machine import RESULT
 from hgmcore.errnos import error_name
+from hgmcore.inputs import load
 from hgmcore.threads import Threads, checked
 from hgmcore.trace.statements import CODES, NAMES
 
@@ -27,18 +29,19 @@ def replay(trace, scheme, *, operations: str = "failed", threads: int = 1, obser
            progress=None, **options) -> dict:
     """Replay `trace` through `scheme` and report as "hgmcore-replay 1", with NumPy arrays where JSON has lists.
 
-    operations: "failed" (also: raised an event, did less than asked) or "all". threads: native threads, among which the
-    trace's threads are dealt out: what may run at the same time does (hgmcore.stretches), the rest in order; counts,
-    answers and costs come out as with one, but for "table_bytes_peak", then the largest that it can have been, and
-    "entries_scanned", of what was there when the scan came. observer: called with each observation, which then is
-    not kept. observe_end: also observe after the last operation, as if the trace ended in `observe`. progress: called
-    with (operations done, all). The rest: options. "operations" is an array of (index, done in bytes, errno, event);
-    to_json() gives names for numbers. "ns_per_operation" is measured around the operations alone. ValueError: unknown
-    scheme or option; MemoryError.
+    trace: a Trace, or whatever `hgmcore.load` takes. scheme: a name or an Engine. operations: "failed" (also: raised an
+    event, did less than asked) or "all". threads: native threads, among which the trace's threads are dealt out: what
+    may run at the same time does (hgmcore.stretches), the rest in order; counts, answers and costs come out as with
+    one, but for "table_bytes_peak", then the largest that it can have been, and "entries_scanned", of what was there
+    when the scan came. observer: called with each observation, which then is not kept. observe_end: also observe after
+    the last operation, as if the trace ended in `observe`. progress: called with (operations done, all). The rest:
+    options. "operations" is an array of (index, done in bytes, errno, event); to_json() gives names for numbers.
+    "ns_per_operation" is measured around the operations alone. ValueError: unknown scheme or option; MemoryError.
     """
     if operations not in ("failed", "all"):
         raise ValueError(f"operations: '{operations}' is not one of failed, all")
     checked(threads)
+    trace = load(trace)
     machine = machine_for(trace, scheme, options)
     observations, elapsed, start, total = [], 0, 0, len(trace)
     observer = observer or observations.append
@@ -57,24 +60,65 @@ def replay(trace, scheme, *, operations: str = "failed", threads: int = 1, obser
     cost = machine.cost()
     counters = {name: cost.pop(name) for name in ("underflows", "overflows")}
     cost["ns_per_operation"] = elapsed / max(total, 1)
-    return {"format": "hgmcore-replay 1", "scheme": machine.engine.name, "options": machine.options,
-            "geometry": trace.header.geometry,
-            "threads": threads, "stretches": native.stretches, "operations_at_once": native.operations,
-            "operations": every_operation(trace, machine, results) if operations == "all" else results,
-            "cost": cost, "counters": counters, "observations": observations}
+    return Replay({
+        "format": "hgmcore-replay 1", "scheme": machine.engine.name, "options": machine.options,
+        "geometry": trace.header.geometry,
+        "threads": threads, "stretches": native.stretches, "operations_at_once": native.operations,
+        "operations": every_operation(trace, machine, results) if operations == "all" else results,
+        "cost": cost, "counters": counters, "observations": observations})
+
+
+class Replay(Tabular):
+    """A result of `replay`: a dict, and a table with one row for each number."""
+
+    def long(self) -> dict:
+        """Columns scheme, part (cost, counter, folio, mapping, process), index (of the observing statement, None for
+        costs), of (the file and page, process and mapping, or process), key, value and truth (None where nothing is
+        recounted).
+
+        Keys of numbers that lie deeper are joined by dots, as in atomics.ref; runs over base pages have no row.
+        """
+        rows = [("cost", None, None, key, value, None) for key, value in numbers(self["cost"])]
+        rows += [("counter", None, None, key, value, None) for key, value in numbers(self["counters"])]
+        for observation in self["observations"]:
+            for part, keys in (("folio", ("file", "page", "first")), ("mapping", ("process", "mapping")),
+                               ("process", ("process",))):
+                for row in observation[f"{part}s" if part != "process" else "processes"]:
+                    of = " ".join(str(row[key]) for key in keys if key in row)
+                    true = dict(numbers(row.get("truth", {})))
+                    said = dict(numbers({key: row[key] for key in row if key not in (*keys, "truth")}))
+                    rows += [(part, observation["index"], of, key, said.get(key), true.get(key))
+                             for key in dict.fromkeys([*said, *true])]
+        names = ("part", "index", "of", "key", "value", "truth")
+        columns = dict(zip(names, zip(*rows)))
+        return {"scheme": [self["scheme"]] * len(rows), **{name: list(columns[name]) for name in names}}
+
+
+def numbers(values: dict, prefix=""):
+    """Yield (key, float) of each number or truth value in a dict, also deeper ones."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from numbers(value, f"{prefix}{key}.")
+        elif isinstance(value, (bool, int, float, np.bool_, np.number)):
+            yield f"{prefix}{key}", float(value)
 
 
 def every_operation(trace, machine, results) -> np.ndarray:
     """A result for each operation: one that is not among `results` did what it was asked to."""
-    ops = trace.operations
-    out = np.zeros(len(ops), RESULT)
-    out["index"] = np.arange(len(ops))
-    out["done"] = ops["length"]
-    out["done"][np.isin(ops["op"], [CODES["touch"], CODES["hwpoison"]])] = machine.geometry.base_page
-    populate = ops["op"] == CODES["populate"]
-    out["done"][populate] *= trace.header.page_sizes(ops[populate])
+    out = np.zeros(len(trace), RESULT)
+    out["index"] = np.arange(len(trace))
+    out["done"] = asked(trace.operations, trace.header, machine.geometry)
     out[results["index"].astype(np.int64)] = results
     return out
+
+
+def asked(ops, header, geometry) -> np.ndarray:
+    """Bytes that each operation is asked to do."""
+    done = ops["length"].copy()
+    done[np.isin(ops["op"], [CODES["touch"], CODES["hwpoison"]])] = geometry.base_page
+    populate = ops["op"] == CODES["populate"]
+    done[populate] *= header.page_sizes(ops[populate])
+    return done
 
 
 def time(trace, scheme, **options) -> float:

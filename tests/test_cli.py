@@ -25,7 +25,8 @@ continue A v 0 4K
 observe
 """
 HGMCORE = [sys.executable, "-m", "hgmcore"]
-COMMANDS = ("compare", "replay", "validate", "info", "schemes", "workloads", "convert", "import")
+COMMANDS = ("compare", "replay", "step", "explain", "validate", "info", "schemes", "workloads", "convert", "import",
+            "help")
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +96,12 @@ WRONG = {
     "no threads": (["compare", "t.hgm", "--threads", "0"], "--threads"),
     "unknown baseline": (["compare", "t.hgm", "--baseline", "mm_ids"], "baseline: mm_ids is not among"),
     "repeat word": (["compare", "t.hgm", "--repeat", "often"], "often"),
+    "scheme twice": (["replay", "t.hgm", "--scheme", "subtree", "--scheme", "mm_id"], "--scheme is given twice"),
+    "output twice": (["convert", "t.hgm", "-o", "a.hgm", "--output", "b.hgm"], "--output is given twice"),
+    "option of an importer twice": (["import", "qemu", "t.hgm", "-o", "u.hgm", "--piece", "4K", "--piece", "2M"],
+                                    "--piece is given twice"),
+    "trace and JSON on standard output": (["convert", "t.hgm", "-o", "-", "--json", "-"],
+                                          "--output - and --json - both write to standard output"),
     "no thread": (["replay", "t.hgm", "--scheme", "subtree", "--threads", "0"], "0 is not in the range"),
     "many threads": (["replay", "t.hgm", "--scheme", "subtree", "--threads", "1000"], "1000 is not in the range"),
     "which operations": (["replay", "t.hgm", "--scheme", "subtree", "--operations", "some"], "some"),
@@ -372,6 +379,22 @@ def test_convert_there_and_back(capfd):
     assert json.loads(Path("r.json").read_text())["output"] == "back.hgm"
 
 
+def test_a_trace_to_standard_output(capfd):
+    assert printed(capfd, "convert", "t.hgm", "-o", "-") == Trace.load("t.hgm").to_text()
+    assert not Path("-").exists()
+    assert printed(capfd, "convert", "t.hgm", "-o", "-", "--json", "r.json").startswith("hgmcore-trace 1\n")
+    Path("q.log").write_text(LOG)
+    assert run(["import", "qemu", "q.log", "-o", "-", "--page-size", "2M"]) == 0
+    out, err = capfd.readouterr()
+    assert Trace.parse(out).header.processes == ["qemu"] and err.startswith("q.log: 4 lines\n")
+
+
+def test_a_trace_into_a_pipe():
+    first = subprocess.Popen([*HGMCORE, "convert", "t.hgm", "-o", "-"], stdout=subprocess.PIPE)
+    done = command("info", "-", "--json", "-", stdin=first.stdout)
+    assert first.wait(600) == 0 and json.loads(done.stdout)["operations"] == 7
+
+
 def test_schemes_and_workloads(capfd):
     listed = printed(capfd, "schemes")
     assert all(name in listed for name in schemes.NAMES)
@@ -401,14 +424,17 @@ def test_import(capfd):
     assert json.loads(Path("r.json").read_text())["provenance"]["guest"] == "none"
 
 
-def test_progress_on_a_terminal_only():
+def on_terminal(*arguments, stdout=None):
+    """(what a command writes to a terminal, its status); stdout: a file or pipe instead of the terminal, as for
+    Popen."""
     import pty
 
     master, terminal = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm"}
-    process = subprocess.Popen([*HGMCORE, "compare", "t.hgm"], stdout=terminal, stderr=terminal,
-                               env=environment)
+    process = subprocess.Popen([*HGMCORE, *arguments], stdout=stdout or terminal, stderr=terminal,
+                               env={**os.environ, "TERM": "xterm"})
     os.close(terminal)
+    if stdout == subprocess.PIPE:
+        process.stdout.read()
     shown = b""
     try:
         while part := os.read(master, 65536):
@@ -416,6 +442,21 @@ def test_progress_on_a_terminal_only():
     except OSError:  # the terminal's other end was closed
         pass
     os.close(master)
-    assert process.wait(600) == 0
+    return shown, process.wait(600)
+
+
+def test_progress_on_a_terminal():
+    shown, status = on_terminal("compare", "t.hgm")
     bar, _, report = shown.partition(b"hgmcore compare")
-    assert b"\x1b[" in bar and b"%" in bar and b"\x1b[" not in report
+    assert status == 0 and b"\x1b[" in bar and b"%" in bar and b"\x1b[" not in report
+
+
+def test_progress_stays_where_output_goes_to_a_file():
+    with open("out", "wb") as out:
+        shown, status = on_terminal("replay", "t.hgm", "--scheme", "subtree", "--json", "-", stdout=out)
+    assert status == 0 and b"%" in shown and b"\x1b[" in shown
+    assert json.loads(Path("out").read_text())["scheme"] == "subtree"
+
+
+def test_no_progress_into_a_pipe():
+    assert on_terminal("replay", "t.hgm", "--scheme", "subtree", stdout=subprocess.PIPE) == (b"", 0)

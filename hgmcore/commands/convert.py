@@ -2,7 +2,15 @@
 
 import click
 
-from hgmcore.commands.common import command, echo_written, json_option, output_option, write_json
+from hgmcore.commands.common import (
+    command,
+    echo_written,
+    json_option,
+    only_one_on_stdout,
+    output_option,
+    save_trace,
+    write_json,
+)
 from hgmcore.inputs import load_input
 from hgmcore.trace.describe import describe
 
@@ -12,6 +20,7 @@ from hgmcore.trace.describe import describe
 Examples
   hgmcore convert my.hgm -o my.hgmt
   hgmcore convert my.hgmt -o my.hgm
+  hgmcore convert my.hgmt -o - | less
   hgmcore convert workload:random,pages=2 -o random.hgm
 """)
 @click.argument("input")
@@ -22,9 +31,10 @@ def convert(input, output, json_file):
 
     Comments, spacing and how numbers are spelled are not part of a trace and are not kept.
     """
+    only_one_on_stdout(output=output, json=json_file)
     trace = load_input(input)
-    trace.save(output)
+    save_trace(trace, output)
     if json_file:
         write_json(json_file, {"format": "hgmcore-convert 1", "output": output, **describe(trace)})
-    if json_file != "-":
+    if "-" not in (json_file, output):
         echo_written(trace, output)

@@ -4,11 +4,14 @@ import click
 
 from hgmcore import importers
 from hgmcore.commands.common import (
+    Command,
     echo_written,
     json_option,
+    only_one_on_stdout,
     output_option,
     progress,
     provenance_option,
+    save_trace,
     version_option,
     write_json,
 )
@@ -34,7 +37,7 @@ class Formats(click.Group):
             click.Option([f"--{option.name.replace('_', '-')}"], default=option.default, type=str,
                          show_default=option.default is not None, help=option.help)
             for option in importer.options]
-        made = click.Command(name, params=[click.Argument(["input"]), *parameters],
+        made = Command(name, params=[click.Argument(["input"]), *parameters],
                              help=click_help(importer.explanation),
                              short_help=importer.explanation.strip().splitlines()[0],
                              callback=lambda **given: import_recording(name, **given))
@@ -59,13 +62,15 @@ def import_():
 
 def import_recording(name, input, output, provenance, json_file, **options):
     """Read a recording, write the trace, tell what was read, used and skipped."""
+    only_one_on_stdout(output=output, json=json_file)
     given = {key: value for key, value in options.items() if value is not None}
-    with progress(quiet=json_file == "-") as show:
+    with progress() as show:
         trace, counts = importers.read(name, input, provenance, show, **given)
-        trace.save(output)
+    save_trace(trace, output)
     if json_file:
         write_json(json_file, {"format": "hgmcore-import 1", "output": output, "report": counts.to_dict(),
                                **describe(trace)})
     if json_file != "-":
-        click.echo("\n".join(map(ascii_only, str(counts).splitlines())))
+        click.echo("\n".join(map(ascii_only, str(counts).splitlines())), err=output == "-")
+    if "-" not in (json_file, output):
         echo_written(trace, output)

@@ -41,7 +41,7 @@ def replay(input, scheme, options, threads, operations, json_file):
     """Replay a trace under one scheme: the answer to each operation, costs, and every observation."""
     resolve(schemes.load(scheme), options)
     trace = load_input(input)
-    with progress(quiet=json_file == "-") as show:
+    with progress() as show:
         result = run_replay(trace, scheme, operations=operations, threads=threads, progress=show, **options)
     if json_file:
         write_json(json_file, to_json(result, trace))

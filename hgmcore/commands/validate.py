@@ -37,7 +37,7 @@ def validate(directory, live, seed, seconds, hugetlb, timed, json_file):
         return _validate_live(directory, json_file, seed or 0, seconds or 10.0, hugetlb, timed)
     if seed is not None or seconds is not None or hugetlb or timed:
         raise click.UsageError("--seed, --seconds, --hugetlb and --time are for --live")
-    with progress(quiet=json_file == "-") as show:
+    with progress() as show:
         result = run_validate(directory or SHIPPED, progress=show)
     if json_file:
         write_json(json_file, result)
@@ -51,7 +51,7 @@ def _validate_live(directory, json_file, seed, seconds, hugetlb, timed):
         raise click.UsageError("--live makes its own recordings: no DIRECTORY")
     from hgmcore.kernel.live import live_text, validate_live  # the rest of hgmcore runs where this cannot be imported
 
-    with progress(quiet=json_file == "-") as show:
+    with progress() as show:
         result = validate_live(seed, seconds, hugetlb, timed, progress=show)
     if json_file:
         write_json(json_file, result)

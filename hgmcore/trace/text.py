@@ -167,7 +167,7 @@ def write(trace, stream) -> None:
     if header.geometry != Header.geometry:
         lines.append(f"geometry {header.geometry}")
     for part in trace.chunks(CHUNK):
-        lines += _statements(trace.operations[part], header)
+        lines += spelled(trace.operations[part], header)
         if trace.thread is not None or trace.time is not None:
             head = len(lines) - len(trace.operations[part])
             lines[head:] = map(str.__add__, _prefixes(trace, part), lines[head:])
@@ -177,7 +177,8 @@ def write(trace, stream) -> None:
         stream.write("\n".join(lines + [""]).encode())
 
 
-def _statements(operations, header):
+def spelled(operations, header):
+    """Yield the statement of each record, without a prefix."""
     for record in operations.tolist():
         statement = form_of(record[OP], record[ARG])
         words = [statement.name]

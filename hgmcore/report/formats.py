@@ -1,0 +1,161 @@
+"""JSON schemas (draft 2020-12) of every format that hgmcore writes as JSON, by the name that stands in its "format"."""
+
+from __future__ import annotations
+
+from hgmcore.trace.statements import NAMES
+
+TEXT, BOOL, NUMBER = {"type": "string"}, {"type": "boolean"}, {"type": "number"}
+COUNT = {"type": "integer", "minimum": 0}
+INTEGER = {"type": "integer"}
+OPTIONS = {"type": "object", "additionalProperties": TEXT}
+RUNS = {"type": "array", "description": "half-open runs [first, last, value] over base pages",
+        "items": {"type": "array", "items": INTEGER, "minItems": 3, "maxItems": 3}}
+
+
+def described(schema, description):
+    return {**schema, "description": description}
+
+
+def record(fields, optional=None):
+    """An object with exactly these fields, and perhaps those of `optional`."""
+    return {"type": "object", "properties": {**fields, **(optional or {})}, "required": list(fields),
+            "additionalProperties": False}
+
+
+def array(items):
+    return {"type": "array", "items": items}
+
+
+def by_name(values):
+    return {"type": "object", "additionalProperties": values}
+
+
+def maybe(schema):
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def named(name, fields, optional=None):
+    return record({"format": {"const": name}, **fields}, optional)
+
+
+OPERATION_NAME = {"enum": list(NAMES)}
+ERROR = described(maybe(TEXT), "the errno's name, as EEXIST; null: none")
+DONE = described(COUNT, "bytes")
+ATOMICS = record({"persistent": described(COUNT, "ref + map"), "transient": described(COUNT, "of look-ups"),
+                  "ref": COUNT, "map": COUNT})
+COST = {"operations": COUNT, "leaf_installs": COUNT, "leaf_removes": COUNT, "table_allocs": COUNT, "table_frees": COUNT,
+        "atomics": ATOMICS, "lines": described(COUNT, "struct pages that atomics touched"), "entries_scanned": COUNT,
+        "locks": COUNT, "table_bytes_peak": COUNT, "struct_page_bytes": COUNT}
+LEVELS = record({"pte": COUNT, "pmd": COUNT, "pud": COUNT})
+FOLIO = record({
+    "file": TEXT, "page": COUNT, "refcount": INTEGER, "mapcount": INTEGER, "mapped": BOOL, "maybe_shared": BOOL,
+    "maybe_shared_hugetlb": BOOL, "page_mapcount": RUNS, "kpagecount": RUNS,
+    "state": described({"type": "object"}, "the words that the scheme keeps"), "expected_refs": INTEGER,
+    "movable": BOOL, "movable_all": BOOL, "hvo": BOOL, "page_cache_refs": COUNT, "pins": INTEGER,
+    "truth": described(record({"leaves": COUNT, "processes": COUNT, "mappings": COUNT, "pages_mapped": COUNT,
+                               "page_mapcount": RUNS}), "recounted from the page tables"),
+}, {"pages": described(COUNT, "base pages; not of hugetlb"),
+    "first": described(COUNT, "base page in `page`; shmem only"),
+    "nr_file_mapped": INTEGER, "in_page_cache": {"const": False}})
+MAPPING = record({
+    "process": TEXT, "mapping": TEXT, "rss": COUNT, "pss": NUMBER, "levels": LEVELS, "exclusive": RUNS,
+    "truth": record({"pss": NUMBER, "shared": COUNT}),
+}, {key: COUNT for key in ("shared_hugetlb", "private_hugetlb", "shared", "private")})
+OBSERVATION = record({"index": COUNT, "folios": array(FOLIO), "mappings": array(MAPPING),
+                      "processes": array(record({"process": TEXT, "page_tables": LEVELS})),
+                      "freed_while_mapped": COUNT})
+TRACE = {"name": TEXT, "operations": COUNT, "by_operation": by_name(COUNT), "geometry": TEXT,
+         "files": array(record({"name": TEXT, "page_size": described(COUNT, "bytes"), "pages": COUNT,
+                                "kind": {"enum": ["hugetlb", "shmem", "anon"]}})),
+         "processes": array(TEXT), "mappings": COUNT, "threads": COUNT, "provenance": by_name(TEXT)}
+REPORT = record({"format": TEXT, "name": TEXT, "lines": COUNT, "used": by_name(COUNT),
+                 "skipped": array(record({"reason": TEXT, "count": COUNT, "first_line": COUNT})), "notes": array(TEXT)})
+ENTRY = maybe(record({"kind": {"enum": ["table", "leaf", "migration", "poison", "zero"]}, "frame": COUNT,
+                      "flags": array(TEXT)}, {"folio": maybe(TEXT), "page": COUNT}))
+CHANGE = record({"kind": {"enum": ["folio", "mapping", "process", "machine"]}, "name": TEXT, "key": TEXT, "before": {},
+                 "after": {}})
+STEP = record({
+    "scheme": TEXT, "index": COUNT, "line": maybe(COUNT), "statement": TEXT, "error": ERROR, "event": maybe(TEXT),
+    "done": DONE, "cost": record({key: COUNT for key in ("ref", "map", "transient", "scanned", "leaves")}),
+    "entries": array(record({"process": TEXT, "mapping": maybe(TEXT), "offset": COUNT, "level": TEXT, "entries": COUNT,
+                             "before": ENTRY, "after": ENTRY})),
+    "words": array(record({"folio": maybe(TEXT), "page": COUNT, "pages": COUNT, "word": TEXT, "before": {},
+                           "after": {}})),
+    "answers": array(CHANGE), "truth": array(CHANGE), "wrong": by_name(NUMBER)})
+VALUES = by_name(record({"compared": COUNT, "not_zero": COUNT, "equal": COUNT}))
+OUT_OF_SCOPE = array(record({"step": COUNT, "op": TEXT, "reason": TEXT}))
+
+def grows(fields, optional=None):
+    """A record to which later versions may add fields."""
+    return {**record(fields, optional), "additionalProperties": True}
+
+
+PHASE = grows({"operations": COUNT, "leaves": COUNT, "atomics": ATOMICS,
+               "scanned": grows({"p50": COUNT, "p99": COUNT, "max": COUNT})})
+INTERVAL = described(record({"median": NUMBER, "low": NUMBER, "high": NUMBER, "runs": array(NUMBER)}),
+                     "ns, with a 95 % confidence interval and each run")
+ERRORS = by_name(grows({"observations": COUNT, "worst": NUMBER, "last": NUMBER}))
+COUNTED = {"options": OPTIONS, "cost": record(COST), "phases": by_name(PHASE), "refused": by_name(COUNT),
+           "less_done": record({"operations": COUNT, "bytes": COUNT}),
+           "memory": grows({"struct_pages": COUNT, "struct_pages_hvo": maybe(COUNT), "tables_peak": COUNT,
+                            "scheme": COUNT, "host_committed": COUNT}),
+           "errors": record({"own": ERRORS, "per_page": ERRORS, "consequences": ERRORS})}
+MEASURED = {"measured": grows({"ns_per_operation": INTERVAL, "phases": by_name(INTERVAL)})}
+REFUSED = grows({"promises": array(TEXT),
+                 "refused_why": described(TEXT, "why the scheme cannot live with the options")})
+COMPARED = {"anyOf": [REFUSED, grows({"promises": array(TEXT), **COUNTED}, MEASURED)]}
+COMPARE = grows({
+    "format": {"const": "hgmcore-compare 2"},
+    "trace": grows({**TRACE, "phases": array(grows({"name": TEXT, "first": COUNT, "operations": COUNT}))}),
+    "options": OPTIONS, "baseline": TEXT, "profile": maybe(TEXT), "machine": maybe({"type": "object"}),
+    "verdict": grows({"answers": array(TEXT), "front": array(TEXT), "beaten": {"type": "object"},
+                      "untested": array(TEXT), "warnings": array({})}),
+    "schemes": by_name(COMPARED)})
+
+FORMATS = {
+    "hgmcore-compare 2": ("hgmcore compare --json", COMPARE),
+    "hgmcore-replay 1": ("hgmcore replay --json", named("hgmcore-replay 1", {
+        "scheme": TEXT, "options": OPTIONS, "geometry": TEXT, "threads": COUNT, "stretches": COUNT,
+        "operations_at_once": COUNT,
+        "operations": array(record({"index": COUNT, "op": OPERATION_NAME, "error": ERROR, "done": DONE},
+                                   {"event": {"enum": ["minor"]}})),
+        "cost": record({**COST, "ns_per_operation": NUMBER}),
+        "counters": record({"underflows": COUNT, "overflows": COUNT}), "observations": array(OBSERVATION)})),
+    "hgmcore-info 1": ("hgmcore info --json", named("hgmcore-info 1", TRACE)),
+    "hgmcore-convert 1": ("hgmcore convert --json", named("hgmcore-convert 1", {"output": TEXT, **TRACE})),
+    "hgmcore-import 1": ("hgmcore import FORMAT --json", named("hgmcore-import 1", {
+        "output": TEXT, "report": REPORT, **TRACE})),
+    "hgmcore-schemes 1": ("hgmcore schemes --json", named("hgmcore-schemes 1", {
+        "schemes": by_name(record({"explanation": TEXT, "state": array(TEXT), "defaults": OPTIONS, "posted": OPTIONS,
+                                   "hvo": BOOL}))})),
+    "hgmcore-costs 1": ("hgmcore schemes --costs --json", named("hgmcore-costs 1", {
+        "page_size": TEXT, "costs": {"type": "object"}})),
+    "hgmcore-workloads 1": ("hgmcore workloads --json", named("hgmcore-workloads 1", {
+        "workloads": by_name(record({"question": TEXT, "explanation": TEXT, "parameters": {"type": "object"}}))})),
+    "hgmcore-step 1": ("hgmcore step --json, the first line", named("hgmcore-step 1", {
+        "trace": TEXT, "geometry": TEXT, "schemes": array(TEXT), "options": OPTIONS, "from": COUNT, "to": COUNT})),
+    "hgmcore-step 1, lines": ("hgmcore step --json, each further line: an operation under a scheme", STEP),
+    "hgmcore-explain 1": ("hgmcore explain --json", named("hgmcore-explain 1", {
+        "input": TEXT, "operations_before": COUNT, "scheme": TEXT, "options": OPTIONS, "properties": array(TEXT),
+        "error": maybe(record({"property": TEXT, "meaning": TEXT, "index": COUNT, "value": NUMBER,
+                               "value_in_part": NUMBER})),
+        "trace": maybe(TEXT), "operations": COUNT, "shortest": BOOL})),
+    "hgmcore-validate 1": ("hgmcore validate --json", {"type": "object", "required": ["format"], "properties": {
+        "format": {"const": "hgmcore-validate 1"}, "values": VALUES, "recordings": array(record({
+            "recording": TEXT, "kernel": TEXT, "doc": TEXT, "scheme": TEXT, "steps": COUNT, "observations": COUNT,
+            "equal": COUNT, "out_of_scope": OUT_OF_SCOPE, "not_compared": by_name(COUNT), "values": VALUES,
+            "differences": array(TEXT)}))}}),
+    "hgmcore-validate-live 1": ("hgmcore validate --live --json", named("hgmcore-validate-live 1", {
+        "kernel": TEXT, "seed": COUNT, "hugetlb": BOOL, "sequences": COUNT, "steps": COUNT, "disturbed": COUNT,
+        "not_repeated": array(COUNT), "out_of_scope": by_name(COUNT), "values": VALUES,
+        "times": maybe({"type": "object"}),
+        "difference": maybe(record({"seed": COUNT, "scheme": TEXT, "differences": array(TEXT), "trace": TEXT,
+                                    "recording": array({"type": "object"})}))})),
+}
+"""name -> (what writes it, its schema)."""
+
+
+def schemas() -> dict:
+    """{name of a format: its schema, with $schema, title and what writes it}."""
+    return {name: {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": name,
+                   "description": f"written by {written}", **schema} for name, (written, schema) in FORMATS.items()}
