@@ -87,12 +87,17 @@ def _figure(width, height):
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _saved(fig, format, salt="hgmcore"):
-    """A Figure as the bytes of a file. SVG text stays text, and the same result gives the same file."""
+def style(salt="hgmcore"):
+    """The settings that figures are saved with, as a context. salt: what names within an SVG begin from."""
     import matplotlib
 
+    return matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 9, "text.parse_math": False})
+
+
+def _saved(fig, format, salt="hgmcore"):
+    """A Figure as the bytes of a file. SVG text stays text, and the same result gives the same file."""
     buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 9, "text.parse_math": False}):
+    with style(salt):
         fig.savefig(buffer, format=format, dpi=150, metadata={"Date": None} if format == "svg" else {})
     return buffer.getvalue()
 
@@ -167,7 +172,7 @@ def _against(fig, result, costs, label):
     axes.set_xlim(left=0)
     _in_margin(axes, [(marked(result, name), value, wrong_share(result, name)) for name, (value, _, _) in costs.items()])
     if used:
-        fig.legend(*zip(*used), loc="outside lower left", ncols=3, frameon=False, fontsize=8, handletextpad=0.2)
+        fig.legend(*zip(*used), loc="outside lower left", ncols=2, frameon=False, fontsize=8, handletextpad=0.2)
     _bare(axes)
 
 
@@ -241,7 +246,7 @@ def _course(fig, result):
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.hlines(np.arange(len(names) - 1) + 0.5, 0, 1, color="#eeeeee", linewidth=0.6, transform=axes.get_yaxis_transform())
     if any(x for x, _ in marks.values()):
-        fig.legend(loc="outside lower left", ncols=3, frameon=False, fontsize=8, handletextpad=0.2)
+        fig.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=8, handletextpad=0.2)
     _bare(axes)
     axes.tick_params(axis="y", length=0)
 
