@@ -32,7 +32,8 @@ window.addEventListener("load", () => {
   const figures = boxes.filter(([e]) => e.tagName === "text");
   let overlaps = [];
   for (const [i, [a, p]] of figures.entries()) for (const [b, q] of figures.slice(0, i)) {
-    const w = Math.min(p.right, q.right) - Math.max(p.left, q.left), h = Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top);
+    const w = Math.min(p.right, q.right) - Math.max(p.left, q.left);
+    const h = Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top);
     if (w > 2 && h > 3) overlaps.push(a.textContent + " / " + b.textContent);
   }
   const outside = boxes.filter(([e, b]) => !e.closest(".wide") && (b.left < -1 || b.right > innerWidth + 1));
@@ -48,7 +49,8 @@ AROUND = """<body><iframe src="page.html" style="width:{width}px;height:900px;bo
 
 @pytest.fixture(scope="module")
 def result():
-    return compare(Trace.parse(TRACE, name="two processes"), repeat=2, schemes="head_per_leaf,subtree,mm_id,logical_scan,hugetlb")
+    return compare(Trace.parse(TRACE, name="two processes"), repeat=2,
+                   schemes="head_per_leaf,subtree,mm_id,logical_scan,hugetlb")
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,8 @@ def long_names(result):
 def rows_of(page):
     """The rows of every table: lists of the texts of cells."""
     tables = re.findall("<table>.*?</table>", page, re.DOTALL)
-    return [[re.findall("<td[^>]*>(.*?)</td>", row) for row in re.findall("<tr>(.*?)</tr>", table)][1:] for table in tables]
+    rows = [re.findall("<tr>(.*?)</tr>", table)[1:] for table in tables]
+    return [[re.findall("<td[^>]*>(.*?)</td>", row) for row in table] for table in rows]
 
 
 def test_page_is_whole_and_needs_nothing_else(result):
@@ -115,7 +118,8 @@ def test_every_scheme_has_a_row_with_the_results_numbers(result):
 def test_refused_schemes_stay():
     made = compare(Trace.parse(TRACE), schemes="subtree,mm_id", repeat=0, hvo="on")
     page = compare_html(made)
-    assert all(["mm_id", "refused: counts on struct pages that hvo=on takes away"] in rows for rows in rows_of(page)[:4])
+    row = ["mm_id", "refused: counts on struct pages that hvo=on takes away"]
+    assert all(row in rows for rows in rows_of(page)[:4])
     assert "Refused: " in page.partition("<h2>Schemes")[2]
     assert ">refused<" in page and ">refused: mm_id<" in page
 
@@ -126,7 +130,8 @@ def browse(directory, page, width, *options):
     (directory / "around.html").write_text(AROUND.format(width=width))
     home = {**os.environ, "HOME": str(directory)}
     done = subprocess.run(
-        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", f"--user-data-dir={directory}/profile",
+        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+         f"--user-data-dir={directory}/profile",
          "--virtual-time-budget=3000", "--window-size=1400,1000", *options, "--dump-dom", f"file://{directory}/around.html"],
         capture_output=True, text=True, timeout=120, env=home)
     found = re.search('<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)
@@ -150,6 +155,7 @@ def test_layout_in_a_browser(which, width, request, tmp_path):
 def test_the_browser_would_tell_errors_and_overflow(result, tmp_path):
     """The measures of the test above see what they are there for."""
     page = compare_html(result).replace("<h2>Verdict</h2>", '<p style="width:900px">wide</p><script>missing()</script>')
-    found, console = browse(tmp_path, page.replace("<svg", '<svg><text x="1" y="9">one over</text><text x="1" y="9">other</text></svg><svg', 1), 390)
+    overlap = '<svg><text x="1" y="9">one over</text><text x="1" y="9">other</text></svg>'
+    found, console = browse(tmp_path, page.replace("<svg", f"{overlap}<svg", 1), 390)
     assert any("missing is not defined" in line for line in console)
     assert found["page"] > 390 and "wide" in found["outside"] and "other / one over" in found["overlaps"]

@@ -1,4 +1,4 @@
-"""Figures of a comparison: every scheme stands in them, long names lie clear of each other, the same result draws the same."""
+"""Figures of a comparison: every scheme stands in them, long names lie clear, the same result draws the same."""
 
 import copy
 import xml.etree.ElementTree as xml
@@ -7,7 +7,6 @@ import matplotlib
 import matplotlib._pylab_helpers
 import numpy as np
 import pytest
-
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Annotation, Text
 

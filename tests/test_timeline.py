@@ -1,4 +1,4 @@
-"""The timeline of a comparison, read back by a reader of its own: tracks, phases, counters and errors where they belong."""
+"""The timeline of a comparison, read back by a reader of its own: phases, counters and errors where they belong."""
 
 import struct
 
@@ -101,14 +101,16 @@ def test_phases_are_slices(made):
     assert [event["kind"] for event in mine] == [BEGIN, END] * 3
     found = [(begin["name"], begin["time"] // 1000, (end["time"] - begin["time"]) // 1000)
              for begin, end in zip(mine[::2], mine[1::2])]
-    assert sorted(found) == sorted((phase["name"], phase["first"], phase["operations"]) for phase in result["trace"]["phases"])
+    wanted = [(phase["name"], phase["first"], phase["operations"]) for phase in result["trace"]["phases"]]
+    assert sorted(found) == sorted(wanted)
 
 
 def test_counters_add_up_to_what_was_counted(made):
     trace, result, tracks, events = made
     for name, entry in result["schemes"].items():
         cost = entry["cost"]
-        for title, total in (("atomics for each operation", cost["atomics"]["persistent"] + cost["atomics"]["transient"]),
+        atomics = cost["atomics"]["persistent"] + cost["atomics"]["transient"]
+        for title, total in (("atomics for each operation", atomics),
                              ("entries scanned for each operation", cost["entries_scanned"])):
             track = track_of(tracks, title, name)
             assert tracks[track]["unit"] == "1/operation"
@@ -125,7 +127,7 @@ def test_observations_with_errors_are_instants(made):
     for name, found in result["errors_at"].items():
         track = track_of(tracks, "observations with errors", name)
         mine = [event for event in events if event["track"] == track]
-        assert [(event["time"] // 1000, event["arguments"]) for event in mine] == [(index, keys) for index, keys in found]
+        assert [[event["time"] // 1000, event["arguments"]] for event in mine] == found
         assert all(event["kind"] == INSTANT and event["name"] for event in mine)
 
 
@@ -170,3 +172,18 @@ def test_an_empty_trace_has_a_timeline():
     trace = Trace.parse("hgmcore-trace 1\n")
     tracks, events = read(timeline_bytes(trace, compare(trace, schemes="subtree", repeat=0)))
     assert not events or all(event["kind"] == COUNTER for event in events)
+
+
+def test_the_command_writes_every_face(tmp_path, monkeypatch, capsys):
+    from hgmcore.__main__ import main
+
+    (tmp_path / "t.hgm").write_text(TRACE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["hgmcore", "compare", "t.hgm", "--repeat", "0", "--schemes", SCHEMES,
+                                     "--csv", "r.csv", "--parquet", "r.parquet", "--timeline", "r.perfetto-trace"])
+    assert main() == 0
+    rows = (tmp_path / "r.csv").read_text().splitlines()
+    assert rows[0].startswith("scheme,phase,group,key,value,low,high,unit,label") and len(rows) > 200
+    assert (tmp_path / "r.parquet").read_bytes()[:4] == b"PAR1"
+    tracks, events = read((tmp_path / "r.perfetto-trace").read_bytes())
+    assert {track["name"] for track in tracks.values() if track["process"]} > set(SCHEMES.split(",")) and events

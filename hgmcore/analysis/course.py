@@ -22,8 +22,8 @@ def points(total: int, most: int = POINTS) -> np.ndarray:
 def course(trace, name, stops, **options) -> dict:
     """What scheme `name` has done up to each of `stops`: arrays (len(stops),) of int64.
 
-    Returns {"atomics": lasting ones and those that look-ups put back, "scanned": page-table entries, "leaves": installed and
-    removed}. The counts are those of `analysis.count`, exact. MemoryError: the host has no more memory.
+    Returns {"atomics": lasting ones and those that look-ups put back, "scanned": page-table entries, "leaves":
+    installed and removed}. The counts are those of `analysis.count`, exact. MemoryError: the host has no more memory.
     """
     machine = machine_for(trace, name, options)
     sums = {key: np.zeros(len(stops), np.int64) for key in ("atomics", "scanned", "leaves")}
@@ -39,7 +39,7 @@ def course(trace, name, stops, **options) -> dict:
 def clock(trace) -> tuple[np.ndarray, bool]:
     """(ns, recorded): when each operation begins and, last, when the trace ends; an array (n + 1,) of int64, ascending.
 
-    recorded: the times are the trace's. One that has none, or that goes back in time, or that has operations without times
+    recorded: the times are the trace's. One that has none, or goes back in time, or has operations without times
     behind the first with one, lets each operation take STEP.
     """
     known = trace.time != NO_TIME if trace.time is not None else np.zeros(0, bool)

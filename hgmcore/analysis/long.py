@@ -1,15 +1,15 @@
-"""A result of `compare` in long form: one row for each number of each scheme, which tables and databases take as it is."""
+"""A result of `compare` in long form: one row for each number of each scheme, as tables and databases take it."""
 
 from __future__ import annotations
 
 from hgmcore.arrow import Tabular
 
 COLUMNS = ("scheme", "phase", "group", "key", "value", "low", "high", "unit", "label", "note")
-"""scheme, group, key, unit and label are words; phase is None for the whole trace; value, low and high are numbers or None.
+"""scheme, group, key, unit and label are words; phase is None for the whole trace; value, low, high: numbers or None.
 
-group: cost, scanned, measured, modelled, memory, struct_pages, own, per_page, consequences, refused, less_done, or front.
-low, high: the 95 % interval of a measured or modelled value. label: counted, modelled, measured or published. note: why a
-scheme has no numbers, or did less work so that its costs do not compare.
+group: cost, scanned, measured, modelled, memory, struct_pages, own, per_page, consequences, refused, less_done, front.
+low, high: the 95 % interval of a measured or modelled value. label: counted, modelled, measured or published. note: why
+a scheme has no numbers, or did less work so that its costs do not compare.
 """
 
 UNITS = {"leaves": "leaves", "leaf_installs": "leaves", "leaf_removes": "leaves", "table_allocs": "tables",
@@ -37,7 +37,8 @@ def long_rows(result) -> list[dict]:
     rows = []
     for name, entry in result["schemes"].items():
         note = entry.get("refused_why") or entry.get("less_work") or ""
-        numbers = [("refused", None, "refused", None, "", "counted")] if "refused_why" in entry else _numbers(result, name)
+        refused = [("refused", None, "refused", None, "", "counted")]
+        numbers = refused if "refused_why" in entry else _numbers(result, name)
         for group, phase, key, value, unit, label in numbers:
             value, low, high = value if isinstance(value, tuple) else (value, None, None)
             rows.append(dict(zip(COLUMNS, (name, phase, group, key, None if value is None else float(value), low, high,
@@ -64,7 +65,8 @@ def _numbers(result, name):
     labels = result["labels"]
     yield from (("memory", None, key, value, "bytes", labels.get(f"memory.{key}", "modelled"))
                 for key, value in entry["memory"].items())
-    yield from (("struct_pages", None, size, value, "bytes", "modelled") for size, value in entry["struct_pages"].items())
+    for size, value in entry["struct_pages"].items():
+        yield "struct_pages", None, size, value, "bytes", "modelled"
     for group, errors in entry["errors"].items():
         for key, count in errors.items():
             unit = "bytes" if "bytes" in key else _unit(key, "errors")
@@ -76,7 +78,7 @@ def _numbers(result, name):
 
 
 def _times(part, found):
-    """The rows of measured or modelled numbers: whatever has a value and an interval, of the whole trace and of phases."""
+    """The rows of measured or modelled numbers, with their intervals, of the whole trace and of phases."""
     for key, time in found.items():
         if key == "phases":
             for phase, inner in time.items():

@@ -65,13 +65,14 @@ pre { overflow: auto; max-height: 30rem; font-size: .8rem; }
 def compare_html(result):
     """The result of `hgmcore.compare` as the text of one self-contained HTML page, without any script.
 
-    The verdict stands first; then come the tables, the figures, where the trace is from, what the schemes are, and, folded
-    away, the result itself.
+    The verdict stands first; then come the tables, the figures, where the trace is from, what the schemes are, and,
+    folded away, the result itself.
     """
     trace, verdict = result["trace"], result["verdict"]
     title = _text(f"hgmcore compare: {trace['name']}")
     parts = [f"<h1>{title}</h1>", *(f"<p>{_text(fact)}</p>" for fact in report.trace_lines(trace))]
-    parts += ["<h2>Verdict</h2>", f"<p><strong>{_text(report.question(result))}</strong></p>", _list(verdict["answers"])]
+    question = f"<p><strong>{_text(report.question(result))}</strong></p>"
+    parts += ["<h2>Verdict</h2>", question, _list(verdict["answers"])]
     for heading, sentences in (("Warnings", verdict["warnings"]), ("What this input cannot tell", verdict["untested"])):
         parts += [f"<h3>{heading}</h3>", _list(sentences)] if sentences else []
     parts += ["<h2>At a glance</h2>", *_table(report.screen_table(result))]

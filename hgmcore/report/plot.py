@@ -58,7 +58,7 @@ def svg_elements(result):
 
 
 def figure(result):
-    """A matplotlib Figure of the result, its panels one below the other; it belongs to no window and no global state."""
+    """A matplotlib Figure of the result, its panels one below the other; it belongs to no window or global state."""
     panels = _panels(result)
     fig = _figure(9, sum(height for _, height, _ in panels) + 0.5)
     parts = np.atleast_1d(fig.subfigures(len(panels), 1, height_ratios=[height for _, height, _ in panels]))
@@ -91,7 +91,8 @@ def style(salt="hgmcore"):
     """The settings that figures are saved with, as a context. salt: what names within an SVG begin from."""
     import matplotlib
 
-    return matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 9, "text.parse_math": False})
+    return matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "font.size": 9,
+                                  "text.parse_math": False})
 
 
 def _saved(fig, format, salt="hgmcore"):
@@ -106,13 +107,14 @@ def _panels(result):
     """(caption, height in inches, function that draws into a figure) of each figure of a result."""
     room = max(2.8, LANE * len(result["schemes"]) + 1.3)
     panels = [("Counted cost against what goes wrong. Schemes at the top left cost little and are seldom wrong.", room,
-               lambda fig: _against(fig, result, _atomics(result), "atomics for each leaf, lasting and put back (counted)"))]
+               lambda fig: _against(fig, result, _atomics(result),
+                                    "atomics for each leaf, also those put back (counted)"))]
     if result["repeat"]:
         panels.append(("Measured time against what goes wrong; bars are 95 % intervals.", room,
                        lambda fig: _against(fig, result, _times(result), "ns for each operation (measured)")))
     if any(result["errors_at"].values()):
-        panels.append(("Who is wrong when: a mark is an observation at which something is wrong.", _lanes_height(result),
-                       lambda fig: _course(fig, result)))
+        panels.append(("Who is wrong when: a mark is an observation at which something is wrong.",
+                       _lanes_height(result), lambda fig: _course(fig, result)))
     return panels
 
 
@@ -141,7 +143,7 @@ def _times(result):
 def wrong_share(result, name) -> float:
     """Per cent of the observations at which a scheme breaks a promise or leads a kernel wrong.
 
-    What it defines otherwise than page by page is no such error, and events (migrations, copies) belong to no observation.
+    What it defines otherwise than page by page is no such error, and events (migrations, copies) are of no observation.
     """
     keys = _wrong_keys(result["schemes"][name])
     at = sum(1 for _, found in result["errors_at"].get(name, ()) if keys & found.keys())
@@ -153,7 +155,7 @@ def _wrong_keys(entry):
 
 
 def _against(fig, result, costs, label):
-    """A scatter of cost (x) against the share of wrong observations (y), names in the margin with lines to their points."""
+    """A scatter of cost (x) against the share of wrong observations (y), with names in the margin."""
     axes = fig.subplots()
     axes.set_xlabel("\n".join([label, *_refused(result)]))
     axes.set_ylabel("observations at which\nsomething is wrong, %")
@@ -170,7 +172,8 @@ def _against(fig, result, costs, label):
             if kind not in [label for _, label in used]:
                 used.append((point, kind))
     axes.set_xlim(left=0)
-    _in_margin(axes, [(marked(result, name), value, wrong_share(result, name)) for name, (value, _, _) in costs.items()])
+    points = [(marked(result, name), costs[name][0], wrong_share(result, name)) for name in costs]
+    _in_margin(axes, points)
     if used:
         fig.legend(*zip(*used), loc="outside lower left", ncols=2, frameon=False, fontsize=8, handletextpad=0.2)
     _bare(axes)
@@ -188,8 +191,8 @@ def _kind(result, name):
 
 
 def _in_margin(axes, points):
-    """Names at the right of the axes, each near its point's height but clear of the others, with a thin line to its point."""
-    # Lines that go down to the right do not cross where the rightmost of points at about one height has the topmost name.
+    """Names at the right of the axes, each near its point's height, clear of the others, with a line to it."""
+    # Lines that go down to the right do not cross where the rightmost of points of one height has the topmost name.
     ordered = sorted(points, key=lambda point: (point[2] // 5, -point[1] if point[2] < 50 else point[1], point[0]))
     bottom, top = axes.get_ylim()
     heights = _spread([(point[2] - bottom) / (top - bottom) for point in ordered])
@@ -244,7 +247,8 @@ def _course(fig, result):
     _operations_axis(axes, result)
     axes.set_yticks(range(len(names)), [_name(marked(result, name)) for name in names], fontsize=8)
     axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.hlines(np.arange(len(names) - 1) + 0.5, 0, 1, color="#eeeeee", linewidth=0.6, transform=axes.get_yaxis_transform())
+    axes.hlines(np.arange(len(names) - 1) + 0.5, 0, 1, color="#eeeeee", linewidth=0.6,
+                transform=axes.get_yaxis_transform())
     if any(x for x, _ in marks.values()):
         fig.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=8, handletextpad=0.2)
     _bare(axes)
@@ -272,8 +276,8 @@ def _operations_axis(axes, result):
     for phase in sorted(phases, key=lambda phase: phase["first"]):
         axes.axvline(phase["first"], color="#bbbbbb", linewidth=0.6, linestyle=":")
         if phase["operations"] > total / 50 and phase["first"] - last > total / 12:
-            axes.annotate(_name(short[phase["name"]], 8), (phase["first"], 1), (2, 2), xycoords=("data", "axes fraction"),
-                          textcoords="offset points", fontsize=7)
+            axes.annotate(_name(short[phase["name"]], 8), (phase["first"], 1), (2, 2),
+                          xycoords=("data", "axes fraction"), textcoords="offset points", fontsize=7)
             last = phase["first"]
 
 

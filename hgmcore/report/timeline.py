@@ -24,10 +24,10 @@ BEGIN, END, INSTANT, COUNTER = 1, 2, 3, 4  # TrackEvent.Type
 def timeline_bytes(trace, result) -> bytes:
     """The timeline of `result`, of compare(trace, ...), as the bytes of a file for ui.perfetto.dev.
 
-    Tracks: the phases; how many operations a second there are, where the trace has times; and for each scheme atomics and
-    entries scanned for each operation, as counters, and an instant where an observation shows an error, with its kinds and
-    sizes as arguments. A trace without times takes a microsecond for each operation. A scheme that was refused has a track
-    that says why. The counters are counted anew, with the options of the result.
+    Tracks: the phases; how many operations a second there are, where the trace has times; and for each scheme atomics
+    and entries scanned for each operation, as counters, and an instant where an observation shows an error, with its
+    kinds and sizes as arguments. A trace without times takes a microsecond for each operation. A refused scheme
+    has a track that says why. The counters are counted anew, with the options of the result.
     """
     return b"".join(_packets(trace, result))
 
@@ -56,8 +56,8 @@ def _packets(trace, result):
             yield _event(0, errors, INSTANT, "refused", {"why": entry["refused_why"]})
             continue
         sums = course(trace, name, stops, **result["options"])
-        for key, title in (("atomics", "atomics for each operation"), ("scanned", "entries scanned for each operation")):
-            track = tracks.add(title, process, counter="1/operation")
+        for key, what in (("atomics", "atomics"), ("scanned", "entries scanned")):
+            track = tracks.add(f"{what} for each operation", process, counter="1/operation")
             yield track.packet
             yield from _counter(track, now[edges], np.diff(sums[key], prepend=0) / np.diff(edges))
         errors = tracks.add("observations with errors", process)
@@ -76,7 +76,8 @@ def _phases(trace, now, tracks, root):
     track = tracks.add("phases", root)
     yield track.packet
     for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(trace)], strict=True):
-        yield _event(now[start], track, BEGIN, cut.names[cut.number[start]], {"first": start, "operations": stop - start})
+        name = cut.names[cut.number[start]]
+        yield _event(now[start], track, BEGIN, name, {"first": start, "operations": stop - start})
         yield _event(now[stop], track, END)
 
 
