@@ -47,6 +47,13 @@ def load_input(spec) -> Trace:
     return load(f"{workloads.PREFIX}{guest_life.__name__}" if spec is None else spec)
 
 
+def question(trace) -> str | None:
+    """The question of the workload that a trace was made by; None for any other trace."""
+    prefix, _, name = trace.name.partition(":")
+    workload = WORKLOADS.get(name.partition(",")[0]) if prefix == workloads.PREFIX.rstrip(":") else None
+    return workload.question if workload else None
+
+
 def _of_lines(lines):
     for line in lines:
         if not isinstance(line, str):

@@ -10,6 +10,7 @@ from hgmcore import schemes as known_schemes
 from hgmcore.analysis.count import count, count_batched
 from hgmcore.analysis.judge import baseline as choose_baseline
 from hgmcore.analysis.judge import less_work
+from hgmcore.analysis.long import Comparison
 from hgmcore.analysis.measure import ROUNDS, host, measure
 from hgmcore.analysis.verdict import verdict
 from hgmcore.core.machine import PROPERTIES
@@ -91,7 +92,7 @@ def compare(trace=None, schemes="all", repeat=ROUNDS, *, every=None, baseline=No
     }
     result["errors_at"] = {name: [[index, found] for index, found in observed[name].at if found] for name in able}
     result["verdict"] = verdict(result)
-    return result
+    return Comparison(result)
 
 
 LABELS = {"cost": "counted", "phases": "counted", "errors": "counted", "refused": "counted", "less_done": "counted",

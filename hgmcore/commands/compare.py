@@ -82,13 +82,19 @@ Examples
 @click.option("--machine", default="1T", show_default=True, metavar="SIZE", callback=size,
               help="Memory of a machine, all in huge pages, whose struct pages are modelled: 512G, 4T.")
 @json_option
+@click.option("--csv", "csv_file", metavar="FILE", callback=output_file(),
+              help="Write every number in long form, a row each, as CSV.")
+@click.option("--parquet", metavar="FILE", callback=output_file(), help="Write the same as Parquet.")
 @click.option("--plot", metavar="FILE", callback=output_file(".png", ".svg"),
               help="Draw the comparison, as .png or .svg.")
 @click.option("--html", metavar="FILE", callback=output_file(),
               help="Write one page with tables, figure and provenance.")
+@click.option("--timeline", metavar="FILE", callback=output_file(),
+              help="Write a timeline for ui.perfetto.dev: phases, costs and errors over the course of the trace.")
 @click.option("--full", is_flag=True, help="Print every column, every phase and every error.")
 @click.option("--markdown", is_flag=True, help="Print Markdown, with exact numbers, instead of text.")
-def compare(input, names, options, baseline, every, repeat, threads, machine, json_file, plot, html, full, markdown):
+def compare(input, names, options, baseline, every, repeat, threads, machine, json_file, csv_file, parquet, plot,
+            html, timeline, full, markdown):
     """Replay a trace under several schemes: what each costs, what each gets wrong, and what follows from that.
 
     The answer comes first, in sentences; one table of 80 columns is under it. Costs are counted (the same on every
@@ -99,6 +105,8 @@ def compare(input, names, options, baseline, every, repeat, threads, machine, js
         raise click.UsageError("--markdown and --json - both write to standard output")
     if plot or html:
         require("matplotlib", "--plot" if plot else "--html")
+    if parquet:
+        require("pyarrow", "--parquet")
     for name in names:
         why_refused(schemes.load(name), options)
     trace = load_input(input)
@@ -109,6 +117,12 @@ def compare(input, names, options, baseline, every, repeat, threads, machine, js
         write_file(plot, _face("plot").image(result, plot.lower().rpartition(".")[2]))
     if html:
         write_file(html, _face("html").compare_html(result).encode())
+    if csv_file:
+        write_file(csv_file, _face("long").long_csv(result.long()).encode())
+    if parquet:
+        write_file(parquet, _face("long").long_parquet(result.long()))
+    if timeline:
+        write_file(timeline, _face("timeline").timeline_bytes(trace, result))
     if json_file:
         write_json(json_file, result)
     if json_file != "-":
