@@ -12,7 +12,7 @@ from statistics import median
 
 from hgmcore.analysis.errors import CONSEQUENCES, OWN, PER_PAGE
 from hgmcore.analysis.judge import ran
-from hgmcore.analysis.verdict import WORDS
+from hgmcore.analysis.verdict import MANY, WORDS, same_work
 from hgmcore.report.table import Column
 
 TABLES = {
@@ -232,6 +232,28 @@ def worst_scan(entry) -> int | None:
     return max((counts["scanned"]["max"] for counts in entry["phases"].values()), default=0)
 
 
+def longest_time(result, short) -> Measure:
+    """The column of time: for each leaf of the longest phase, of schemes that did the same work in it as the baseline; or
+    for each operation of a trace in which no phase is long. A whole trace has work that some schemes refuse."""
+    base = result["schemes"][result["baseline"]]
+    timed = base["measured"]["phases"]
+    long = [phase for phase in timed if base["phases"][phase]["leaves"] > MANY]
+    if not long:
+        return TIME
+    name = max(long, key=lambda phase: base["phases"][phase]["operations"])
+
+    def value(entry):
+        if "measured" not in entry or name not in entry["measured"]["phases"] or not same_work(entry, base, name):
+            return None
+        scale = entry["phases"][name]["operations"] / entry["phases"][name]["leaves"]
+        times = entry["measured"]["phases"][name]
+        return {**{key: scale * times[key] for key in ("median", "low", "high")},
+                "runs": [scale * run for run in times["runs"]]}
+
+    return Measure(f"ns_per_leaf.{name}", f"ns/leaf\n{short[name]}", "ns/leaf", "time", "measured", "time", value,
+                   TIME.legend, "", name)
+
+
 def screen(result) -> list[Measure]:
     """The columns of the one table on the screen."""
     short = short_names([phase["name"] for phase in result["trace"]["phases"]])
@@ -243,7 +265,7 @@ def screen(result) -> list[Measure]:
     found.append(Measure("worst_scan", "worst\nscan", "entries", "errors", "counted", "scans", worst_scan,
                          "the most page-table entries read for one operation"))
     if result["repeat"]:
-        found.append(TIME)
+        found.append(longest_time(result, short))
     found += [
         Measure("smaps", "smaps", "", "word", "counted", "consequences",
                 lambda entry: _unless(entry, ("pss_error_bytes", "smaps_shared_error_bytes"), "ok", "WRONG"),
