@@ -1,7 +1,8 @@
-"""A search in plain Python over the reference model: every step from every state, breadth first, judged from its tables.
+"""A search in plain Python over the reference model: every step from every state, breadth first, judged by its tables.
 
 It shares with hgmcore only the text of the steps. Slow: about a thousand steps a second.
 """
+
 import copyreg
 import pickle
 from dataclasses import dataclass
@@ -67,14 +68,23 @@ def owned(world):
 
 def shape(table, number):
     """A table as nested tuples."""
-    return tuple((slot, ("poison",) if entry == POISON else (number[id(entry.folio)], entry.first, entry.pages)
-                  if isinstance(entry, Leaf) else shape(entry, number)) for slot, entry in sorted(table.entries.items()))
+    return tuple(
+        (
+            slot,
+            ("poison",)
+            if entry == POISON
+            else (number[id(entry.folio)], entry.first, entry.pages)
+            if isinstance(entry, Leaf)
+            else shape(entry, number),
+        )
+        for slot, entry in sorted(table.entries.items())
+    )
 
 
 def key_of(world, names):
     model, folios = world.model, owned(world)
     number = {id(f): i for i, f in enumerate(folios)}
-    owner = {n: name for name, n in model.owners.items()}    # they are numbered as they come
+    owner = {n: name for name, n in model.owners.items()}  # they are numbered as they come
     parts = []
     for file in model.files.values():
         parts.append((file.size, tuple((page, number[id(f)]) for page, f in sorted(file.cache.items()))))
@@ -83,14 +93,32 @@ def key_of(world, names):
         flags = hangs = ()
         if mapping and mapping.vmas:
             flags = tuple((v.first, v.last, v.minor, v.wp, v.hgm) for v in mapping.vmas)
-            hangs = tuple((index, shape(s.root, number), number[id(s.counted_on)] if s.counted_on else None)
-                          for index, s in mapping.subtrees() if s.root.entries)
+            hangs = tuple(
+                (index, shape(s.root, number), number[id(s.counted_on)] if s.counted_on else None)
+                for index, s in mapping.subtrees()
+                if s.root.entries
+            )
         parts.append((name in world.born, name in model.exited, flags, hangs))
     for f in folios:
-        parts.append((f.refcount, f.cached, f.freed, f.pins, tuple(sorted(f.bad)), f.compound, f.entire, f.large, f.total_pages,
-                      f.vma_count, f.nr_pages_mapped, f.double_map, tuple((owner.get(who), count) for who, count in f.slots),
-                      f.shared_bit,
-                      tuple(f.subpages[i] + f.every_page for i in range(f.pages))))
+        parts.append(
+            (
+                f.refcount,
+                f.cached,
+                f.freed,
+                f.pins,
+                tuple(sorted(f.bad)),
+                f.compound,
+                f.entire,
+                f.large,
+                f.total_pages,
+                f.vma_count,
+                f.nr_pages_mapped,
+                f.double_map,
+                tuple((owner.get(who), count) for who, count in f.slots),
+                f.shared_bit,
+                tuple(f.subpages[i] + f.every_page for i in range(f.pages)),
+            )
+        )
     return tuple(parts)
 
 
@@ -143,14 +171,27 @@ def broken_state(world, processes):
         pages, leaves, owners = mapped.get(id(f), ([0] * f.pages, [], set()))
         c = model.cache_refs(f) if f.cached else 0
         bound = processes * f.pages
-        words = [f.compound, f.entire, f.large, f.total_pages, f.vma_count, f.nr_pages_mapped & 0x7fffff,
-                 *(f.subpages[i] + f.every_page for i in range(f.pages)), *(count for _, count in f.slots)]
-        tests = [("FM", f.freed and leaves), ("FH", f.freed and (f.cached or f.pins)),
-                 ("CB", any(word > bound for word in words) or f.refcount > c + f.pins + bound),
-                 ("MU", leaves and not model.scheme.mapped(f)), ("ML", model.scheme.mapped(f) and not leaves),
-                 ("FE", len(owners) > 1 and not model.scheme.maybe_shared(f)),
-                 ("FS", model.scheme.maybe_shared(f) and len(owners) < 2), ("PC", counts(model, f) != pages),
-                 ("RE", f.refcount - c - f.pins != model.scheme.mapcount(f))]
+        words = [
+            f.compound,
+            f.entire,
+            f.large,
+            f.total_pages,
+            f.vma_count,
+            f.nr_pages_mapped & 0x7FFFFF,
+            *(f.subpages[i] + f.every_page for i in range(f.pages)),
+            *(count for _, count in f.slots),
+        ]
+        tests = [
+            ("FM", f.freed and leaves),
+            ("FH", f.freed and (f.cached or f.pins)),
+            ("CB", any(word > bound for word in words) or f.refcount > c + f.pins + bound),
+            ("MU", leaves and not model.scheme.mapped(f)),
+            ("ML", model.scheme.mapped(f) and not leaves),
+            ("FE", len(owners) > 1 and not model.scheme.maybe_shared(f)),
+            ("FS", model.scheme.maybe_shared(f) and len(owners) < 2),
+            ("PC", counts(model, f) != pages),
+            ("RE", f.refcount - c - f.pins != model.scheme.mapcount(f)),
+        ]
         broken |= {name for name, wrong in tests if wrong}
     return broken
 
@@ -158,7 +199,7 @@ def broken_state(world, processes):
 def search(scheme, scope, steps, names, **options):
     """Every state of a scope. steps: of hgmcore.explore, for their statements alone. names: of processes."""
     model = Model(scheme, scope.geometry, **scope.options, **options)
-    world = World(model, set(names[:scope.born]))
+    world = World(model, set(names[: scope.born]))
     for line in scope.preamble():
         model.run(line)
     found = Found(lengths={})
@@ -195,7 +236,7 @@ def take(world, step, names, scope, found, note, depth, seen, following):
         world.born.add(names[step.child])
     broken, after = set(), owned(world)
     words = [w for f in reachable for w in (f.refcount, f.compound, f.entire, f.large, f.total_pages, f.vma_count)]
-    if model.counters()["underflows"] > counted["underflows"] or any(-2**30 < w < 0 for w in words):
+    if model.counters()["underflows"] > counted["underflows"] or any(-(2**30) < w < 0 for w in words):
         broken.add("UF")
     if model.counters()["overflows"] > counted["overflows"]:
         broken.add("OS")
@@ -219,8 +260,11 @@ def take(world, step, names, scope, found, note, depth, seen, following):
     if step.family in ("punch", "truncate"):
         broken |= {"TC" for page, f in cached.items() if page not in file.cache and not f.pins and f.refcount}
     if step.family in REFUSABLE and result.error and not result.done:
-        broken |= {"RC" for page, f in cached.items() if file.cache.get(page) is f
-                   and (f.refcount, model.scheme.mapcount(f), counts(model, f)) != before[page]}
+        broken |= {
+            "RC"
+            for page, f in cached.items()
+            if file.cache.get(page) is f and (f.refcount, model.scheme.mapcount(f), counts(model, f)) != before[page]
+        }
     key = key_of(world, names)
     if key not in seen:
         state = broken_state(world, scope.processes)

@@ -1,4 +1,5 @@
-"""Searches of tiny machines: pinned numbers of states, lengths of shortest traces, symmetry, and a plain search that agrees."""
+"""Searches of tiny machines: pinned numbers, lengths of shortest traces, symmetry, a plain search that agrees."""
+
 import json
 
 import pytest
@@ -30,13 +31,23 @@ PINNED = {
 
 # What follows from the page tables alone: shapes of a process while the page is cached (twice: with and without a pin,
 # where there are pins) and while it is not (for each size that the file may have).
-BY_HAND = {"pair": 2 * 20**2 + 2 * 4**2, "levels": 39**2 + 6**2, "group": 28**2 + 3**2, "three": 8**3 + 4**3,
-           "fork": 7 * 8 * 8 + 3 * 4 * 4, "fail": 40 * 41 + 7 * 8, "two-pages": 37**2 + 3 * 13**2 + 3 * 5**2}
+BY_HAND = {
+    "pair": 2 * 20**2 + 2 * 4**2,
+    "levels": 39**2 + 6**2,
+    "group": 28**2 + 3**2,
+    "three": 8**3 + 4**3,
+    "fork": 7 * 8 * 8 + 3 * 4 * 4,
+    "fail": 40 * 41 + 7 * 8,
+    "two-pages": 37**2 + 3 * 13**2 + 3 * 5**2,
+}
 
 LENGTHS = {
-    "hugetlb": "", "head_per_leaf": "FS 3, PC 2, MP 4", "per_page_posted": "MU 2, FE 2, RE 2, MP 3, NM 3",
+    "hugetlb": "",
+    "head_per_leaf": "FS 3, PC 2, MP 4",
+    "per_page_posted": "MU 2, FE 2, RE 2, MP 3, NM 3",
     "subtree_posted": "MU 2, ML 3, FE 3, FS 3, PC 2, RE 2, UF 3, CB 23, MS 3, MP 3, NM 4",
-    "subtree": "ML 3, FS 3, PC 2, RE 3, MS 3, MP 4", "logical_scan": "PC 2",
+    "subtree": "ML 3, FS 3, PC 2, RE 3, MS 3, MP 4",
+    "logical_scan": "PC 2",
     "logical_table": "FM 8, FH 6, LK 5, MU 4, ML 3, FE 5, FS 3, PC 2, UF 6, MS 3, MP 4, NM 6, TC 3",
 }
 
@@ -55,11 +66,13 @@ def run(scheme, scope, symmetry="none", **options):
 
 
 @pytest.mark.parametrize("scope", PINNED)
-@pytest.mark.parametrize("scheme, column", [*((scheme, 0) for scheme in FOLLOWING), ("subtree", 1), ("logical_table", 2)])
+@pytest.mark.parametrize(
+    "scheme, column", [*((scheme, 0) for scheme in FOLLOWING), ("subtree", 1), ("logical_table", 2)]
+)
 def test_pinned_numbers(scheme, column, scope):
     *whole, reduced = PINNED[scope][column]
     if scope == "fail" and scheme.startswith("logical_") and column == 0:
-        whole[2] = 56955    # with the look-up first, a page that is absent costs no table that could fail
+        whole[2] = 56955  # with the look-up first, a page that is absent costs no table that could fail
     checked = run(scheme, scope)
     assert checked.ended == "closed" and numbers(checked) == tuple(whole)
     assert run(scheme, scope, "processes").search.distinct == reduced
@@ -93,12 +106,23 @@ def test_a_state_is_what_it_is_packed_as(scheme):
 
 
 ALONE = parse("geometry=tiny-4 processes=1 ops=populate,punch,continue,touch,collapse,dontneed,migrate", "alone")
-POISONED = parse("geometry=tiny-4c processes=1 ops=populate,punch,continue,dontneed,collapse,munmap,mmap,migrate,hwpoison", "poisoned")
+POISONED = parse(
+    "geometry=tiny-4c processes=1 ops=populate,punch,continue,dontneed,collapse,munmap,mmap,migrate,hwpoison",
+    "poisoned",
+)
 
 
-@pytest.mark.parametrize("scheme, scope", [*((scheme, "pair-small") for scheme in SCHEMES if scheme != "logical_table"),
-                                           ("logical_table", ALONE), ("subtree", "one"), ("mm_id", "one"),
-                                           ("head_per_leaf", POISONED), ("mm_id", POISONED)])
+@pytest.mark.parametrize(
+    "scheme, scope",
+    [
+        *((scheme, "pair-small") for scheme in SCHEMES if scheme != "logical_table"),
+        ("logical_table", ALONE),
+        ("subtree", "one"),
+        ("mm_id", "one"),
+        ("head_per_leaf", POISONED),
+        ("mm_id", POISONED),
+    ],
+)
 def test_a_plain_search_over_the_model_agrees(scheme, scope):
     scope = find(scope) if isinstance(scope, str) else scope
     found, checked = search(scheme, scope, steps_of(scope), NAMES), run(scheme, scope)
@@ -121,15 +145,24 @@ def test_traces_are_files_that_replay(scheme):
 
 
 def test_the_same_search_gives_the_same_trace():
-    assert check(["logical_table"], [find("pair")]) ["scopes"]["pair"]["schemes"]["logical_table"]["properties"] == \
+    assert (
         check(["logical_table"], [find("pair")])["scopes"]["pair"]["schemes"]["logical_table"]["properties"]
+        == check(["logical_table"], [find("pair")])["scopes"]["pair"]["schemes"]["logical_table"]["properties"]
+    )
 
 
-@pytest.mark.parametrize("scheme, name, statements", [
-    ("subtree", "migration_succeeds_when_unpinned", ["populate F 0 1", "continue A v 0 4K", "migrate A v 0 16K all"]),
-    ("logical_table", "truncate_completes", ["populate F 0 1", "continue A v 0 4K", "punch F 0 16K"]),
-    ("per_page_posted", "never_false_exclusive", ["touch A v 0", "continue B v 0 4K"]),
-])
+@pytest.mark.parametrize(
+    "scheme, name, statements",
+    [
+        (
+            "subtree",
+            "migration_succeeds_when_unpinned",
+            ["populate F 0 1", "continue A v 0 4K", "migrate A v 0 16K all"],
+        ),
+        ("logical_table", "truncate_completes", ["populate F 0 1", "continue A v 0 4K", "punch F 0 16K"]),
+        ("per_page_posted", "never_false_exclusive", ["touch A v 0", "continue B v 0 4K"]),
+    ],
+)
 def test_a_shortest_trace(scheme, name, statements):
     steps = run(scheme, "pair", "processes").trace(name)
     assert [line for step in steps for line in step.lines()] == statements
@@ -146,7 +179,9 @@ def test_a_bounded_search_proves_nothing():
     assert found["ended"] == "depth" and found["complete_depth"] == 2
     assert {entry["verdict"] for entry in found["properties"].values()} == {"bounded", "violated"}
     assert status(result) == 0 and status(result, strict=True) == 1
-    assert check(["head_per_leaf"], [find("pair")], limits=Limits(depth=11))["scopes"]["pair"]["schemes"]["head_per_leaf"]["closed"]
+    assert check(["head_per_leaf"], [find("pair")], limits=Limits(depth=11))["scopes"]["pair"]["schemes"][
+        "head_per_leaf"
+    ]["closed"]
 
 
 def test_nothing_mapped_is_vacuous():
@@ -162,11 +197,14 @@ def test_an_interrupt_leaves_what_is_known():
     def interrupt(checked):
         if checked.search.distinct > 1000:
             raise KeyboardInterrupt
+
     result = check(["head_per_leaf", "subtree"], [find("pair-eight")], progress=interrupt)
     schemes = result["scopes"]["pair-eight"]["schemes"]
     assert result["interrupted"] and list(schemes) == ["head_per_leaf"]
     entries = schemes["head_per_leaf"]["properties"]
-    assert entries["no_underflow"]["verdict"] == "unknown" and entries["page_counts_equal_truth"]["verdict"] == "violated"
+    assert (
+        entries["no_underflow"]["verdict"] == "unknown" and entries["page_counts_equal_truth"]["verdict"] == "violated"
+    )
 
 
 def test_limits_of_states_and_seconds():
@@ -174,12 +212,21 @@ def test_limits_of_states_and_seconds():
     assert Checked("head_per_leaf", find("pair-eight")).run(Limits(seconds=1e-6)).ended == "seconds"
 
 
-@pytest.mark.parametrize("text, message", [
-    ("geometry=tiny-3 ops=touch", "unknown geometry 'tiny-3'"), ("ops=conitnue", "did you mean 'continue'"),
-    ("ops=touch processes=9", "between 1 and 4"), ("ops=touch pages=x", "no number"), ("ops=touch ops=fork", "given twice"),
-    ("geometry=tiny-4", "no operations"), ("ops=touch colour=red", "unknown key"), ("touch", "not of the form"),
-    ("ops=touch flags=hmg", "did you mean 'hgm'"), ("ops=touch pins=3", "populated=yes"),
-])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("geometry=tiny-3 ops=touch", "unknown geometry 'tiny-3'"),
+        ("ops=conitnue", "did you mean 'continue'"),
+        ("ops=touch processes=9", "between 1 and 4"),
+        ("ops=touch pages=x", "no number"),
+        ("ops=touch ops=fork", "given twice"),
+        ("geometry=tiny-4", "no operations"),
+        ("ops=touch colour=red", "unknown key"),
+        ("touch", "not of the form"),
+        ("ops=touch flags=hmg", "did you mean 'hgm'"),
+        ("ops=touch pins=3", "populated=yes"),
+    ],
+)
 def test_a_scope_that_cannot_be_is_one_error(text, message):
     with pytest.raises(ValueError, match=message):
         parse(text)
@@ -193,13 +240,28 @@ def test_a_scope_is_its_text():
 
 
 def kind(value):
-    return {dict: "object", list: "array", str: "string", bool: "boolean", int: "number", float: "number"}.get(type(value), "null")
+    return {dict: "object", list: "array", str: "string", bool: "boolean", int: "number", float: "number"}.get(
+        type(value), "null"
+    )
 
 
-SCHEME_KEYS = {"options": "object", "closed": "boolean", "ended": "string", "depth": "number", "complete_depth": "number",
-               "states": "number", "by_depth": "array", "generated": "number", "fatal_steps": "number", "executed": "object",
-               "symmetry": "string", "orbit_sum": "number", "bytes_per_state": "number", "seconds": "number",
-               "properties": "object"}
+SCHEME_KEYS = {
+    "options": "object",
+    "closed": "boolean",
+    "ended": "string",
+    "depth": "number",
+    "complete_depth": "number",
+    "states": "number",
+    "by_depth": "array",
+    "generated": "number",
+    "fatal_steps": "number",
+    "executed": "object",
+    "symmetry": "string",
+    "orbit_sum": "number",
+    "bytes_per_state": "number",
+    "seconds": "number",
+    "properties": "object",
+}
 PROPERTY_KEYS = {"verdict": "string", "promise": "string", "asked": "boolean", "premise": "number"}
 VIOLATED_KEYS = PROPERTY_KEYS | {"length": "number", "trace": "string", "steps": "array"}
 
@@ -210,8 +272,10 @@ def invoke(*arguments):
 
 def test_json(tmp_path):
     path = tmp_path / "out.json"
-    answer = invoke("per_page_posted,logical_scan", "--scope", "pair-small", "--json", str(path), "--traces", str(tmp_path / "t"))
-    assert answer.return_value == 1    # never_moved_when_shared
+    answer = invoke(
+        "per_page_posted,logical_scan", "--scope", "pair-small", "--json", str(path), "--traces", str(tmp_path / "t")
+    )
+    assert answer.return_value == 1  # never_moved_when_shared
     result = json.loads(path.read_text())
     assert result["format"] == "hgmcore-check 1"
     for found in result["scopes"]["pair-small"]["schemes"].values():
@@ -220,25 +284,36 @@ def test_json(tmp_path):
         assert set(found["properties"]) == set(NUMBER)
         for entry in found["properties"].values():
             assert {key: kind(value) for key, value in entry.items()} == (
-                VIOLATED_KEYS if entry["verdict"] == "violated" else PROPERTY_KEYS)
+                VIOLATED_KEYS if entry["verdict"] == "violated" else PROPERTY_KEYS
+            )
     assert len(list((tmp_path / "t").iterdir())) == 6
 
 
 def test_the_command_says_what_it_found():
     answer = invoke("logical_scan", "--scope", "pair-small")
     assert answer.return_value == 0 and all(len(line) <= 80 for line in answer.output.splitlines())
-    assert "closed" in answer.output and "logical_scan           .     .     .     .     .     .     .    2d     ." in answer.output
+    assert (
+        "closed" in answer.output
+        and "logical_scan           .     .     .     .     .     .     .    2d     ." in answer.output
+    )
     assert "pair-eight" in invoke("--scopes").output
     twice = invoke("logical_scan", "--scope", "pair-small", "--option", "lookup_first=yes,no")
     assert "changed: lookup_first=no" in twice.output and "changed: lookup_first=yes" in twice.output
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["nosuch"], "unknown scheme 'nosuch'"), (["hugetlb", "--scope", "piar"], "did you mean 'pair'"),
-    (["hugetlb", "--property", "right"], "unknown property 'right'"), ([], "which scheme"),
-    (["hugetlb", "--option", "era=9"], "'9' is not one of"), (["hugetlb", "--option", "ear=9"], "unknown option 'ear'"),
-    (["hugetlb", "--option", "locks=pt"], "locks=none"), (["hugetlb", "--processes", "7"], "between 1 and 4"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["nosuch"], "unknown scheme 'nosuch'"),
+        (["hugetlb", "--scope", "piar"], "did you mean 'pair'"),
+        (["hugetlb", "--property", "right"], "unknown property 'right'"),
+        ([], "which scheme"),
+        (["hugetlb", "--option", "era=9"], "'9' is not one of"),
+        (["hugetlb", "--option", "ear=9"], "unknown option 'ear'"),
+        (["hugetlb", "--option", "locks=pt"], "locks=none"),
+        (["hugetlb", "--processes", "7"], "between 1 and 4"),
+    ],
+)
 def test_bad_input_is_one_error(arguments, message):
     answer = invoke(*arguments)
     text = answer.exception.format_message() if hasattr(answer.exception, "format_message") else str(answer.exception)

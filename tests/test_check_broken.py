@@ -1,4 +1,5 @@
-"""Schemes that are broken on purpose: a search finds each fault, unaided, with a trace of exactly the shortest length."""
+"""Schemes that are broken on purpose: a search finds each fault, with a trace of exactly the shortest length."""
+
 import importlib.util
 import os
 import shutil
@@ -16,22 +17,39 @@ from hgmcore.schemes import load
 
 PACKAGE = Path(hgm.__file__).parent
 SCHEME, CONTINUE = "schemes/head_per_leaf.pyx", "operations/hugetlb/uffd_continue.pxd"
-MAP, REF = "    compound_add(cost, leaf.folio, -<int32_t>leaf.count)\n", "    hgm_ref_add(cost, leaf.folio, -<int32_t>leaf.count)\n"
+MAP, REF = (
+    "    compound_add(cost, leaf.folio, -<int32_t>leaf.count)\n",
+    "    hgm_ref_add(cost, leaf.folio, -<int32_t>leaf.count)\n",
+)
 INSTALL = "    compound_add(cost, leaf.folio, <int32_t>leaf.count)\n"
 PUT = "        look_up_and_put(m, &m.context.cost, h.folio)\n        return EIO if"
 
 # What is changed, (file, text, other text), and what comes of it: property -> length.
 BROKEN = {
     "collapse does not take back what pieces counted": (
-        SCHEME, MAP, "    if leaf.origin != HGM_BY_COLLAPSE:\n    " + MAP, {"RE": 3, "ML": 4, "MS": 4, "CB": 10}),
+        SCHEME,
+        MAP,
+        "    if leaf.origin != HGM_BY_COLLAPSE:\n    " + MAP,
+        {"RE": 3, "ML": 4, "MS": 4, "CB": 10},
+    ),
     "a fault counts twice": (
-        SCHEME, INSTALL, "    if leaf.origin == HGM_BY_FAULT:\n    " + INSTALL + INSTALL, {"RE": 1, "PC": 1, "FS": 1, "ML": 2, "MS": 2, "MP": 2,
-                                                                                            "CB": 9}),
+        SCHEME,
+        INSTALL,
+        "    if leaf.origin == HGM_BY_FAULT:\n    " + INSTALL + INSTALL,
+        {"RE": 1, "PC": 1, "FS": 1, "ML": 2, "MS": 2, "MP": 2, "CB": 9},
+    ),
     "a continue that finds its page mapped keeps the reference of its look-up": (
-        CONTINUE, PUT, "        hgm_plain_add(h.folio, 1)\n        return EIO if", {"RC": 2, "RE": 2, "LK": 3, "TC": 3, "MS": 3,
-                                                                                       "CB": 9}),
+        CONTINUE,
+        PUT,
+        "        hgm_plain_add(h.folio, 1)\n        return EIO if",
+        {"RC": 2, "RE": 2, "LK": 3, "TC": 3, "MS": 3, "CB": 9},
+    ),
     "truncate forgets the reference of a whole leaf": (
-        SCHEME, REF, "    if not (leaf.whole and leaf.origin == HGM_BY_TRUNCATE):\n    " + REF, {"LK": 2, "TC": 2}),
+        SCHEME,
+        REF,
+        "    if not (leaf.whole and leaf.origin == HGM_BY_TRUNCATE):\n    " + REF,
+        {"LK": 2, "TC": 2},
+    ),
 }
 
 SETUP = """
@@ -41,7 +59,8 @@ from setuptools import Extension, setup
 
 names = sorted(name for name in os.listdir() if name.startswith("broken"))
 setup(ext_modules=[module for name in names for module in cythonize(
-          [Extension(name, [f"{name}/{name}.pyx"], include_dirs=[f"{name}/hgmcore/include"], extra_compile_args=["-O0", "-g0", "-w"])],
+          [Extension(name, [f"{name}/{name}.pyx"], include_dirs=[f"{name}/hgmcore/include"],
+                     extra_compile_args=["-O0", "-g0", "-w"])],
           include_path=[name])],
       options={"build_ext": {"parallel": 2}})
 """
@@ -67,8 +86,13 @@ def engines(tmp_path_factory):
     for i, (file, text, other, _) in enumerate(BROKEN.values()):
         copied(directory, f"broken{i}", file, text, other)
     (directory / "setup.py").write_text(SETUP)
-    build = subprocess.run([sys.executable, "setup.py", "-q", "build_ext", "--inplace"], cwd=directory, env=dict(os.environ),
-                           capture_output=True, text=True)
+    build = subprocess.run(
+        [sys.executable, "setup.py", "-q", "build_ext", "--inplace"],
+        cwd=directory,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+    )
     assert build.returncode == 0, build.stderr[-3000:]
     found = {}
     for i, fault in enumerate(BROKEN):

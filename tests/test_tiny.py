@@ -1,4 +1,5 @@
-"""Tiny geometries: loops that are written for tables of 512 entries must not take theirs, and addresses must not run out."""
+"""Tiny geometries: loops for tables of 512 entries must not take theirs, and addresses must not run out."""
+
 import random
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 
 import hgmcore as hgm
 from hgmcore import geometry
-from hgmcore.geometry import GEOMETRIES, PTE, TINY, Geometry, Leaf
+from hgmcore.geometry import GEOMETRIES, TINY, Geometry, Leaf
 from hgmcore.schemes import NAMES
 
 SCHEMES = ("head_per_leaf", "logical_counter", "logical_scan", "special_bit", "subtree", "mm_id")
@@ -15,8 +16,13 @@ SCHEMES = ("head_per_leaf", "logical_counter", "logical_scan", "special_bit", "s
 def larger(name):
     """The same geometry with base pages of 8K, for which no loop has constants."""
     g = GEOMETRIES[name]
-    return Geometry(name, g.base_shift + 1, g.index_bits, g.levels, tuple(Leaf(leaf.shift + 1, leaf.level, leaf.entries)
-                                                                          for leaf in g.leaves))
+    return Geometry(
+        name,
+        g.base_shift + 1,
+        g.index_bits,
+        g.levels,
+        tuple(Leaf(leaf.shift + 1, leaf.level, leaf.entries) for leaf in g.leaves),
+    )
 
 
 def walk(seed, g, steps=60):
@@ -25,11 +31,17 @@ def walk(seed, g, steps=60):
     lines = [f"geometry {g.name}", f"file F {huge} 2"]
     lines += [f"mmap {p} v F 0 {2 * huge} shared minor hgm" for p in "AB"]
     for _ in range(steps):
-        kind = pick.choice(["continue"] * 4 + ["touch", "dontneed", "collapse", "populate", "populate", "punch", "migrate", "mapping"])
+        kind = pick.choice(
+            ["continue"] * 4 + ["touch", "dontneed", "collapse", "populate", "populate", "punch", "migrate", "mapping"]
+        )
         p, h, size = pick.choice("AB"), pick.randrange(2), pick.choice(g.leaf_sizes)
         at = pick.randrange(0, 2 * huge, size)
         if kind in ("continue", "dontneed", "collapse"):
-            lines += [f"{kind} {p} v {at + i * size} {size}" for i in range(pick.choice([1, 1, 3])) if at + i * size < 2 * huge]
+            lines += [
+                f"{kind} {p} v {at + i * size} {size}"
+                for i in range(pick.choice([1, 1, 3]))
+                if at + i * size < 2 * huge
+            ]
         elif kind == "touch":
             lines.append(f"touch {p} v {pick.randrange(0, 2 * huge, base)}")
         elif kind == "populate":

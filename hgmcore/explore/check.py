@@ -1,4 +1,4 @@
-"""Check schemes: search scopes until they close, and say of each property whether it holds, with the shortest trace where not."""
+"""Check schemes: search scopes until they close; say of each property whether it holds, with the shortest trace if not."""
 
 from __future__ import annotations
 
@@ -43,12 +43,15 @@ def permutations_of(scope: Scope, symmetry: str) -> list[tuple[int, ...]]:
     """The exchanges of processes under which states are the same: those of processes of the same birth."""
     if symmetry == "none":
         return [tuple(range(scope.processes))]
-    return [a + b for a in itertools.permutations(range(scope.born))
-            for b in itertools.permutations(range(scope.born, scope.processes))]
+    return [
+        a + b
+        for a in itertools.permutations(range(scope.born))
+        for b in itertools.permutations(range(scope.born, scope.processes))
+    ]
 
 
 class Checked:
-    """The search of one scope for one scheme. search: what it found; ended: closed, depth, states, seconds or interrupt."""
+    """The search of one scope for one scheme. ended: closed, depth, states, seconds, memory or interrupt."""
 
     def __init__(self, scheme, scope: Scope, symmetry: str = "processes", **given):
         self.engine = scheme if isinstance(scheme, Engine) else schemes.load(scheme)
@@ -78,8 +81,16 @@ class Checked:
     def _new(self) -> Search:
         scope = self.scope
         while True:
-            search = Search(self.core(), self.engine, scope.born, max(scope.maxpins, scope.pins),
-                            array_of(self.steps, scope), self.permutations, self.fields, "hwpoison" in scope.ops)
+            search = Search(
+                self.core(),
+                self.engine,
+                scope.born,
+                max(scope.maxpins, scope.pins),
+                array_of(self.steps, scope),
+                self.permutations,
+                self.fields,
+                "hwpoison" in scope.ops,
+            )
             if search.begin(array_of(first_steps(scope), scope)):
                 return search
             self.fields |= search.grow
@@ -136,15 +147,24 @@ class Checked:
             steps.append(self.steps[last].renamed(names))
         broken = self._again().replay(array_of(first_steps(self.scope), self.scope), array_of(steps, self.scope))
         if NUMBER[name] not in broken:
-            raise InternalError(f"scheme {self.engine.name}, scope {self.scope.title}: a trace that is said to break {name} "
-                                f"does not: {'; '.join(line for step in steps for line in step.lines())}")
+            raise InternalError(
+                f"scheme {self.engine.name}, scope {self.scope.title}: a trace that is said to break {name} "
+                f"does not: {'; '.join(line for step in steps for line in step.lines())}"
+            )
         return steps
 
     def _again(self) -> Search:
         """A search to replay in: nothing is known in it, and processes are who they are."""
-        return Search(self.core(), self.engine, self.scope.born, max(self.scope.maxpins, self.scope.pins),
-                      array_of(self.steps, self.scope), permutations_of(self.scope, "none"), self.fields,
-                      "hwpoison" in self.scope.ops)
+        return Search(
+            self.core(),
+            self.engine,
+            self.scope.born,
+            max(self.scope.maxpins, self.scope.pins),
+            array_of(self.steps, self.scope),
+            permutations_of(self.scope, "none"),
+            self.fields,
+            "hwpoison" in self.scope.ops,
+        )
 
     def verdict(self, prop) -> str:
         """proved, bounded, violated, vacuous or unknown."""
@@ -164,32 +184,54 @@ class Checked:
         for prop in PROPERTIES:
             if names is not None and prop.name not in names:
                 continue
-            entry = {"verdict": self.verdict(prop), "promise": promise(self.engine, prop.name),
-                     "asked": asked(prop, self.scope), "premise": search.premise(NUMBER[prop.name])}
+            entry = {
+                "verdict": self.verdict(prop),
+                "promise": promise(self.engine, prop.name),
+                "asked": asked(prop, self.scope),
+                "premise": search.premise(NUMBER[prop.name]),
+            }
             if entry["verdict"] == "violated":
                 steps = self.trace(prop.name)
                 entry["length"] = len(steps)
                 entry["trace"] = self.text(prop, steps)
                 entry["steps"] = changes(self, steps)
             properties[prop.name] = entry
-        return {"options": self.options, "closed": self.ended == "closed", "ended": self.ended, "depth": search.depth,
-                "complete_depth": search.complete_depth, "states": search.distinct, "by_depth": search.by_depths,
-                "generated": search.generated, "fatal_steps": search.fatal, "executed": self.executed(),
-                "symmetry": self.symmetry, "orbit_sum": search.orbits, "bytes_per_state": search.bytes_per_state,
-                "seconds": self.seconds, "properties": properties}
+        return {
+            "options": self.options,
+            "closed": self.ended == "closed",
+            "ended": self.ended,
+            "depth": search.depth,
+            "complete_depth": search.complete_depth,
+            "states": search.distinct,
+            "by_depth": search.by_depths,
+            "generated": search.generated,
+            "fatal_steps": search.fatal,
+            "executed": self.executed(),
+            "symmetry": self.symmetry,
+            "orbit_sum": search.orbits,
+            "bytes_per_state": search.bytes_per_state,
+            "seconds": self.seconds,
+            "properties": properties,
+        }
 
     def text(self, prop, steps) -> str:
         """A trace as a file: what it breaks and how to replay it as comments, then statements."""
         scheme, given = self.engine.name, self.given
         words = "".join(f" --option {key}={value}" for key, value in given.items())
-        lines = ["hgmcore-trace 1", f"# {prop.name}: {prop.text} (where {prop.premise}); {promised(promise(self.engine, prop.name))}",
-                 f"# scheme {scheme}{words}; scope {self.scope.title}; hgmcore {__version__}",
-                 f"# hgmcore replay FILE --scheme {scheme}{words} --operations all", f"geometry {self.scope.geometry}",
-                 *self.scope.preamble()]
+        lines = [
+            "hgmcore-trace 1",
+            f"# {prop.name}: {prop.text} (where {prop.premise}); {promised(promise(self.engine, prop.name))}",
+            f"# scheme {scheme}{words}; scope {self.scope.title}; hgmcore {__version__}",
+            f"# hgmcore replay FILE --scheme {scheme}{words} --operations all",
+            f"geometry {self.scope.geometry}",
+            *self.scope.preamble(),
+        ]
         lines += [line for step in steps for line in step.lines()]
-        rows = [f"# {' + '.join(row['statement'])}: {row['error'] or row['event'] or 'ok'}"
-                + "".join(f"  {word} {before}>{after}" for word, (before, after) in row["changed"].items())
-                for row in changes(self, steps)]
+        rows = [
+            f"# {' + '.join(row['statement'])}: {row['error'] or row['event'] or 'ok'}"
+            + "".join(f"  {word} {before}>{after}" for word, (before, after) in row["changed"].items())
+            for row in changes(self, steps)
+        ]
         return "\n".join([*lines, "#", "# what each step changed", *rows]) + "\n"
 
 
@@ -213,15 +255,24 @@ def changes(checked: Checked, steps) -> list[dict]:
     for step in steps:
         statement = step.lines()
         seen = len(machine.results())
-        machine.run(trace.operations[at:at + len(statement)])
+        machine.run(trace.operations[at : at + len(statement)])
         at += len(statement)
         after, result = words_of(machine), machine.results(seen)
         error, event = (int(result[0]["errno"]), int(result[0]["event"])) if len(result) else (0, 0)
-        changed = {word: [before.get(word, 0), after.get(word, 0)] for word in (*before, *(w for w in after if w not in before))
-                   if before.get(word, 0) != after.get(word, 0)}
-        rows.append({"statement": statement, "error": error_name(error) if error else None,
-                     "event": "minor" if event else None, "done": int(result[0]["done"]) if len(result) else None,
-                     "changed": changed})
+        changed = {
+            word: [before.get(word, 0), after.get(word, 0)]
+            for word in (*before, *(w for w in after if w not in before))
+            if before.get(word, 0) != after.get(word, 0)
+        }
+        rows.append(
+            {
+                "statement": statement,
+                "error": error_name(error) if error else None,
+                "event": "minor" if event else None,
+                "done": int(result[0]["done"]) if len(result) else None,
+                "changed": changed,
+            }
+        )
         before = after
     return rows
 
@@ -248,7 +299,9 @@ def words_of(machine) -> dict:
     return words
 
 
-def check(names, scopes, *, limits: Limits = Limits(), symmetry="processes", properties=None, progress=None, **given) -> dict:
+def check(
+    names, scopes, *, limits: Limits = Limits(), symmetry="processes", properties=None, progress=None, **given
+) -> dict:
     """Check schemes in scopes: {"format", "scopes": {title: {"definition", "schemes": {name: Checked.result()}}}}.
 
     A KeyboardInterrupt ends the search that runs; what was found is returned, with "interrupted".
@@ -270,8 +323,11 @@ def check(names, scopes, *, limits: Limits = Limits(), symmetry="processes", pro
 
 def cell(result, name, prop) -> str:
     """A scheme's place in the matrix, over all scopes of a result: what is worst, with the smallest length."""
-    entries = [(scope["schemes"][name], scope["schemes"][name]["properties"][prop.name]) for scope in result["scopes"].values()
-               if prop.name in scope["schemes"].get(name, {}).get("properties", ())]
+    entries = [
+        (scope["schemes"][name], scope["schemes"][name]["properties"][prop.name])
+        for scope in result["scopes"].values()
+        if prop.name in scope["schemes"].get(name, {}).get("properties", ())
+    ]
     broken = [entry for _, entry in entries if entry["verdict"] == "violated"]
     if broken:
         mark = {"promised": "!", "definition": "d", "fault": "f"}[broken[0]["promise"]]
@@ -293,6 +349,8 @@ def status(result, strict=False) -> int:
             for entry in found["properties"].values():
                 if entry["verdict"] == "violated" and entry["promise"] == "promised":
                     return 1
-                if strict and (entry["verdict"] in ("bounded", "unknown") or entry["verdict"] == "vacuous" and entry["asked"]):
+                if strict and (
+                    entry["verdict"] in ("bounded", "unknown") or entry["verdict"] == "vacuous" and entry["asked"]
+                ):
                     return 1
     return 0

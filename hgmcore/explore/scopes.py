@@ -8,8 +8,25 @@ from dataclasses import dataclass, field, fields, replace
 from hgmcore.geometry import GEOMETRIES, TINY
 from hgmcore.sizes import format_size
 
-FAMILIES = ("populate", "punch", "truncate", "pin", "unpin", "continue", "dontneed", "collapse", "touch", "hwpoison",
-            "migrate", "register", "split", "munmap", "mmap", "fork", "exit")
+FAMILIES = (
+    "populate",
+    "punch",
+    "truncate",
+    "pin",
+    "unpin",
+    "continue",
+    "dontneed",
+    "collapse",
+    "touch",
+    "hwpoison",
+    "migrate",
+    "register",
+    "split",
+    "munmap",
+    "mmap",
+    "fork",
+    "exit",
+)
 """Families of operations, in the order in which a search tries them."""
 FAILING = ("continue", "fork", "touch", "migrate", "populate")
 NAMES = "ABDE"
@@ -49,11 +66,18 @@ class Scope:
             _one_of("family of operations", op, FAMILIES)
         for flag in self.flags:
             _one_of("flag", flag, ("minor", "wp", "hgm"))
-        for what, value, most in (("processes", self.processes, MAX_PROCESSES), ("pages", self.pages, MAX_HUGE_PAGES),
-                                  ("born", self.born, self.processes)):
+        for what, value, most in (
+            ("processes", self.processes, MAX_PROCESSES),
+            ("pages", self.pages, MAX_HUGE_PAGES),
+            ("born", self.born, self.processes),
+        ):
             if not 1 <= value <= most:
                 raise ValueError(f"scope {self.name}: {what}={value} is not between 1 and {most}")
-        for what, value, most in (("pins", self.pins, 2**31 - 2), ("maxpins", self.maxpins, 7), ("fail", self.fail, MAX_FAIL)):
+        for what, value, most in (
+            ("pins", self.pins, 2**31 - 2),
+            ("maxpins", self.maxpins, 7),
+            ("fail", self.fail, MAX_FAIL),
+        ):
             if not 0 <= value <= most:
                 raise ValueError(f"scope {self.name}: {what}={value} is not between 0 and {most}")
         if not self.ops:
@@ -82,9 +106,18 @@ class Scope:
 
     def text(self) -> str:
         """The scope as `--scope` takes it."""
-        words = [f"geometry={self.geometry}", f"pages={self.pages}", f"processes={self.processes}", f"born={self.born}",
-                 f"flags={','.join(self.flags)}", f"populated={'yes' if self.populated else 'no'}", f"pins={self.pins}",
-                 f"maxpins={self.maxpins}", f"fail={self.fail}", f"ops={','.join(self.ops)}"]
+        words = [
+            f"geometry={self.geometry}",
+            f"pages={self.pages}",
+            f"processes={self.processes}",
+            f"born={self.born}",
+            f"flags={','.join(self.flags)}",
+            f"populated={'yes' if self.populated else 'no'}",
+            f"pins={self.pins}",
+            f"maxpins={self.maxpins}",
+            f"fail={self.fail}",
+            f"ops={','.join(self.ops)}",
+        ]
         return " ".join(words + [f"option:{key}={value}" for key, value in self.options.items()])
 
     def preamble(self) -> list[str]:
@@ -103,45 +136,100 @@ def _one_of(what, word, known):
     if word in known:
         return word
     near = difflib.get_close_matches(str(word), known, 1)
-    raise ValueError(f"unknown {what} '{word}'" + (f"; did you mean '{near[0]}'?" if near else f" (known: {', '.join(known)})"))
+    raise ValueError(
+        f"unknown {what} '{word}'" + (f"; did you mean '{near[0]}'?" if near else f" (known: {', '.join(known)})")
+    )
 
 
-CORE = ("populate", "punch", "truncate", "pin", "unpin", "continue", "dontneed", "collapse", "touch", "migrate", "munmap",
-        "mmap", "exit")
+CORE = (
+    "populate",
+    "punch",
+    "truncate",
+    "pin",
+    "unpin",
+    "continue",
+    "dontneed",
+    "collapse",
+    "touch",
+    "migrate",
+    "munmap",
+    "mmap",
+    "exit",
+)
 LEVELS = ("populate", "punch", "continue", "dontneed", "collapse", "migrate", "munmap", "mmap")
 FORK = ("populate", "punch", "continue", "dontneed", "collapse", "migrate", "fork", "exit")
 POISON = ("populate", "punch", "continue", "dontneed", "touch", "hwpoison", "migrate", "munmap", "mmap")
 WITH_WP = ("minor", "wp", "hgm")
 OVERFLOW = ("continue", "dontneed", "fork", "exit")
 
-SCOPES = {scope.name: scope for scope in (
-    Scope("one", processes=1, ops=(*CORE, "register")),
-    Scope("pair", ops=CORE),
-    Scope("pair-small", "tiny-2", ops=CORE),
-    Scope("levels", "tiny-2x2", ops=LEVELS),
-    Scope("levels-one", "tiny-2x2", processes=1, ops=(*CORE, "register")),
-    Scope("group", "tiny-4c", ops=LEVELS),
-    Scope("fault", ops=(*CORE, "register")),
-    Scope("fork", "tiny-2", processes=3, born=1, flags=WITH_WP, ops=FORK),
-    Scope("fork-four", processes=2, born=1, flags=WITH_WP, ops=FORK),
-    Scope("fail", "tiny-2x2", born=1, flags=WITH_WP, fail=3,
-          ops=("populate", "punch", "continue", "dontneed", "munmap", "mmap", "fork", "exit")),
-    Scope("three", "tiny-2", processes=3,
-          ops=("populate", "punch", "continue", "dontneed", "collapse", "migrate", "munmap", "mmap", "exit")),
-    Scope("poison", "tiny-2", ops=POISON),
-    Scope("poison-levels", "tiny-2x2", processes=1, ops=POISON),
-    Scope("base-only", flags=("minor",), ops=(*CORE, "register", "split"), options={"policy": "base_only"}),
-    Scope("two-pages", "tiny-2", pages=2,
-          ops=("populate", "punch", "truncate", "continue", "dontneed", "collapse", "migrate", "munmap", "mmap")),
-    Scope("overflow", "tiny-2", processes=3, born=1, flags=WITH_WP, populated=True, pins=2147483644, maxpins=0, ops=OVERFLOW),
-    Scope("overflow-half", "tiny-2", processes=3, born=1, flags=WITH_WP, populated=True, pins=1073741821, maxpins=0,
-          ops=OVERFLOW, options={"overflow_check": "half"}),
-    Scope("pair-eight", "tiny-8", ops=CORE),
-    Scope("triple", processes=3, ops=CORE),
-    Scope("four", processes=4, ops=CORE),
-    Scope("two-pages-four", pages=2,
-          ops=("populate", "punch", "continue", "dontneed", "collapse", "migrate", "munmap", "mmap")),
-)}
+SCOPES = {
+    scope.name: scope
+    for scope in (
+        Scope("one", processes=1, ops=(*CORE, "register")),
+        Scope("pair", ops=CORE),
+        Scope("pair-small", "tiny-2", ops=CORE),
+        Scope("levels", "tiny-2x2", ops=LEVELS),
+        Scope("levels-one", "tiny-2x2", processes=1, ops=(*CORE, "register")),
+        Scope("group", "tiny-4c", ops=LEVELS),
+        Scope("fault", ops=(*CORE, "register")),
+        Scope("fork", "tiny-2", processes=3, born=1, flags=WITH_WP, ops=FORK),
+        Scope("fork-four", processes=2, born=1, flags=WITH_WP, ops=FORK),
+        Scope(
+            "fail",
+            "tiny-2x2",
+            born=1,
+            flags=WITH_WP,
+            fail=3,
+            ops=("populate", "punch", "continue", "dontneed", "munmap", "mmap", "fork", "exit"),
+        ),
+        Scope(
+            "three",
+            "tiny-2",
+            processes=3,
+            ops=("populate", "punch", "continue", "dontneed", "collapse", "migrate", "munmap", "mmap", "exit"),
+        ),
+        Scope("poison", "tiny-2", ops=POISON),
+        Scope("poison-levels", "tiny-2x2", processes=1, ops=POISON),
+        Scope("base-only", flags=("minor",), ops=(*CORE, "register", "split"), options={"policy": "base_only"}),
+        Scope(
+            "two-pages",
+            "tiny-2",
+            pages=2,
+            ops=("populate", "punch", "truncate", "continue", "dontneed", "collapse", "migrate", "munmap", "mmap"),
+        ),
+        Scope(
+            "overflow",
+            "tiny-2",
+            processes=3,
+            born=1,
+            flags=WITH_WP,
+            populated=True,
+            pins=2147483644,
+            maxpins=0,
+            ops=OVERFLOW,
+        ),
+        Scope(
+            "overflow-half",
+            "tiny-2",
+            processes=3,
+            born=1,
+            flags=WITH_WP,
+            populated=True,
+            pins=1073741821,
+            maxpins=0,
+            ops=OVERFLOW,
+            options={"overflow_check": "half"},
+        ),
+        Scope("pair-eight", "tiny-8", ops=CORE),
+        Scope("triple", processes=3, ops=CORE),
+        Scope("four", processes=4, ops=CORE),
+        Scope(
+            "two-pages-four",
+            pages=2,
+            ops=("populate", "punch", "continue", "dontneed", "collapse", "migrate", "munmap", "mmap"),
+        ),
+    )
+}
 LARGER = ("pair-eight", "triple", "four", "two-pages-four")
 """Scopes of a minute or more: never among those that `all` stands for."""
 DEFAULT = ("pair", "levels", "fail", "fork")

@@ -122,7 +122,7 @@ cdef struct Seen:
     uint32_t cached[MAX_HUGE]                 # folio + 1
     uint32_t unborn                           # a bit for each process
     uint32_t grow
-    bint strange                              # something that a state does not have, as a leaf of a page out of the cache
+    bint strange                              # something that no state has, as a leaf of a page out of the cache
     bint negative
     bint unbounded
 
@@ -195,7 +195,8 @@ cdef class Search:
     cdef uint32_t broken          # properties that the last step or state judged broke
     cdef hgm_result last
 
-    def __cinit__(self, Core core, Engine engine, int born, int maxpins, steps, permutations, uint32_t fields, bint poison):
+    def __cinit__(self, Core core, Engine engine, int born, int maxpins, steps, permutations, uint32_t fields,
+                  bint poison):
         cdef Machine *m = &self.m
         cdef File *f = &core.m.state.files[0]
         cdef int i, j, c
@@ -203,8 +204,10 @@ cdef class Search:
         self.core, self.engine = core, engine
         self.P, self.H, self.N = core.m.state.nr_processes, <int>f.pages, <int>f.nr_pages
         self.hstate_level, self.born = f.level, born
-        if self.P > MAX_PROCESSES or self.H > MAX_HUGE or self.N > MAX_PAGES or self.N < 2 or self.H > 1 << core.m.config.geometry.index_bits:
-            raise ValueError(f"a search has at most {MAX_PROCESSES} processes and {MAX_HUGE} huge pages of 2 to {MAX_PAGES} base pages")
+        if (self.P > MAX_PROCESSES or self.H > MAX_HUGE or self.N > MAX_PAGES or self.N < 2
+                or self.H > 1 << core.m.config.geometry.index_bits):
+            raise ValueError(f"a search has at most {MAX_PROCESSES} processes and {MAX_HUGE} huge pages of 2 to "
+                             f"{MAX_PAGES} base pages")
         self.fields = fields
         self.steps_array = np.ascontiguousarray(steps, STEP)
         self.nr_steps = len(steps)
@@ -280,8 +283,8 @@ cdef class Search:
         cdef size_t total = 0, tables = (<size_t>MAX_TABLES << self.core.m.config.geometry.table_shift) + 64
         cdef unsigned char *at
         m[0] = self.core.m
-        self.fixed_size = (sizeof(File) + sizeof(uint32_t) * MAX_HUGE + self.P * (sizeof(Process) + sizeof(Mapping) + 4 * sizeof(Vma))
-                           + 64)
+        self.fixed_size = (sizeof(File) + sizeof(uint32_t) * MAX_HUGE + 64
+                           + self.P * (sizeof(Process) + sizeof(Mapping) + 4 * sizeof(Vma)))
         sizes[:] = [tables, MAX_TABLES * sizeof(hgm_ptdesc), MAX_FOLIOS * self.N * sizeof(hgm_page),
                     MAX_FOLIOS * sizeof(hgm_folio), MAX_FOLIOS * self.N * sizeof(uint64_t), 4096]
         for i in range(6):
@@ -294,8 +297,8 @@ cdef class Search:
         self.links = <Link *>malloc(self.room * sizeof(Link))
         self.table = <uint32_t *>malloc(self.table_size * sizeof(uint32_t))
         self.by_depth = <uint64_t *>calloc(1 << 12, sizeof(uint64_t))
-        if (self.block is NULL or self.image.data is NULL or self.runs is NULL or self.keys is NULL or self.links is NULL
-                or self.table is NULL or self.by_depth is NULL):
+        if (self.block is NULL or self.image.data is NULL or self.runs is NULL or self.keys is NULL
+                or self.links is NULL or self.table is NULL or self.by_depth is NULL):
             raise MemoryError("no memory for a search")
         memset(self.table, 0xff, self.table_size * sizeof(uint32_t))
         at = self.block
@@ -350,7 +353,8 @@ cdef class Search:
         at += m.state.poisoned.used
         memcpy(at, self.fixed, self.fixed_size)
 
-    cdef inline const unsigned char *region_back(self, Region *region, size_t used, const unsigned char *at) noexcept nogil:
+    cdef inline const unsigned char *region_back(self, Region *region, size_t used,
+                                                 const unsigned char *at) noexcept nogil:
         memcpy(region.base, at, used)
         if region.used > used:
             memset(region.base + used, 0, region.used - used)
@@ -483,7 +487,7 @@ cdef class Search:
         cdef uint32_t number
         cdef int p, h, status, level, cached, bits
         cdef uint64_t *entry
-        cdef uint32_t refs[MAX_STATE_FOLIOS]
+        cdef uint32_t held
         cdef int nr_marks = 0, k
         cdef uint64_t *marks[MAX_STATE_FOLIOS]
         cdef uint32_t pages[MAX_STATE_FOLIOS]
@@ -531,8 +535,8 @@ cdef class Search:
                         counted = get(&word, 1)
                         same = get(&word, 1)
                     bits = word.at
-                    self.entries_unpack(&word, entry, self.hstate_level,
-                                        folio_at(m, m.state.files[0].cache[h] - 1).pfn if m.state.files[0].cache[h] else 0)
+                    held = m.state.files[0].cache[h]
+                    self.entries_unpack(&word, entry, self.hstate_level, folio_at(m, held - 1).pfn if held else 0)
                     word.at = bits + self.subtree_bits_nogil()
                     if counted:
                         entry[0] |= HGM_PTE_COUNTED
@@ -556,7 +560,8 @@ cdef class Search:
 
     # -- from a machine to a packed state
 
-    cdef inline void ptes_look(self, Bits *b, const uint64_t *entries, const hgm_folio *folio, uint64_t first) noexcept nogil:
+    cdef inline void ptes_look(self, Bits *b, const uint64_t *entries, const hgm_folio *folio,
+                               uint64_t first) noexcept nogil:
         """What stands in a table of PTEs: as entries_look() of each."""
         cdef uint64_t codes = 0, e, frame = folio.pfn + first if folio is not NULL else 0
         cdef int i, n = 1 << self.m.config.geometry.index_bits
@@ -574,7 +579,8 @@ cdef class Search:
         self.seen.strange |= strange
         put(b, codes, 2 * n)
 
-    cdef void entries_look(self, Bits *b, const uint64_t *entry, int level, const hgm_folio *folio, uint64_t first) noexcept nogil:
+    cdef void entries_look(self, Bits *b, const uint64_t *entry, int level, const hgm_folio *folio,
+                           uint64_t first) noexcept nogil:
         cdef Machine *m = &self.m
         cdef uint64_t e = entry[0], step
         cdef uint32_t number
@@ -638,8 +644,9 @@ cdef class Search:
                     s.strange = True
                 put(&b, v.vmas[0].flags >> 1 & 7, 3)
                 for h in range(self.H):
-                    entry = hstate_entry(m, &m.state.processes[p], v.address + (<uint64_t>h << m.state.files[0].page_shift),
-                                         self.hstate_level, False)
+                    entry = hstate_entry(m, &m.state.processes[p],
+                                         v.address + (<uint64_t>h << m.state.files[0].page_shift), self.hstate_level,
+                                         False)
                     folio = folio_at(m, s.cached[h] - 1) if s.cached[h] else NULL
                     if entry is not NULL and entry[0] & HGM_PTE_COUNTED:
                         s.mark[p][h] = table_desc(m, table_number(entry[0])).folio
@@ -693,7 +700,8 @@ cdef class Search:
         elif folio.poisons:
             s.grow |= POISON
         self.count_pack(b, ENTIRE, page1._entire_mapcount)
-        self.count_pack(b, NR_PAGES_MAPPED, page1._nr_pages_mapped & 0x7fffff if page1._nr_pages_mapped >= 0 else page1._nr_pages_mapped)
+        self.count_pack(b, NR_PAGES_MAPPED,
+                        page1._nr_pages_mapped & 0x7fffff if page1._nr_pages_mapped >= 0 else page1._nr_pages_mapped)
         if self.fields & NR_PAGES_MAPPED:
             put(b, page1._nr_pages_mapped >> 23 & 1, 1)
             s.unbounded |= page1._nr_pages_mapped >> 24 > 0
@@ -759,7 +767,7 @@ cdef class Search:
             self.folio_pack(&b, folios[k], inverse)
 
     cdef int canonical(self, uint64_t *key, int *orbit) noexcept nogil:
-        """Look at the machine and pack it; returns the number of the permutation. orbit: states that stand behind it."""
+        """Look at the machine and pack it; returns the permutation's number. orbit: states that it stands for."""
         cdef uint64_t other[MAX_WORDS]
         cdef int i, k, chosen = -1, same = 0
         cdef const int *order
@@ -1099,7 +1107,7 @@ cdef class Search:
         return broken
 
     cdef uint32_t below_zero(self, uint32_t n) noexcept nogil:
-        """Did a reference count of one of the first `n` folios fall below zero (what references of mappings did is counted)?"""
+        """Did a reference count of one of the first `n` folios fall below zero? Those of mappings are counted elsewhere."""
         cdef uint32_t i
         cdef int32_t references
         for i in range(n):
@@ -1134,7 +1142,7 @@ cdef class Search:
         return families
 
     cdef void note(self, uint32_t broken, uint32_t parent, int step) noexcept nogil:
-        """Keep a violation of each property in `broken` that is the best so far: shortest, then fewest families, then first."""
+        """Keep the best violation of each property in `broken`: shortest, then fewest families, then first."""
         cdef uint32_t families
         cdef Violation *v
         cdef uint32_t depth = self.depth_now + 1 if step >= 0 else 0
@@ -1322,7 +1330,7 @@ cdef class Search:
         return out[::-1]
 
     def violation(self, int k):
-        """(length, state that it starts from or None, step or None) of the shortest violation of property k, or None."""
+        """(length, state before its last step or None, that step or None) of the shortest violation of k, or None."""
         cdef Violation *v = &self.violations[k]
         if not v.found:
             return None

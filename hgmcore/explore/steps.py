@@ -55,8 +55,22 @@ class Step:
         arg = self.child if self.family == "fork" else 0
         moves = 0 if self.family != "migrate" else 2 if self.flags & ALL else 1
         child = scope.maxpins if self.family == "pin" else self.child or 0
-        return (self.offset, self.length, target, arg, CODES[name], self.flags, FAMILIES.index(self.family), NEEDS[self.need],
-                target, child, self.page, self.fail, moves, self.family in REFUSABLE)
+        return (
+            self.offset,
+            self.length,
+            target,
+            arg,
+            CODES[name],
+            self.flags,
+            FAMILIES.index(self.family),
+            NEEDS[self.need],
+            target,
+            child,
+            self.page,
+            self.fail,
+            moves,
+            self.family in REFUSABLE,
+        )
 
 
 def steps_of(scope: Scope) -> list[Step]:
@@ -90,8 +104,14 @@ def _mmap(scope, p):
     for flag in scope.flags:
         flags |= FLAGS[flag]
     whole = scope.huge * scope.pages
-    return Step("mmap", "unmapped", p, length=whole, flags=flags,
-                words=f"F 0 {format_size(whole)} shared {' '.join(scope.flags)}".rstrip())
+    return Step(
+        "mmap",
+        "unmapped",
+        p,
+        length=whole,
+        flags=flags,
+        words=f"F 0 {format_size(whole)} shared {' '.join(scope.flags)}".rstrip(),
+    )
 
 
 def _family(scope, family):
@@ -102,8 +122,10 @@ def _family(scope, family):
         need = {"pin": "pinnable", "unpin": "unpinnable"}.get(family, "always")
         return [Step(family, need, page=h, offset=h, length=1, words=f"F {h} 1") for h in range(scope.pages)]
     if family == "punch":
-        return [Step(family, page=h, offset=h * huge, length=huge, words=f"F {format_size(h * huge)} {format_size(huge)}")
-                for h in range(scope.pages)]
+        return [
+            Step(family, page=h, offset=h * huge, length=huge, words=f"F {format_size(h * huge)} {format_size(huge)}")
+            for h in range(scope.pages)
+        ]
     return [step for p in range(scope.processes) for step in _of_process(scope, family, p, huge, base, whole)]
 
 
@@ -111,22 +133,49 @@ def _of_process(scope, family, p, huge, base, whole):
     everything = f"0 {format_size(whole)}"
     if family in ("continue", "dontneed", "collapse"):
         sizes = [size for size in GEOMETRIES[scope.geometry].leaf_sizes if size > base or family != "collapse"]
-        return [Step(family, "mapped", p, page=at // huge, offset=at, length=size, words=f"{format_size(at)} {format_size(size)}")
-                for size in sizes for at in range(0, whole, size)]
+        return [
+            Step(
+                family,
+                "mapped",
+                p,
+                page=at // huge,
+                offset=at,
+                length=size,
+                words=f"{format_size(at)} {format_size(size)}",
+            )
+            for size in sizes
+            for at in range(0, whole, size)
+        ]
     if family in ("touch", "hwpoison"):
-        return [Step(family, "mapped", p, page=at // huge, offset=at, length=base, words=format_size(at))
-                for at in range(0, whole, base)]
+        return [
+            Step(family, "mapped", p, page=at // huge, offset=at, length=base, words=format_size(at))
+            for at in range(0, whole, base)
+        ]
     if family == "migrate":
-        return [Step(family, "mapped", p, page=h, offset=h * huge, length=huge, flags=flags,
-                     words=f"{format_size(h * huge)} {format_size(huge)}{word}")
-                for h in range(scope.pages) for flags, word in ((0, ""), (ALL, " all"))]
+        return [
+            Step(
+                family,
+                "mapped",
+                p,
+                page=h,
+                offset=h * huge,
+                length=huge,
+                flags=flags,
+                words=f"{format_size(h * huge)} {format_size(huge)}{word}",
+            )
+            for h in range(scope.pages)
+            for flags, word in ((0, ""), (ALL, " all"))
+        ]
     if family == "register":
         bits = MINOR | (WP if "wp" in scope.flags else 0)
-        return [Step(family, "mapped", p), Step(family, "mapped", p, flags=bits, words="minor wp" if bits & WP else "minor")]
+        return [
+            Step(family, "mapped", p),
+            Step(family, "mapped", p, flags=bits, words="minor wp" if bits & WP else "minor"),
+        ]
     if family in ("split", "munmap"):
         return [Step(family, "mapped", p, length=whole, words=everything)]
     if family == "mmap":
         return [_mmap(scope, p)]
     if family == "fork":
         return [Step(family, "forkable", p, child) for child in range(scope.born, scope.processes) if child != p]
-    return [Step(family, "alive", p)]    # exit
+    return [Step(family, "alive", p)]  # exit
