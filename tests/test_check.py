@@ -130,6 +130,16 @@ def test_a_plain_search_over_the_model_agrees(scheme, scope):
     assert found.lengths == lengths(checked)
 
 
+@pytest.mark.parametrize("scheme, options", [
+    ("mm_id", {"model": "posted"}), ("nr_pages_mapped", {"cache_refs": "folio", "era": "6.15"}),
+    ("subtree", {"lookup_first": "no"}), ("per_page_posted", {"model": "posted"})])
+def test_a_plain_search_agrees_with_other_options(scheme, options):
+    scope = find("one")
+    found, checked = search(scheme, scope, steps_of(scope), NAMES, **options), run(scheme, scope, **options)
+    assert (found.states, found.depth, found.generated, found.fatal) == numbers(checked)
+    assert found.lengths == lengths(checked)
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_traces_are_files_that_replay(scheme):
     result = check([scheme], [find(name) for name in DEFAULT])

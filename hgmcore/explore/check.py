@@ -1,14 +1,15 @@
-"""Check schemes: search scopes until they close; say of each property whether it holds, with the shortest trace if not."""
+"""Check schemes: search scopes until they close; say of each property whether it holds, or its shortest trace."""
 
 from __future__ import annotations
 
 import itertools
+import sys
 import time
 from dataclasses import dataclass
 
 import numpy as np
 
-from hgmcore import __version__, options, schemes
+from hgmcore import options, schemes
 from hgmcore.api import Machine
 from hgmcore.core import truth
 from hgmcore.core.machine import Core, Engine
@@ -221,7 +222,7 @@ class Checked:
         lines = [
             "hgmcore-trace 1",
             f"# {prop.name}: {prop.text} (where {prop.premise}); {promised(promise(self.engine, prop.name))}",
-            f"# scheme {scheme}{words}; scope {self.scope.title}; hgmcore {__version__}",
+            f"# scheme {scheme}{words}; scope {self.scope.title}; hgmcore {sys.modules['hgmcore'].__version__}",
             f"# hgmcore replay FILE --scheme {scheme}{words} --operations all",
             f"geometry {self.scope.geometry}",
             *self.scope.preamble(),

@@ -1107,7 +1107,7 @@ cdef class Search:
         return broken
 
     cdef uint32_t below_zero(self, uint32_t n) noexcept nogil:
-        """Did a reference count of one of the first `n` folios fall below zero? Those of mappings are counted elsewhere."""
+        """Did a reference count of one of the first `n` folios fall below zero? What mappings hold is counted apart."""
         cdef uint32_t i
         cdef int32_t references
         for i in range(n):
