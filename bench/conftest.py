@@ -14,7 +14,9 @@ def pytest_terminal_summary(terminalreporter, config):
     session = getattr(config, "_benchmarksession", None)
     infos = [bench.extra_info for bench in session.benchmarks] if session else []
     write = terminalreporter.write_line
-    for section, key, table in (("rates", "rate", rates), ("two threads against one", "speedup", two_threads),
+    for section, key, table in (("rates", "rate", rates),
+                                ("every step from every state of a tiny machine", "search", searches),
+                                ("two threads against one", "speedup", two_threads),
                                 ("a guest of 1 TiB against one of 1 GiB", "tib", guests),
                                 ("against the roofline", "ratio", against_the_roofline),
                                 ("the same, short", "column", short)):
@@ -37,6 +39,16 @@ def rates(rows):
     for row in rows:
         yield (f"{row['work']:52} {row['rate']:>12,} {row['unit']} a second, goal {row['goal']:,}"
                f"{star(row['rate'] < row['goal'])}")
+
+
+def searches(rows):
+    yield "million steps a second of CPU time; C loop: copies, hashes and probes as many states; *: misses the goal"
+    yield (f"{'scope':12} {'scheme':18} {'states':>8} {'M/s':>6} {'goal':>5} {'C loop':>7} "
+           f"{'bytes/state':>11} {'of key':>6}")
+    for row in rows:
+        yield (f"{row['search']:12} {row['scheme']:18} {row['states']:8,} {row['steps'] / 1e6:6.2f} "
+               f"{row['goal'] / 1e6:5.1f} "
+               f"{row['loop'] / 1e6:7.1f} {row['bytes']:11.1f} {row['key']:6}{star(row['steps'] < row['goal'])}")
 
 
 def two_threads(rows):

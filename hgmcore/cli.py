@@ -5,6 +5,7 @@ import sys
 
 import click
 
+from hgmcore.commands.check import check_command
 from hgmcore.commands.common import OK, version_option
 from hgmcore.commands.compare import compare
 from hgmcore.commands.convert import convert
@@ -17,10 +18,11 @@ from hgmcore.commands.schemes import list_schemes
 from hgmcore.commands.step import step
 from hgmcore.commands.validate import validate
 from hgmcore.commands.workloads import list_workloads
+from hgmcore.explore.check import InternalError
 from hgmcore.report.prose import printable
 from hgmcore.trace import TraceError
 
-UNUSABLE, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
+UNUSABLE, CONTRADICTION, INTERRUPTED, PIPE_CLOSED = 2, 3, 130, 141
 
 
 def run(arguments=None):
@@ -51,6 +53,9 @@ def run(arguments=None):
         except OSError:
             _drop_output()
         return _complain(f"{error.filename or 'standard output'}: {error.strerror or error}")
+    except InternalError as error:
+        _complain(str(error))
+        return CONTRADICTION
     except (ValueError, TraceError) as error:
         return _complain(str(error))
 
@@ -84,5 +89,5 @@ def cli(context):
         click.echo(context.get_help())
 
 
-for verb in (compare, convert, explain, help_, import_, info, list_schemes, list_workloads, replay, step, validate):
+for verb in (check_command, compare, convert, explain, help_, import_, info, list_schemes, list_workloads, replay, step, validate):
     cli.add_command(verb)

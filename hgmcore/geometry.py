@@ -89,5 +89,12 @@ GEOMETRIES = {
                  (Leaf(14, PTE), Leaf(21, PTE, 128), Leaf(25, PMD), Leaf(30, PMD, 32))),
         Geometry("arm64-64k", 16, 13, 3,
                  (Leaf(16, PTE), Leaf(21, PTE, 32), Leaf(29, PMD), Leaf(34, PMD, 32))),
+        # of no architecture: so small that every sequence of operations on them can be tried (hgmcore.explore)
+        Geometry("tiny-2", 12, 1, 5, (Leaf(12, PTE), Leaf(13, PMD))),
+        Geometry("tiny-4", 12, 2, 5, (Leaf(12, PTE), Leaf(14, PMD))),
+        Geometry("tiny-8", 12, 3, 5, (Leaf(12, PTE), Leaf(15, PMD))),
+        Geometry("tiny-2x2", 12, 1, 5, (Leaf(12, PTE), Leaf(13, PMD), Leaf(14, PUD))),
+        Geometry("tiny-4c", 12, 2, 5, (Leaf(12, PTE), Leaf(13, PTE, 2), Leaf(14, PMD))),
     )
 }
+TINY = tuple(name for name in GEOMETRIES if name.startswith("tiny-"))

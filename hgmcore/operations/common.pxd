@@ -151,16 +151,27 @@ cdef inline uint64_t task_size(Machine *m) noexcept nogil:
     """The end of a process's address space."""
     return <uint64_t>1 << (m.config.geometry.level_shift[m.config.geometry.levels] + m.config.geometry.index_bits - 1)
 
+cdef inline bint maps_nothing(Machine *m, const Process *p) noexcept nogil:
+    cdef uint32_t next = p.first_mapping
+    while next:
+        if m.state.mappings[next - 1].nr_vmas:
+            return False
+        next = m.state.mappings[next - 1].next
+    return True
+
 cdef inline bint get_unmapped_area(Machine *m, Process *p, uint64_t file_offset, uint64_t length,
                                    uint64_t *address) noexcept nogil:
     """Find room for a mapping. False: the address space is full.
 
     A mapping of small huge pages agrees in address and file offset modulo the span of the largest leaf and has
-    that span to itself, so that mappings of one file at one offset can share the table below it.
+    that span to itself, so that mappings of one file at one offset can share the table below it. Addresses are used
+    once; where none is left and the process maps nothing, they begin anew.
     """
     cdef uint64_t span = <uint64_t>1 << m.config.geometry.leaf_shift[m.config.geometry.nr_leaves - 1]
     cdef uint64_t limit = task_size(m)
     cdef uint64_t at = ((p.next_address + span - 1) & ~(span - 1)) + (file_offset & (span - 1))
+    if at > limit - length and maps_nothing(m, p):
+        at = file_offset & (span - 1)
     if length > limit or at > limit - length:
         return False
     address[0] = at

@@ -219,9 +219,12 @@ cdef inline uint64_t collapse_streak "hgm_collapse_streak"(Machine *m, HugePage 
 
 # For what runs most, constants: one thread, tables of 512 entries, pages of 4K.
 
+cdef inline bint usual_tables(const Machine *m) noexcept nogil:
+    return m.config.geometry.base_shift == 12 and m.config.geometry.index_bits == 9
+
 cdef inline uint64_t continues "hgm_continues"(Machine *m, HugePage *h, const hgm_operation *ops,
                                                uint64_t n) noexcept nogil:
-    if m.context.exclusion == ALONE and m.config.geometry.base_shift == 12:
+    if m.context.exclusion == ALONE and usual_tables(m):
         return install_streak(m, h, ops, n, HGM_OP_CONTINUE, 12, 9, False, ALONE)
     return install_streak(m, h, ops, n, HGM_OP_CONTINUE, m.config.geometry.base_shift, m.config.geometry.index_bits,
                           False, m.context.exclusion)
@@ -229,7 +232,7 @@ cdef inline uint64_t continues "hgm_continues"(Machine *m, HugePage *h, const hg
 cdef inline uint64_t touches "hgm_touches"(Machine *m, HugePage *h, const hgm_operation *ops, uint64_t n) noexcept nogil:
     if m.context.exclusion != ALONE:
         return 0
-    if m.config.geometry.base_shift == 12:
+    if usual_tables(m):
         return install_streak(m, h, ops, n, HGM_OP_TOUCH, 12, 9, False, ALONE)
     return install_streak(m, h, ops, n, HGM_OP_TOUCH, m.config.geometry.base_shift, m.config.geometry.index_bits,
                           False, ALONE)
@@ -239,19 +242,19 @@ cdef inline uint64_t uncounted "hgm_uncounted"(Machine *m, HugePage *h, const hg
     """Of a subtree that is not counted, as one of `subtree` after a full zap; only one thread may come to count it."""
     if m.context.exclusion != ALONE:
         return 0
-    if kind == HGM_OP_CONTINUE and m.config.geometry.base_shift == 12:
+    if kind == HGM_OP_CONTINUE and usual_tables(m):
         return install_streak(m, h, ops, n, HGM_OP_CONTINUE, 12, 9, True, ALONE)
     return install_streak(m, h, ops, n, kind, m.config.geometry.base_shift, m.config.geometry.index_bits, True, ALONE)
 
 cdef inline uint64_t dontneeds "hgm_dontneeds"(Machine *m, HugePage *h, const hgm_operation *ops,
                                                uint64_t n) noexcept nogil:
-    if m.config.geometry.base_shift == 12:
+    if usual_tables(m):
         return zap_streak(m, h, ops, n, 12, 9)
     return zap_streak(m, h, ops, n, m.config.geometry.base_shift, m.config.geometry.index_bits)
 
 cdef inline uint64_t collapses "hgm_collapses"(Machine *m, HugePage *h, const hgm_operation *ops,
                                                uint64_t n) noexcept nogil:
-    if m.config.geometry.base_shift == 12:
+    if usual_tables(m):
         return collapse_streak(m, h, ops, n, 12, 9)
     return collapse_streak(m, h, ops, n, m.config.geometry.base_shift, m.config.geometry.index_bits)
 

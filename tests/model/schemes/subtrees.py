@@ -89,6 +89,8 @@ class LogicalTable(LogicalCounter):
 
     def install(self, leaves, place):
         self.entry_filled(leaves[0].folio, place)
+        if is_whole(leaves):
+            place.subtree.counted_on = leaves[0].folio  # a collapse: the bit and what it stood for went with the table
 
     def table_freed(self, place):
         if place.subtree.counted_on:

@@ -1,0 +1,190 @@
+"""`hgmcore check`: every sequence of operations over a tiny machine."""
+
+import contextlib
+import itertools
+import sys
+from pathlib import Path
+
+import click
+
+from hgmcore.analysis.compare import engines_of
+from hgmcore.commands.common import OPTION_HELP, command, json_option, write_json
+from hgmcore.explore import scopes as known
+from hgmcore.explore.check import SYMMETRIES, Limits, check, status
+from hgmcore.files import write_file
+from hgmcore.geometry import TINY
+from hgmcore.options import OPTIONS
+from hgmcore.report.check import check_text, scopes_text
+
+
+def _option_lists(context, parameter, values):
+    """Repeated KEY=VALUE[,VALUE..] as a list of dicts, one for each choice."""
+    lists = {}
+    for value in values:
+        key, equals, words = value.partition("=")
+        if not (key and equals and words):
+            raise click.BadParameter(f"{value!r} is not of the form key=value")
+        if key in lists:
+            raise click.BadParameter(f"{key!r} is given twice")
+        if key not in OPTIONS:
+            raise click.BadParameter(f"unknown option '{key}' (known: {', '.join(OPTIONS)})")
+        lists[key] = words.split(",")
+    return [dict(zip(lists, choice, strict=True)) for choice in itertools.product(*lists.values())]
+
+
+def _scopes(texts, scheme):
+    """Scopes by name, as text, or from a file; none: the usual ones."""
+    if not texts:
+        return [
+            known.SCOPES[name]
+            for name in known.SCOPES
+            if (name not in known.LARGER if scheme == "all" else name in known.DEFAULT)
+        ]
+    found = []
+    for text in texts:
+        if "=" in text:
+            found.append(known.parse(text))
+        elif Path(text).suffix or "/" in text:
+            lines = Path(text).read_text(encoding="utf-8").splitlines()
+            found.append(known.parse(" ".join(line.partition("#")[0] for line in lines), Path(text).stem))
+        else:
+            found += [known.find(name) for name in text.split(",")]
+    return found
+
+
+@contextlib.contextmanager
+def _progress(quiet):
+    """A function that shows how far a search is, on a terminal; None where there is none."""
+    if quiet or not (sys.stderr.isatty() and sys.stdout.isatty()):
+        yield None
+        return
+
+    def show(checked):
+        search = checked.search
+        print(
+            f"\r\033[K{checked.engine.name}, {checked.scope.title}: depth {search.depth}, {search.distinct:,} states, "
+            f"{search.pending:,} to go, {search.generated:,} steps, {search.bytes_per_state:.0f} bytes a state",
+            end="",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    try:
+        yield show
+    finally:
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+@command(
+    name="check",
+    epilog=OPTION_HELP
+    + """
+\b
+Examples
+  hgmcore check logical_table
+  hgmcore check all --json matrix.json
+  hgmcore check subtree --scope pair --property leaf_if_mapped --traces .
+  hgmcore check mm_id --scope "geometry=tiny-4 processes=2 ops=populate,continue,fork,exit born=1 flags=minor,wp,hgm"
+""",
+)
+@click.argument("scheme", required=False)
+@click.option(
+    "--scope",
+    "texts",
+    multiple=True,
+    metavar="SCOPE",
+    help="A named scope or several, NAME[,NAME..]; a scope as "
+    'text, "key=value .."; or a file of it. May be repeated.  [pair, levels, fail and fork; of all: all but the large]',
+)
+@click.option("--scopes", "list_scopes", is_flag=True, help="List the named scopes and their text, and check nothing.")
+@click.option("--geometry", type=click.Choice(TINY), help="Another geometry for each scope.")
+@click.option("--processes", type=int, metavar="N", help="Another number of processes.")
+@click.option("--pages", type=int, metavar="N", help="Another number of huge pages.")
+@click.option(
+    "--fail", type=int, metavar="N", help="Let each of the first N internal allocations of an operation fail."
+)
+@click.option(
+    "--depth", type=click.IntRange(1), metavar="N", help="Sequences of at most N operations: nothing is proved then."
+)
+@click.option("--states", type=click.IntRange(1), metavar="N", help="Stop a search behind so many states.")
+@click.option("--seconds", type=click.FloatRange(0, min_open=True), metavar="S", help="Stop a search after so long.")
+@click.option(
+    "--symmetry",
+    type=click.Choice(SYMMETRIES),
+    default="processes",
+    show_default=True,
+    help="States that are the same but for which process is which are one.",
+)
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="KEY=VALUE[,VALUE..]",
+    callback=_option_lists,
+    help="An option of the schemes (below); of several values each is a search of its own. May be repeated.",
+)
+@click.option("--property", "properties", multiple=True, metavar="NAME[,NAME..]", help="Report these alone.")
+@click.option(
+    "--traces", metavar="DIR", type=click.Path(file_okay=False), help="Write each shortest trace there, to replay."
+)
+@click.option(
+    "--strict", is_flag=True, help="Exit status 1 also where something that was asked is vacuous, bounded or unknown."
+)
+@json_option
+def check_command(
+    scheme,
+    texts,
+    list_scopes,
+    geometry,
+    processes,
+    pages,
+    fail,
+    depth,
+    states,
+    seconds,
+    symmetry,
+    options,
+    properties,
+    traces,
+    strict,
+    json_file,
+):
+    """Try every sequence of operations over a tiny machine: is a property kept, for sequences of any length?
+
+    SCHEME is a scheme, several separated by commas, or all. The machine has huge pages of 2 to 8 base pages, so it has
+    finitely many states; a search that meets no new one any more proves its properties. Exit status 0: every promise is
+    kept; 1: one is broken; 3: the search contradicts itself.
+    """
+    if list_scopes:
+        click.echo(scopes_text(known.SCOPES.values()), nl=False)
+        return 0
+    if scheme is None:
+        raise click.UsageError("which scheme? (a name, or all)")
+    names = [engine.name for engine in engines_of(scheme)]
+    chosen = [
+        known.change(scope, choice, geometry=geometry, processes=processes, pages=pages, fail=fail)
+        for scope in _scopes(texts, scheme)
+        for choice in options
+    ]
+    wanted = [name for text in properties for name in text.split(",")] or None
+    with _progress(json_file == "-") as show:
+        result = check(
+            names, chosen, limits=Limits(depth, states, seconds), symmetry=symmetry, properties=wanted, progress=show
+        )
+    if json_file:
+        write_json(json_file, result)
+    if traces:
+        _write_traces(traces, result)
+    if json_file != "-":
+        click.echo(check_text(result), nl=False)
+    return status(result, strict)
+
+
+def _write_traces(directory, result):
+    Path(directory).mkdir(parents=True, exist_ok=True)
+    for title, scope in result["scopes"].items():
+        for name, found in scope["schemes"].items():
+            for prop, entry in found["properties"].items():
+                if "trace" in entry:
+                    file = f"{name}-{''.join(c if c.isalnum() or c in '-=.' else '_' for c in title)}-{prop}.hgm"
+                    write_file(str(Path(directory) / file), entry["trace"].encode())

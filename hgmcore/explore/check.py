@@ -1,0 +1,357 @@
+"""Check schemes: search scopes until they close; say of each property whether it holds, or its shortest trace."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from hgmcore import options, schemes
+from hgmcore.api import Machine
+from hgmcore.core import truth
+from hgmcore.core.machine import Core, Engine
+from hgmcore.errnos import error_name
+from hgmcore.explore.properties import NUMBER, PROPERTIES, asked, promise
+from hgmcore.explore.scopes import FAMILIES, Scope
+from hgmcore.explore.search import Search
+from hgmcore.explore.steps import array_of, first_steps, steps_of
+from hgmcore.geometry import GEOMETRIES
+from hgmcore.trace import Trace
+
+PORTION = 2000
+"""States that are expanded between two looks at the clock, so that an interrupt is heard within a second."""
+SYMMETRIES = ("none", "processes")
+RESERVE = 1 << 20
+
+
+class InternalError(RuntimeError):
+    """The search contradicts itself: never a finding about a scheme."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Where a search that does not close ends: steps from the first state, states, seconds. None: no limit."""
+
+    depth: int | None = None
+    states: int | None = None
+    seconds: float | None = None
+
+
+def permutations_of(scope: Scope, symmetry: str) -> list[tuple[int, ...]]:
+    """The exchanges of processes under which states are the same: those of processes of the same birth."""
+    if symmetry == "none":
+        return [tuple(range(scope.processes))]
+    return [
+        a + b
+        for a in itertools.permutations(range(scope.born))
+        for b in itertools.permutations(range(scope.born, scope.processes))
+    ]
+
+
+class Checked:
+    """The search of one scope for one scheme. ended: closed, depth, states, seconds, memory or interrupt."""
+
+    def __init__(self, scheme, scope: Scope, symmetry: str = "processes", **given):
+        self.engine = scheme if isinstance(scheme, Engine) else schemes.load(scheme)
+        self.scope, self.symmetry = scope, symmetry
+        if symmetry not in SYMMETRIES:
+            raise ValueError(f"symmetry: '{symmetry}' is not one of {', '.join(SYMMETRIES)}")
+        self.given = scope.options | given
+        self.options = options.resolve(self.engine, self.given)
+        if self.options["locks"] != "none" or self.options["hvo"] != "off":
+            raise ValueError("a search runs one thread with all struct pages: locks=none, hvo=off")
+        self.steps = steps_of(scope)
+        self.permutations = permutations_of(scope, symmetry)
+        self.ended, self.seconds = None, 0.0
+        self.fields = 0
+        self.search = self._new()
+
+    def core(self) -> Core:
+        """A machine on which nothing ran."""
+        geometry, scope = GEOMETRIES[self.scope.geometry], self.scope
+        core = Core(geometry, self.options, RESERVE)
+        core.add_file(geometry, scope.huge, scope.pages)
+        for process in range(scope.processes):
+            core.add_process()
+            core.add_mapping(process, 0)
+        return core
+
+    def _new(self) -> Search:
+        scope = self.scope
+        while True:
+            search = Search(
+                self.core(),
+                self.engine,
+                scope.born,
+                max(scope.maxpins, scope.pins),
+                array_of(self.steps, scope),
+                self.permutations,
+                self.fields,
+                "hwpoison" in scope.ops,
+            )
+            if search.begin(array_of(first_steps(scope), scope)):
+                return search
+            self.fields |= search.grow
+
+    def run(self, limits: Limits = Limits(), progress=None) -> Checked:
+        """Search until it closes or a limit is met. progress: called with this object now and then.
+
+        KeyboardInterrupt ends it too, with what is known. MemoryError: the states do not fit.
+        """
+        start = time.perf_counter()
+        try:
+            while self.ended is None:
+                self._portion(limits, time.perf_counter() - start)
+                if progress:
+                    progress(self)
+        except KeyboardInterrupt:
+            self.ended = "interrupt"
+        except MemoryError:
+            self.ended = "memory"
+        self.seconds = time.perf_counter() - start
+        return self
+
+    def _portion(self, limits, elapsed):
+        search = self.search
+        if limits.depth is not None and search.complete_depth >= limits.depth - 1:
+            self.ended = "depth" if search.pending else "closed"
+            return
+        if limits.seconds is not None and elapsed >= limits.seconds:
+            self.ended = "seconds"
+            return
+        if limits.states is not None and search.distinct >= limits.states:
+            self.ended = "states"
+            return
+        answer = search.advance(PORTION, limits.depth is not None)
+        if answer == "grow":
+            self.fields |= search.grow
+            self.search = self._new()
+        elif answer == "strange":
+            raise InternalError(f"scheme {self.engine.name}, scope {self.scope.title}: a state that no state can be")
+        elif answer == "closed":
+            self.ended = "closed"
+
+    def trace(self, name: str):
+        """The shortest violation of a property as steps of the user's processes, or None."""
+        found = self.search.violation(NUMBER[name])
+        if found is None:
+            return None
+        _, state, last = found
+        steps, names = [], list(range(self.scope.processes))
+        for step, permutation in self.search.path(state):
+            steps.append(self.steps[step].renamed(names))
+            names = [names[p] for p in self.permutations[permutation]]
+        if last is not None:
+            steps.append(self.steps[last].renamed(names))
+        broken = self._again().replay(array_of(first_steps(self.scope), self.scope), array_of(steps, self.scope))
+        if NUMBER[name] not in broken:
+            raise InternalError(
+                f"scheme {self.engine.name}, scope {self.scope.title}: a trace that is said to break {name} "
+                f"does not: {'; '.join(line for step in steps for line in step.lines())}"
+            )
+        return steps
+
+    def _again(self) -> Search:
+        """A search to replay in: nothing is known in it, and processes are who they are."""
+        return Search(
+            self.core(),
+            self.engine,
+            self.scope.born,
+            max(self.scope.maxpins, self.scope.pins),
+            array_of(self.steps, self.scope),
+            permutations_of(self.scope, "none"),
+            self.fields,
+            "hwpoison" in self.scope.ops,
+        )
+
+    def verdict(self, prop) -> str:
+        """proved, bounded, violated, vacuous or unknown."""
+        if self.search.violation(NUMBER[prop.name]) is not None:
+            return "violated"
+        if self.ended == "closed":
+            return "proved" if self.search.premise(NUMBER[prop.name]) else "vacuous"
+        return "bounded" if self.ended == "depth" else "unknown"
+
+    def executed(self) -> dict:
+        return {family: self.search.executed(FAMILIES.index(family)) for family in self.scope.ops}
+
+    def result(self, names=None) -> dict:
+        """Everything that a report needs, in plain values. names: of properties; None: all."""
+        search = self.search
+        properties = {}
+        for prop in PROPERTIES:
+            if names is not None and prop.name not in names:
+                continue
+            entry = {
+                "verdict": self.verdict(prop),
+                "promise": promise(self.engine, prop.name),
+                "asked": asked(prop, self.scope),
+                "premise": search.premise(NUMBER[prop.name]),
+            }
+            if entry["verdict"] == "violated":
+                steps = self.trace(prop.name)
+                entry["length"] = len(steps)
+                entry["trace"] = self.text(prop, steps)
+                entry["steps"] = changes(self, steps)
+            properties[prop.name] = entry
+        return {
+            "options": self.options,
+            "closed": self.ended == "closed",
+            "ended": self.ended,
+            "depth": search.depth,
+            "complete_depth": search.complete_depth,
+            "states": search.distinct,
+            "by_depth": search.by_depths,
+            "generated": search.generated,
+            "fatal_steps": search.fatal,
+            "executed": self.executed(),
+            "symmetry": self.symmetry,
+            "orbit_sum": search.orbits,
+            "bytes_per_state": search.bytes_per_state,
+            "seconds": self.seconds,
+            "properties": properties,
+        }
+
+    def text(self, prop, steps) -> str:
+        """A trace as a file: what it breaks and how to replay it as comments, then statements."""
+        scheme, given = self.engine.name, self.given
+        words = "".join(f" --option {key}={value}" for key, value in given.items())
+        lines = [
+            "hgmcore-trace 1",
+            f"# {prop.name}: {prop.text} (where {prop.premise}); {promised(promise(self.engine, prop.name))}",
+            f"# scheme {scheme}{words}; scope {self.scope.title}; hgmcore {sys.modules['hgmcore'].__version__}",
+            f"# hgmcore replay FILE --scheme {scheme}{words} --operations all",
+            f"geometry {self.scope.geometry}",
+            *self.scope.preamble(),
+        ]
+        lines += [line for step in steps for line in step.lines()]
+        rows = [
+            f"# {' + '.join(row['statement'])}: {row['error'] or row['event'] or 'ok'}"
+            + "".join(f"  {word} {before}>{after}" for word, (before, after) in row["changed"].items())
+            for row in changes(self, steps)
+        ]
+        return "\n".join([*lines, "#", "# what each step changed", *rows]) + "\n"
+
+
+def promised(word: str) -> str:
+    return {"promised": "breaks its promise", "definition": "by definition", "fault": "known fault"}[word]
+
+
+def changes(checked: Checked, steps) -> list[dict]:
+    """A trace, replayed on a machine as `hgmcore replay` does: each step's answer and the words that it changed.
+
+    Words are those of the huge pages of the page cache, with the truth beside them.
+    """
+    scope = checked.scope
+    lines = scope.preamble() + [line for step in steps for line in step.lines()]
+    trace = Trace.parse("\n".join(["hgmcore-trace 1", f"geometry {scope.geometry}", *lines]))
+    machine = Machine(checked.engine, scope.geometry, reserve="4M", **checked.given)
+    machine.declare(trace.header)
+    at = len(scope.preamble())
+    machine.run(trace.operations[:at])
+    rows, before = [], words_of(machine)
+    for step in steps:
+        statement = step.lines()
+        seen = len(machine.results())
+        machine.run(trace.operations[at : at + len(statement)])
+        at += len(statement)
+        after, result = words_of(machine), machine.results(seen)
+        error, event = (int(result[0]["errno"]), int(result[0]["event"])) if len(result) else (0, 0)
+        changed = {
+            word: [before.get(word, 0), after.get(word, 0)]
+            for word in (*before, *(w for w in after if w not in before))
+            if before.get(word, 0) != after.get(word, 0)
+        }
+        rows.append(
+            {
+                "statement": statement,
+                "error": error_name(error) if error else None,
+                "event": "minor" if event else None,
+                "done": int(result[0]["done"]) if len(result) else None,
+                "changed": changed,
+            }
+        )
+        before = after
+    return rows
+
+
+def words_of(machine) -> dict:
+    """The words of every huge page that there ever was on a machine, and what maps it: name -> number."""
+    words = {}
+    folios, leaves = machine.core.folios(), truth.leaves(machine.core)
+    for number, folio in enumerate(folios):
+        if number + 1 < len(folios) and not (folio["flags"] & 1 or folio["refcount"]):
+            continue
+        name = f"F{folio['page']}" if folio["flags"] & 1 else f"old{number}"
+        pages = machine.core.pages(int(folio["pfn"]), int(folio["nr_pages"]))
+        words[f"{name}.ref"] = int(folio["refcount"])
+        for word, column in machine.engine.state.items():
+            value = pages[1][column]
+            if column == "_mm_id":
+                value = int(pages[1]["_mm_id"][1]) >> 31
+            words[f"{name}.{word}"] = value.tolist() if isinstance(value, np.ndarray) else int(value)
+        for i, count in enumerate(pages["_mapcount"].tolist()):
+            words[f"{name}._mapcount[{i}]"] = count
+        inside = (leaves["pfn"] >= folio["pfn"]) & (leaves["pfn"] < folio["pfn"] + folio["nr_pages"])
+        words[f"{name}.leaves"] = int(leaves["count"][inside].sum())
+    return words
+
+
+def check(
+    names, scopes, *, limits: Limits = Limits(), symmetry="processes", properties=None, progress=None, **given
+) -> dict:
+    """Check schemes in scopes: {"format", "scopes": {title: {"definition", "schemes": {name: Checked.result()}}}}.
+
+    A KeyboardInterrupt ends the search that runs; what was found is returned, with "interrupted".
+    """
+    for name in properties or ():
+        if name not in NUMBER:
+            raise ValueError(f"unknown property '{name}' (known: {', '.join(NUMBER)})")
+    searches = [(scope, name, Checked(name, scope, symmetry, **given)) for scope in scopes for name in names]
+    out = {"format": "hgmcore-check 1", "interrupted": False, "scopes": {}}
+    for scope, name, checked in searches:
+        checked.run(limits, progress)
+        entry = out["scopes"].setdefault(scope.title, {"definition": scope.text(), "schemes": {}})
+        entry["schemes"][name] = checked.result(properties)
+        if checked.ended == "interrupt":
+            out["interrupted"] = True
+            break
+    return out
+
+
+def cell(result, name, prop) -> str:
+    """A scheme's place in the matrix, over all scopes of a result: what is worst, with the smallest length."""
+    entries = [
+        (scope["schemes"][name], scope["schemes"][name]["properties"][prop.name])
+        for scope in result["scopes"].values()
+        if prop.name in scope["schemes"].get(name, {}).get("properties", ())
+    ]
+    broken = [entry for _, entry in entries if entry["verdict"] == "violated"]
+    if broken:
+        mark = {"promised": "!", "definition": "d", "fault": "f"}[broken[0]["promise"]]
+        return f"{min(entry['length'] for entry in broken)}{mark}"
+    verdicts = {entry["verdict"] for _, entry in entries}
+    if "unknown" in verdicts:
+        return "?"
+    if "bounded" in verdicts:
+        return f"b{min(found['complete_depth'] + 1 for found, entry in entries if entry['verdict'] == 'bounded')}"
+    if "proved" in verdicts:
+        return "."
+    return "v" if any(entry["asked"] for _, entry in entries) else "-"
+
+
+def status(result, strict=False) -> int:
+    """0: every promise is kept. 1: one is broken; strict: or nothing was proved of something that was asked."""
+    for scope in result["scopes"].values():
+        for found in scope["schemes"].values():
+            for entry in found["properties"].values():
+                if entry["verdict"] == "violated" and entry["promise"] == "promised":
+                    return 1
+                if strict and (
+                    entry["verdict"] in ("bounded", "unknown") or entry["verdict"] == "vacuous" and entry["asked"]
+                ):
+                    return 1
+    return 0

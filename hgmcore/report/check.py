@@ -1,0 +1,93 @@
+"""The page of `hgmcore check`: a line for each search, the matrix, and traces of broken promises."""
+
+from hgmcore.explore.check import cell
+from hgmcore.explore.properties import PROPERTIES
+from hgmcore.report.prose import each, listed, wrapped
+
+WORDS = {
+    ".": "proved, for sequences of any length of the scope's operations",
+    "3!": "breaks its promise, in 3 steps",
+    "3d": "violated in 3 steps by the scheme's own definition",
+    "3f": "a fault that is known, in 3 steps",
+    "v": "vacuous: the premise never held",
+    "-": "not asked",
+    "b8": "not broken in up to 8 steps",
+    "?": "unknown",
+}
+COLUMNS = (PROPERTIES[:9], PROPERTIES[9:])
+"""Of the matrix, in parts of at most 80 characters."""
+
+
+def check_text(result):
+    """Searches, matrix and broken promises as text of 80 columns."""
+    lines = [line for title, scope in result["scopes"].items() for line in _searches(title, scope)]
+    lines += ["", *_matrix(result), *_traces(result)]
+    if result["interrupted"]:
+        lines.append("Interrupted: what no search finished is unknown.")
+    return "\n".join(lines) + "\n"
+
+
+def _searches(title, scope):
+    yield from wrapped(f"scope {title}")
+    head = f"{'depth':>5} {'states':>9} {'generated':>10} {'fatal':>6} {'s':>6} {'M/s':>4} {'B':>4}"
+    yield f"  {'scheme':18} {'':7} {head}"
+    for name, found in scope["schemes"].items():
+        seconds = found["seconds"]
+        rate = f"{found['generated'] / seconds / 1e6:4.1f}" if seconds > 0.001 else "   -"
+        yield (
+            f"  {name:18} {'closed' if found['closed'] else found['ended']:7.7} {found['depth']:5} {found['states']:9,}"
+            f" {found['generated']:10,} {found['fatal_steps']:6,} {seconds:6.2f} {rate} {found['bytes_per_state']:4.0f}"
+        )
+        never = [family for family, times in found["executed"].items() if not times["done"]]
+        if never:
+            yield from wrapped(f"never done: {', '.join(never)}", " " * 4, " " * 6)
+
+
+def _matrix(result):
+    names = list(dict.fromkeys(name for scope in result["scopes"].values() for name in scope["schemes"]))
+    for part in COLUMNS:
+        shown = [
+            prop
+            for prop in part
+            if any(
+                prop.name in found["properties"]
+                for scope in result["scopes"].values()
+                for found in scope["schemes"].values()
+            )
+        ]
+        if not shown:
+            continue
+        yield " ".join([f"{'':18}", *(f"{prop.key:>5}" for prop in shown)])
+        for name in names:
+            yield " ".join([f"{name:18}", *(f"{cell(result, name, prop):>5}" for prop in shown)])
+        yield ""
+        yield from listed([(prop.key, f"{prop.name}: {prop.text}") for prop in shown])
+        yield ""
+    yield from listed(WORDS.items())
+
+
+def _traces(result):
+    """Of each scheme and property the shortest trace, and in how many scopes the promise is broken."""
+    broken = {}
+    for title, scope in result["scopes"].items():
+        for name, found in scope["schemes"].items():
+            for prop, entry in found["properties"].items():
+                if entry["verdict"] == "violated" and entry["promise"] == "promised":
+                    broken.setdefault((name, prop), []).append((entry["length"], title, entry))
+    for (name, prop), entries in broken.items():
+        _, title, entry = min(entries, key=lambda one: one[0])
+        others = [one[1] for one in entries if one[1] != title]
+        yield ""
+        yield from wrapped(f"{name} breaks {prop} in scope {title}{', also in ' + each(others) if others else ''}:")
+        yield from (
+            f"  {'; '.join(step['statement'])}" + (f"  ({step['error']})" if step["error"] else "")
+            for step in entry["steps"]
+        )
+
+
+def scopes_text(scopes):
+    """The named scopes, each as its text."""
+    lines = []
+    for scope in scopes:
+        lines += [scope.name, *wrapped(scope.text(), "  ", "    ")]
+    return "\n".join(lines) + "\n"

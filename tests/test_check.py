@@ -1,0 +1,330 @@
+"""Searches of tiny machines: pinned numbers, lengths of shortest traces, symmetry, a plain search that agrees."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+from plain_search import search
+
+import hgmcore as hgm
+from hgmcore.commands.check import check_command
+from hgmcore.explore.check import Checked, Limits, check, status
+from hgmcore.explore.properties import NUMBER, PROPERTIES
+from hgmcore.explore.scopes import DEFAULT, LARGER, NAMES, SCOPES, change, find, parse
+from hgmcore.explore.steps import steps_of
+from hgmcore.schemes import NAMES as SCHEMES
+
+SMALL = [name for name in SCOPES if name not in LARGER]
+
+# Distinct states, greatest depth, generated, fatal steps; distinct states with symmetry.
+FOLLOWING = ("head_per_leaf", "nr_pages_mapped", "logical_scan", "logical_counter")
+PINNED = {
+    "one": ((88, 7, 2028, 0, 88), (84, 7, 1932, 0, 84), (224, 10, 5424, 24, 224)),
+    "pair-small": ((160, 6, 3616, 0, 92), (146, 6, 3306, 0, 84), (1458, 17, 40186, 2016, 776)),
+    "pair": ((832, 10, 31456, 0, 440), (818, 10, 31026, 0, 432), (15378, 21, 630226, 16800, 7832)),
+    "levels": ((1557, 9, 63684, 0, 801), (1525, 9, 62492, 0, 783), (15467, 20, 643610, 6748, 7833)),
+    "group": ((793, 9, 32128, 0, 412), (788, 9, 31956, 0, 409), (7657, 20, 317490, 3578, 3896)),
+    "three": ((576, 7, 15360, 0, 140), (539, 7, 14485, 0, 130), (11316, 24, 362100, 22629, 2259)),
+    "fork": ((496, 7, 12560, 0, 282), (466, 7, 11892, 0, 264), (10365, 24, 309602, 12320, 5514)),
+    "fail": ((1696, 8, 57225, 0, 1696), (1652, 8, 55715, 0, 1652), (7220, 16, 250003, 0, 7220)),
+}
+
+# What follows from the page tables alone: shapes of a process while the page is cached (twice: with and without a pin,
+# where there are pins) and while it is not (for each size that the file may have).
+BY_HAND = {
+    "pair": 2 * 20**2 + 2 * 4**2,
+    "levels": 39**2 + 6**2,
+    "group": 28**2 + 3**2,
+    "three": 8**3 + 4**3,
+    "fork": 7 * 8 * 8 + 3 * 4 * 4,
+    "fail": 40 * 41 + 7 * 8,
+    "two-pages": 37**2 + 3 * 13**2 + 3 * 5**2,
+}
+
+LENGTHS = {
+    "hugetlb": "",
+    "head_per_leaf": "FS 3, PC 2, MP 4",
+    "per_page_posted": "MU 2, FE 2, RE 2, MP 3, NM 3",
+    "subtree_posted": "MU 2, ML 3, FE 3, FS 3, PC 2, RE 2, UF 3, CB 23, MS 3, MP 3, NM 4",
+    "subtree": "ML 3, FS 3, PC 2, RE 3, MS 3, MP 4",
+    "logical_scan": "PC 2",
+    "logical_table": "FM 8, FH 6, LK 5, MU 4, ML 3, FE 5, FS 3, PC 2, UF 6, MS 3, MP 4, NM 6, TC 3",
+}
+
+
+def numbers(checked):
+    found = checked.search
+    return found.distinct, found.depth, found.generated, found.fatal
+
+
+def lengths(checked):
+    return {prop.key: found[0] for i, prop in enumerate(PROPERTIES) if (found := checked.search.violation(i))}
+
+
+def run(scheme, scope, symmetry="none", **options):
+    return Checked(scheme, find(scope) if isinstance(scope, str) else scope, symmetry, **options).run()
+
+
+@pytest.mark.parametrize("scope", PINNED)
+@pytest.mark.parametrize(
+    "scheme, column", [*((scheme, 0) for scheme in FOLLOWING), ("subtree", 1), ("logical_table", 2)]
+)
+def test_pinned_numbers(scheme, column, scope):
+    *whole, reduced = PINNED[scope][column]
+    if scope == "fail" and scheme.startswith("logical_") and column == 0:
+        whole[2] = 56955  # with the look-up first, a page that is absent costs no table that could fail
+    checked = run(scheme, scope)
+    assert checked.ended == "closed" and numbers(checked) == tuple(whole)
+    assert run(scheme, scope, "processes").search.distinct == reduced
+
+
+@pytest.mark.parametrize("scope", BY_HAND)
+def test_states_that_follow_from_the_tables_can_be_counted_by_hand(scope):
+    assert run("head_per_leaf", scope).search.distinct == BY_HAND[scope]
+
+
+@pytest.mark.parametrize("scheme", LENGTHS)
+def test_shortest_traces_have_their_lengths(scheme):
+    expected = dict(word.split() for word in LENGTHS[scheme].split(", ") if word)
+    assert lengths(run(scheme, "pair", "processes")) == {key: int(length) for key, length in expected.items()}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_symmetry_changes_no_answer(scheme):
+    for scope in SMALL:
+        whole, reduced = run(scheme, scope), run(scheme, scope, "processes")
+        assert reduced.search.orbits == whole.search.distinct, scope
+        assert lengths(reduced) == lengths(whole), scope
+        assert [reduced.verdict(prop) for prop in PROPERTIES] == [whole.verdict(prop) for prop in PROPERTIES], scope
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_state_is_what_it_is_packed_as(scheme):
+    for scope in SMALL:
+        search = run(scheme, scope, "processes").search
+        assert all(search.round_trip(state) for state in range(search.distinct)), scope
+
+
+ALONE = parse("geometry=tiny-4 processes=1 ops=populate,punch,continue,touch,collapse,dontneed,migrate", "alone")
+POISONED = parse(
+    "geometry=tiny-4c processes=1 ops=populate,punch,continue,dontneed,collapse,munmap,mmap,migrate,hwpoison",
+    "poisoned",
+)
+
+
+@pytest.mark.parametrize(
+    "scheme, scope",
+    [
+        *((scheme, "pair-small") for scheme in SCHEMES if scheme != "logical_table"),
+        ("logical_table", ALONE),
+        ("subtree", "one"),
+        ("mm_id", "one"),
+        ("head_per_leaf", POISONED),
+        ("mm_id", POISONED),
+    ],
+)
+def test_a_plain_search_over_the_model_agrees(scheme, scope):
+    scope = find(scope) if isinstance(scope, str) else scope
+    found, checked = search(scheme, scope, steps_of(scope), NAMES), run(scheme, scope)
+    assert (found.states, found.depth, found.generated, found.fatal) == numbers(checked)
+    assert found.lengths == lengths(checked)
+
+
+@pytest.mark.parametrize("scheme, options", [
+    ("mm_id", {"model": "posted"}), ("nr_pages_mapped", {"cache_refs": "folio", "era": "6.15"}),
+    ("subtree", {"lookup_first": "no"}), ("per_page_posted", {"model": "posted"})])
+def test_a_plain_search_agrees_with_other_options(scheme, options):
+    scope = find("one")
+    found, checked = search(scheme, scope, steps_of(scope), NAMES, **options), run(scheme, scope, **options)
+    assert (found.states, found.depth, found.generated, found.fatal) == numbers(checked)
+    assert found.lengths == lengths(checked)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_traces_are_files_that_replay(scheme):
+    result = check([scheme], [find(name) for name in DEFAULT])
+    for scope in result["scopes"].values():
+        for entry in scope["schemes"][scheme]["properties"].values():
+            if entry["verdict"] != "violated":
+                continue
+            trace = hgm.Trace.parse(entry["trace"])
+            machine = hgm.Machine(scheme, trace.header.geometry, reserve="4M")
+            machine.declare(trace.header)
+            machine.run(trace.operations)
+            assert entry["length"] == len(entry["steps"]) and entry["steps"][-1]["statement"][-1] in entry["trace"]
+
+
+def test_the_same_search_gives_the_same_trace():
+    assert (
+        check(["logical_table"], [find("pair")])["scopes"]["pair"]["schemes"]["logical_table"]["properties"]
+        == check(["logical_table"], [find("pair")])["scopes"]["pair"]["schemes"]["logical_table"]["properties"]
+    )
+
+
+@pytest.mark.parametrize(
+    "scheme, name, statements",
+    [
+        (
+            "subtree",
+            "migration_succeeds_when_unpinned",
+            ["populate F 0 1", "continue A v 0 4K", "migrate A v 0 16K all"],
+        ),
+        ("logical_table", "truncate_completes", ["populate F 0 1", "continue A v 0 4K", "punch F 0 16K"]),
+        ("per_page_posted", "never_false_exclusive", ["touch A v 0", "continue B v 0 4K"]),
+    ],
+)
+def test_a_shortest_trace(scheme, name, statements):
+    steps = run(scheme, "pair", "processes").trace(name)
+    assert [line for step in steps for line in step.lines()] == statements
+
+
+def test_a_failed_allocation_is_a_statement_before_the_operation():
+    steps = run("subtree", "fail", "processes").trace("refusal_changes_no_count")
+    assert [line for step in steps for line in step.lines()] == ["populate F 0 1", "fail 2", "continue A v 0 4K"]
+
+
+def test_a_bounded_search_proves_nothing():
+    result = check(["head_per_leaf"], [find("pair")], limits=Limits(depth=3))
+    found = result["scopes"]["pair"]["schemes"]["head_per_leaf"]
+    assert found["ended"] == "depth" and found["complete_depth"] == 2
+    assert {entry["verdict"] for entry in found["properties"].values()} == {"bounded", "violated"}
+    assert status(result) == 0 and status(result, strict=True) == 1
+    assert check(["head_per_leaf"], [find("pair")], limits=Limits(depth=11))["scopes"]["pair"]["schemes"][
+        "head_per_leaf"
+    ]["closed"]
+
+
+def test_nothing_mapped_is_vacuous():
+    scope = parse("geometry=tiny-4 ops=populate,punch,truncate")
+    result = check(["head_per_leaf"], [scope])
+    entries = result["scopes"]["scope"]["schemes"]["head_per_leaf"]["properties"]
+    vacuous = {name for name, entry in entries.items() if entry["verdict"] == "vacuous"}
+    assert {"never_freed_while_mapped", "mapped_if_leaf", "never_false_exclusive", "page_counts_equal_truth"} <= vacuous
+    assert status(result) == 0 and status(result, strict=True) == 1
+
+
+def test_an_interrupt_leaves_what_is_known():
+    def interrupt(checked):
+        if checked.search.distinct > 1000:
+            raise KeyboardInterrupt
+
+    result = check(["head_per_leaf", "subtree"], [find("pair-eight")], progress=interrupt)
+    schemes = result["scopes"]["pair-eight"]["schemes"]
+    assert result["interrupted"] and list(schemes) == ["head_per_leaf"]
+    entries = schemes["head_per_leaf"]["properties"]
+    assert (
+        entries["no_underflow"]["verdict"] == "unknown" and entries["page_counts_equal_truth"]["verdict"] == "violated"
+    )
+
+
+def test_limits_of_states_and_seconds():
+    assert Checked("head_per_leaf", find("pair-eight")).run(Limits(states=3000)).ended == "states"
+    assert Checked("head_per_leaf", find("pair-eight")).run(Limits(seconds=1e-6)).ended == "seconds"
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("geometry=tiny-3 ops=touch", "unknown geometry 'tiny-3'"),
+        ("ops=conitnue", "did you mean 'continue'"),
+        ("ops=touch processes=9", "between 1 and 4"),
+        ("ops=touch pages=x", "no number"),
+        ("ops=touch ops=fork", "given twice"),
+        ("geometry=tiny-4", "no operations"),
+        ("ops=touch colour=red", "unknown key"),
+        ("touch", "not of the form"),
+        ("ops=touch flags=hmg", "did you mean 'hgm'"),
+        ("ops=touch pins=3", "populated=yes"),
+    ],
+)
+def test_a_scope_that_cannot_be_is_one_error(text, message):
+    with pytest.raises(ValueError, match=message):
+        parse(text)
+
+
+def test_a_scope_is_its_text():
+    for scope in SCOPES.values():
+        assert parse(scope.text(), scope.name) == scope
+    changed = change(find("pair"), processes=3)
+    assert changed.born == 3 and changed.title == "pair, changed: processes=3"
+
+
+def kind(value):
+    return {dict: "object", list: "array", str: "string", bool: "boolean", int: "number", float: "number"}.get(
+        type(value), "null"
+    )
+
+
+SCHEME_KEYS = {
+    "options": "object",
+    "closed": "boolean",
+    "ended": "string",
+    "depth": "number",
+    "complete_depth": "number",
+    "states": "number",
+    "by_depth": "array",
+    "generated": "number",
+    "fatal_steps": "number",
+    "executed": "object",
+    "symmetry": "string",
+    "orbit_sum": "number",
+    "bytes_per_state": "number",
+    "seconds": "number",
+    "properties": "object",
+}
+PROPERTY_KEYS = {"verdict": "string", "promise": "string", "asked": "boolean", "premise": "number"}
+VIOLATED_KEYS = PROPERTY_KEYS | {"length": "number", "trace": "string", "steps": "array"}
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(check_command, arguments, standalone_mode=False)
+
+
+def test_json(tmp_path):
+    path = tmp_path / "out.json"
+    answer = invoke(
+        "per_page_posted,logical_scan", "--scope", "pair-small", "--json", str(path), "--traces", str(tmp_path / "t")
+    )
+    assert answer.return_value == 1  # never_moved_when_shared
+    result = json.loads(path.read_text())
+    assert result["format"] == "hgmcore-check 1"
+    for found in result["scopes"]["pair-small"]["schemes"].values():
+        assert {key: kind(value) for key, value in found.items()} == SCHEME_KEYS
+        assert sum(found["by_depth"]) == found["states"] and len(found["by_depth"]) == found["depth"] + 1
+        assert set(found["properties"]) == set(NUMBER)
+        for entry in found["properties"].values():
+            assert {key: kind(value) for key, value in entry.items()} == (
+                VIOLATED_KEYS if entry["verdict"] == "violated" else PROPERTY_KEYS
+            )
+    assert len(list((tmp_path / "t").iterdir())) == 6
+
+
+def test_the_command_says_what_it_found():
+    answer = invoke("logical_scan", "--scope", "pair-small")
+    assert answer.return_value == 0 and all(len(line) <= 80 for line in answer.output.splitlines())
+    assert (
+        "closed" in answer.output
+        and "logical_scan           .     .     .     .     .     .     .    2d     ." in answer.output
+    )
+    assert "pair-eight" in invoke("--scopes").output
+    twice = invoke("logical_scan", "--scope", "pair-small", "--option", "lookup_first=yes,no")
+    assert "changed: lookup_first=no" in twice.output and "changed: lookup_first=yes" in twice.output
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["nosuch"], "unknown scheme 'nosuch'"),
+        (["hugetlb", "--scope", "piar"], "did you mean 'pair'"),
+        (["hugetlb", "--property", "right"], "unknown property 'right'"),
+        ([], "which scheme"),
+        (["hugetlb", "--option", "era=9"], "'9' is not one of"),
+        (["hugetlb", "--option", "ear=9"], "unknown option 'ear'"),
+        (["hugetlb", "--option", "locks=pt"], "locks=none"),
+        (["hugetlb", "--processes", "7"], "between 1 and 4"),
+    ],
+)
+def test_bad_input_is_one_error(arguments, message):
+    answer = invoke(*arguments)
+    text = answer.exception.format_message() if hasattr(answer.exception, "format_message") else str(answer.exception)
+    assert message in text
