@@ -15,7 +15,8 @@ SCHEMES = next(
 )
 # HGMCORE_SCHEMES=mm_id,subtree builds these alone, for work on one scheme in place; an install has all.
 SCHEMES = [name for name in SCHEMES if name in os.environ.get("HGMCORE_SCHEMES", ",".join(SCHEMES)).split(",")]
-MODULES = ["core.machine", "core.snapshot", "core.truth", "core.view", "explore.search", *(f"schemes.{name}" for name in SCHEMES)]
+MODULES = ["core.machine", "core.snapshot", "core.truth", "core.view", "explore.search",
+           *(f"schemes.{name}" for name in SCHEMES)]
 
 
 def extension(module):

@@ -89,5 +89,6 @@ def cli(context):
         click.echo(context.get_help())
 
 
-for verb in (check_command, compare, convert, explain, help_, import_, info, list_schemes, list_workloads, replay, step, validate):
+for verb in (check_command, compare, convert, explain, help_, import_, info, list_schemes, list_workloads, replay, step,
+             validate):
     cli.add_command(verb)

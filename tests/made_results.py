@@ -5,42 +5,104 @@ from hgmcore.analysis.measure import interval
 PHASES = ("install", "zap")
 
 
-def entry(atomics=2, leaves=5000, runs=(10, 10, 10, 10, 10, 10), scan=0, hvo=True, refused=0, own=None, per_page=None,
-          consequences=None, short=False, met=0):
-    """A scheme's entry: `atomics` a leaf in either phase, `runs` nanoseconds an operation, errors as {key: how often}."""
-    def counts(of):
-        return {key: {"observations": number, "worst": number, "last": 0, **({"known": True} if known else {})}
-                for key, (number, known) in (of or {}).items()}
+def entry(
+    atomics=2,
+    leaves=5000,
+    runs=(10, 10, 10, 10, 10, 10),
+    scan=0,
+    hvo=True,
+    refused=0,
+    own=None,
+    per_page=None,
+    consequences=None,
+    short=False,
+    met=0,
+):
+    """A scheme's entry: `atomics` a leaf in either phase, `runs` nanoseconds an operation, errors {key: how often}."""
 
-    phase = {"operations": 5000, "leaves": leaves // 2,
-             "atomics": {"persistent": atomics * leaves // 2, "transient": 0, "ref": atomics * leaves // 2, "map": 0},
-             "scanned": {"operations": int(scan > 0), "p50": scan, "p99": scan, "max": scan}}
+    def counts(of):
+        return {
+            key: {"observations": number, "worst": number, "last": 0, **({"known": True} if known else {})}
+            for key, (number, known) in (of or {}).items()
+        }
+
+    phase = {
+        "operations": 5000,
+        "leaves": leaves // 2,
+        "atomics": {"persistent": atomics * leaves // 2, "transient": 0, "ref": atomics * leaves // 2, "map": 0},
+        "scanned": {"operations": int(scan > 0), "p50": scan, "p99": scan, "max": scan},
+    }
     made = {
-        "summary": "made up", "exceptions": {}, "promises": [], "hvo": hvo, "struct_pages": {"2M": 1 << (31 if hvo else 34)},
-        "options": {"batch": "no"}, "leaves": leaves, "refused": {"EAGAIN": refused} if refused else {}, "observations": 9,
-        "cost": {"operations": 10_000, "leaf_installs": leaves // 2, "leaf_removes": leaves // 2, "entries_scanned": scan,
-                 "atomics": {"persistent": atomics * leaves, "transient": 0, "ref": atomics * leaves, "map": 0}, "lines": 1},
-        "phases": {name: phase for name in PHASES}, "phases_batched": {},
-        "memory": {"struct_pages": 1 << 20, "struct_pages_hvo": 4096 if hvo else None, "tables_peak": 4096, "scheme": 0,
-                   "host_committed": 4096},
+        "summary": "made up",
+        "exceptions": {},
+        "promises": [],
+        "hvo": hvo,
+        "struct_pages": {"2M": 1 << (31 if hvo else 34)},
+        "options": {"batch": "no"},
+        "leaves": leaves,
+        "refused": {"EAGAIN": refused} if refused else {},
+        "observations": 9,
+        "cost": {
+            "operations": 10_000,
+            "leaf_installs": leaves // 2,
+            "leaf_removes": leaves // 2,
+            "entries_scanned": scan,
+            "atomics": {"persistent": atomics * leaves, "transient": 0, "ref": atomics * leaves, "map": 0},
+            "lines": 1,
+        },
+        "phases": {name: phase for name in PHASES},
+        "phases_batched": {},
+        "memory": {
+            "struct_pages": 1 << 20,
+            "struct_pages_hvo": 4096 if hvo else None,
+            "tables_peak": 4096,
+            "scheme": 0,
+            "host_committed": 4096,
+        },
         "errors": {"own": counts(own), "per_page": counts(per_page), "consequences": counts(consequences)},
-        "less_done": {"operations": 0, "bytes": 0}}
+        "less_done": {"operations": 0, "bytes": 0},
+    }
     if runs:
         times = interval(runs)
-        made["measured"] = {"ns_per_operation": times, "phases": {name: times for name in PHASES}, "short": short,
-                            "threads_met": met}
+        made["measured"] = {
+            "ns_per_operation": times,
+            "phases": {name: times for name in PHASES},
+            "short": short,
+            "threads_met": met,
+        }
     return made
 
 
 def result(schemes, baseline=None, repeat=6, by_operation=None, processes=2, observations=9, threads=1):
     """A result of made-up entries, without its verdict."""
     return {
-        "format": "hgmcore-compare 2", "baseline": baseline or next(iter(schemes)), "repeat": repeat, "threads": threads,
-        "trace": {"name": "made.hgm", "operations": 10_000, "by_operation": by_operation or {"continue": 5000, "munmap": 5000},
-                  "geometry": "x86-64", "files": [{"name": "F", "page_size": 2 << 20, "pages": 1, "kind": "hugetlb"}],
-                  "processes": ["A"], "mappings": 1, "threads": 1, "provenance": {}, "question": None,
-                  "phases": [{"name": name, "first": 5000 * i, "operations": 5000, "declared": False}
-                             for i, name in enumerate(PHASES)],
-                  "most_processes_on_a_page": processes},
-        "options": {}, "profile": None, "observations": observations, "machine": None, "machine_size": 1 << 40, "labels": {},
-        "schemes": schemes, "errors_at": {name: [] for name in schemes}}
+        "format": "hgmcore-compare 2",
+        "baseline": baseline or next(iter(schemes)),
+        "repeat": repeat,
+        "threads": threads,
+        "trace": {
+            "name": "made.hgm",
+            "operations": 10_000,
+            "by_operation": by_operation or {"continue": 5000, "munmap": 5000},
+            "geometry": "x86-64",
+            "files": [{"name": "F", "page_size": 2 << 20, "pages": 1, "kind": "hugetlb"}],
+            "processes": ["A"],
+            "mappings": 1,
+            "threads": 1,
+            "provenance": {},
+            "question": None,
+            "phases": [
+                {"name": name, "first": 5000 * i, "operations": 5000, "declared": False}
+                for i, name in enumerate(PHASES)
+            ],
+            "most_processes_on_a_page": processes,
+        },
+        "options": {},
+        "profile": None,
+        "observations": observations,
+        "machine": None,
+        "machine_size": 1 << 40,
+        "labels": {},
+        "schemes": schemes,
+        "errors_at": {name: [] for name in schemes},
+    }

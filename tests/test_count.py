@@ -55,7 +55,8 @@ def test_costs_are_those_of_a_replay_however_often_it_observes(every, scheme):
     text = SMALL + "continue A v 40K 12K\nfork A B\nmunmap A v 0 8K\nexit B\n"
     found, alone = counted(text, scheme, every=every), replay(Trace.parse(text), scheme)["cost"]
     assert {key: found["cost"][key] for key in ("atomics", "entries_scanned", "leaf_installs", "lines")} == {
-        key: alone[key] for key in ("atomics", "entries_scanned", "leaf_installs", "lines")}
+        key: alone[key] for key in ("atomics", "entries_scanned", "leaf_installs", "lines")
+    }
     for key in ("ref", "map", "transient"):
         assert sum(phase["atomics"][key] for phase in found["phases"].values()) == alone["atomics"][key]
     assert sum(phase["leaves"] for phase in found["phases"].values()) == found["leaves"]
@@ -66,16 +67,21 @@ def test_costs_are_those_of_a_replay_however_often_it_observes(every, scheme):
 def test_phases_by_hand(every):
     """Two continues of one leaf each: a reference and a map count, in two struct pages; then both are unmapped."""
     found = counted(SMALL + "phase down\nmunmap A v 0 2M\n", "head_per_leaf", every=every)["phases"]
-    assert {name: (phase["operations"], phase["leaves"], phase["atomics"]["ref"], phase["atomics"]["map"])
-            for name, phase in found.items()} == {"setup": (7, 2, 2, 2), "down": (2, 2, 2, 2)}
+    assert {
+        name: (phase["operations"], phase["leaves"], phase["atomics"]["ref"], phase["atomics"]["map"])
+        for name, phase in found.items()
+    } == {"setup": (7, 2, 2, 2), "down": (2, 2, 2, 2)}
     assert found["setup"]["lines"] == found["down"]["lines"] == 2, "each once, however often the pass observes"
 
 
 def test_the_largest_scan_of_one_operation():
     """The last piece of 2M is found by reading all 512 entries; others find a neighbour at once."""
     lines = "".join(f"continue A v {4 * i}K 4K\n" for i in range(2, 512) if i != 7)
-    found = counted(SMALL + lines + "continue A v 4K 4K\n" + "".join(
-        f"dontneed A v {4 * i}K 4K\n" for i in range(512)), "logical_scan", every=10_000)
+    found = counted(
+        SMALL + lines + "continue A v 4K 4K\n" + "".join(f"dontneed A v {4 * i}K 4K\n" for i in range(512)),
+        "logical_scan",
+        every=10_000,
+    )
     scanned = found["phases"]["partial_unmap"]["scanned"]
     assert 0 < scanned["p50"] <= scanned["p99"] <= scanned["max"] <= 514 and scanned["max"] >= 512
     whole = sum(phase["scanned"]["max"] for phase in counted(SMALL, "logical_counter")["phases"].values())
@@ -102,7 +108,10 @@ def test_a_migration_that_silently_moves_nothing_shows():
     found = counted(SMALL + "migrate A v 0 2M\n", "mm_id")
     assert found["refused"] == {"EEXIST": 1} and found["less_done"] == {"operations": 1, "bytes": 2 << 20}
     assert found["errors"].result()["consequences"]["bytes_not_moved"]["worst"] == 2 << 20
-    assert "bytes_not_moved" not in counted(SMALL + "migrate A v 0 2M\n", "logical_counter")["errors"].result()["consequences"]
+    assert (
+        "bytes_not_moved"
+        not in counted(SMALL + "migrate A v 0 2M\n", "logical_counter")["errors"].result()["consequences"]
+    )
 
 
 def test_what_two_processes_share_need_not_move():

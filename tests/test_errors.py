@@ -1,4 +1,4 @@
-"""Errors: every measure against numbers worked out by hand and against dense arrays, and the three groups they fall into."""
+"""Errors: every measure against numbers worked out by hand and against dense arrays, and the three groups of them."""
 
 import numpy as np
 import pytest

@@ -23,7 +23,7 @@ def test_every_kind_of_source(tmp_path, monkeypatch):
     assert hgm.load("-") == trace
     assert hgm.load("workload:random,page_size=2M") == hgm.workloads.random(page_size="2M")
     assert hgm.load("recording:postgres_hugepages_pgbench").name == "recording:postgres_hugepages_pgbench"
-    assert load_input(None).name == "recording:qemu-postcopy_redis_4k"
+    assert load_input(None).name == "workload:guest_life"
 
 
 @pytest.mark.parametrize("source, error, reason", [

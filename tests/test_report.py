@@ -51,16 +51,22 @@ def worst(result):
     made = copy.deepcopy(result)
     template = made["schemes"]["nr_pages_mapped"]
     made["schemes"] = {}
-    for i, name in enumerate(("head_per_leaf", "total_mapped_pages", "no_page_mapcount", "per_page_posted", "subtree_posted")):
+    for i, name in enumerate(
+        ("head_per_leaf", "total_mapped_pages", "no_page_mapcount", "per_page_posted", "subtree_posted")
+    ):
         scheme = copy.deepcopy(template)
         big = 10 ** (14 - 2 * i) - 1
-        scheme["cost"].update(lines=big, entries_scanned=big, atomics=dict.fromkeys(("ref", "map", "persistent", "transient"), big))
+        scheme["cost"].update(
+            lines=big, entries_scanned=big, atomics=dict.fromkeys(("ref", "map", "persistent", "transient"), big)
+        )
         for phase in scheme["phases"].values():
             phase["atomics"] = dict.fromkeys(("ref", "map", "persistent", "transient"), big)
             phase["scanned"] = dict.fromkeys(("operations", "p50", "p99", "max"), big)
         for times in [scheme["measured"]["ns_per_operation"], *scheme["measured"]["phases"].values()]:
             times.update({key: value * 10 ** (8 - i) for key, value in times.items() if key != "runs"})
-        scheme["errors"]["own"] = {key: {"observations": 9, "worst": big, "last": 1} for key in ("false_shared", "leaked_folios")}
+        scheme["errors"]["own"] = {
+            key: {"observations": 9, "worst": big, "last": 1} for key in ("false_shared", "leaked_folios")
+        }
         scheme["errors"]["consequences"] = {"pss_error_bytes": {"observations": 9, "worst": float(big), "last": 0.5}}
         made["schemes"][name] = scheme
     made["errors_at"] = dict.fromkeys(made["schemes"], ())
@@ -97,21 +103,34 @@ def test_eighty_columns_of_ascii(which, full, request):
 def test_every_counted_number_is_the_results(which, request):
     made = request.getfixturevalue(which)
     for table in full_tables(made):
-        rows = as_text(table)[-len(made["schemes"]):]
+        rows = as_text(table)[-len(made["schemes"]) :]
         counted = [i for i, column in enumerate(table.columns) if column.kind in ("count", "errors", "kB", "errors kB")]
         if len(counted) + 1 < len(table.columns):
             continue  # intervals and empty cells have no fixed number of words
         for line, row in zip(rows, table.rows):
             cells = line.split()[1:]
-            wanted = [value / 1024 if "kB" in table.columns[i].kind else value for i, value in enumerate(row)
-                      if i and value is not None]
+            wanted = [
+                value / 1024 if "kB" in table.columns[i].kind else value
+                for i, value in enumerate(row)
+                if i and value is not None
+            ]
             assert len(cells) == len(wanted) and all(map(is_of, cells, wanted)), line
 
 
 def test_the_screen_has_question_answer_table_and_what_is_untested(result):
     text = compare_text(result)
-    places = [text.index(word) for word in ("two processes", "QUESTION  which way of counting fits this input?", "ANSWER    ",
-                                            "WARNING   ", "scheme  ", "smaps  ", "UNTESTED  ")]
+    places = [
+        text.index(word)
+        for word in (
+            "two processes",
+            "QUESTION  which way of counting fits this input?",
+            "ANSWER    ",
+            "WARNING   ",
+            "scheme  ",
+            "smaps  ",
+            "UNTESTED  ",
+        )
+    ]
     assert places == sorted(places)
     said = " ".join(text.split())
     for part in ("answers", "warnings", "untested"):
@@ -131,18 +150,33 @@ def test_less_is_on_the_screen_than_in_full(result):
 
 
 def rows_of(table):
-    return {row[0].rstrip("*"): dict(zip([column.title for column in table.columns][1:], row[1:])) for row in table.rows}
+    return {
+        row[0].rstrip("*"): dict(zip([column.title for column in table.columns][1:], row[1:])) for row in table.rows
+    }
 
 
 def test_words_of_the_screen():
-    made = made_result({
-        "good": entry(), "smaps": entry(consequences={"pss_error_bytes": (1, False)}),
-        "moves": entry(consequences={"bytes_not_moved": (1, False)}, hvo=False), "own": entry(own={"false_shared": (1, False)}),
-        "known": entry(own={"false_shared": (1, True)}), "idle": entry(leaves=0)}, by_operation={"migrate": 1, "continue": 2})
+    made = made_result(
+        {
+            "good": entry(),
+            "smaps": entry(consequences={"pss_error_bytes": (1, False)}),
+            "moves": entry(consequences={"bytes_not_moved": (1, False)}, hvo=False),
+            "own": entry(own={"false_shared": (1, False)}),
+            "known": entry(own={"false_shared": (1, True)}),
+            "idle": entry(leaves=0),
+        },
+        by_operation={"migrate": 1, "continue": 2},
+    )
     rows = rows_of(screen_table(made))
     words = {name: [row[key] for key in ("smaps", "moved", "stale\nafter", "HVO")] for name, row in rows.items()}
-    assert words == {"good": ["ok", "yes", "-", "yes"], "smaps": ["WRONG", "yes", "-", "yes"], "moves": ["ok", "no", "-", "NO"],
-                     "own": ["ok", "yes", "yes", "yes"], "known": ["ok", "yes", "(yes)", "yes"], "idle": ["-", "-", "-", "yes"]}
+    assert words == {
+        "good": ["ok", "yes", "-", "yes"],
+        "smaps": ["WRONG", "yes", "-", "yes"],
+        "moves": ["ok", "no", "-", "NO"],
+        "own": ["ok", "yes", "yes", "yes"],
+        "known": ["ok", "yes", "(yes)", "yes"],
+        "idle": ["-", "-", "-", "yes"],
+    }
     made["trace"]["by_operation"].pop("migrate")
     assert "moved" not in rows_of(screen_table(made))["good"], "what was not tested is no column"
 
@@ -157,12 +191,20 @@ def test_stale_names_the_phase_before_the_first_error():
 
 
 def test_no_difference_has_a_mark_and_too_few_runs_have_none():
-    schemes_of = {"base": entry(), "same": entry(runs=(9, 11, 9, 11, 9, 11)), "fast": entry(runs=(5,) * 6),
-                  "less": entry(leaves=10)}
+    schemes_of = {
+        "base": entry(),
+        "same": entry(runs=(9, 11, 9, 11, 9, 11)),
+        "fast": entry(runs=(5,) * 6),
+        "less": entry(leaves=10),
+    }
     schemes_of["less"]["less_work"] = "did little"
     made = made_result(schemes_of)
     assert {name: tied(made, name, columns.TIME) for name in schemes_of} == {
-        "base": False, "same": True, "fast": False, "less": False}
+        "base": False,
+        "same": True,
+        "fast": False,
+        "less": False,
+    }
     assert not tied({**made, "repeat": 5}, "same", columns.TIME)
     lines = "\n".join(as_text(scheme_table(made, "", [columns.TIME])))
     assert "10.0 [9.00, 11.0] ~" in lines and "5.00 [5.00, 5.00]\n" in lines
@@ -174,8 +216,19 @@ def test_intervals_where_there_is_room():
     assert interval({**times, "runs": [10.61]}) == "10.6", "one run has no interval"
 
 
-@pytest.mark.parametrize("kept, temporary, text", [(2, 0, "2"), (0, 2, "2t"), (2, 2, "2+2t"), (0, 0, "0"), (0.25, 0, "0.25"),
-                                                   (1e-6, 2, "2t"), (3.018, 0, "3"), (12345, 0, "12,345")])
+@pytest.mark.parametrize(
+    "kept, temporary, text",
+    [
+        (2, 0, "2"),
+        (0, 2, "2t"),
+        (2, 2, "2+2t"),
+        (0, 0, "0"),
+        (0.25, 0, "0.25"),
+        (1e-6, 2, "2t"),
+        (3.018, 0, "3"),
+        (12345, 0, "12,345"),
+    ],
+)
 def test_atomics_of_a_leaf(kept, temporary, text):
     assert atomics({"persistent": kept, "transient": temporary}, 5) == text
 
@@ -242,8 +295,12 @@ def test_a_trace_that_tests_nothing_says_so_and_calls_nobody_right():
 
 def test_heading_in_full_is_short_and_has_what_a_mail_needs(result):
     made = copy.deepcopy(result)
-    made["trace"]["provenance"] = {"recorder": "tool 1.2 " * 30, "guest": "G" * 200, "source": "f.log",
-                                   "licence": "of no use here"}
+    made["trace"]["provenance"] = {
+        "recorder": "tool 1.2 " * 30,
+        "guest": "G" * 200,
+        "source": "f.log",
+        "licence": "of no use here",
+    }
     made["trace"]["files"] *= 40
     made["trace"]["by_operation"] = {f"operation{i}": 1 for i in range(30)}
     heading = compare_text(made, full=True).split("\n\n")[0].split("\n")
@@ -296,7 +353,13 @@ def test_prose():
     assert wrapped("a,b " * 40)[0] == ("a,b " * 20).strip()
     assert ascii_only("naïve\n") == "na\\xefve\\n"
     assert paragraphs("One: and\nonly.\n\n    kept  as is\n\nCosts: two\natomics.\nRight: all.") == [
-        "One: and only.", "", "    kept  as is", "", "  Costs  two atomics.", "  Right  all."]
+        "One: and only.",
+        "",
+        "    kept  as is",
+        "",
+        "  Costs  two atomics.",
+        "  Right  all.",
+    ]
 
 
 @pytest.mark.parametrize("name", schemes.NAMES)
@@ -317,7 +380,7 @@ def test_scheme_texts_tell_options_and_hvo():
 
 def test_schemes_are_listed_one_a_line():
     lines = schemes_text([schemes.load(name) for name in schemes.NAMES]).splitlines()
-    assert [line.split()[0] for line in lines[:len(schemes.NAMES) + 1] if line] == list(schemes.NAMES)
+    assert [line.split()[0] for line in lines[: len(schemes.NAMES) + 1] if line] == list(schemes.NAMES)
     assert max(map(len, lines)) <= 80
 
 
@@ -336,15 +399,21 @@ def test_replay_and_info_texts(name):
 
 @pytest.mark.parametrize("operations", ["failed", "all"])
 def test_replay_tells_answers_and_counters(operations):
-    trace = Trace.parse(TRACE + "continue A v 2044K 8K\ncontinue A v 2036K 16K\ncontinue A v 2M 4K\n"
-                        "mmap C c F 0 2M shared minor\nfork A D\nmigrate A v 0 2M\ntouch C c 0\n")
+    trace = Trace.parse(
+        TRACE + "continue A v 2044K 8K\ncontinue A v 2036K 16K\ncontinue A v 2M 4K\n"
+        "mmap C c F 0 2M shared minor\nfork A D\nmigrate A v 0 2M\ntouch C c 0\n"
+    )
     made = replay(trace, "subtree", operations=operations)
     made["counters"] = {"underflows": 7, "overflows": 8}
     text = replay_text(made, trace)
-    rows = [tuple(line.split("  ")) for line in text[text.index("ANSWERS"):].split("\n\n")[0].split("\n")[3:]]
+    rows = [tuple(line.split("  ")) for line in text[text.index("ANSWERS") :].split("\n\n")[0].split("\n")[3:]]
     rows = {tuple(cell.strip() for cell in row if cell.strip()) for row in rows}
-    assert rows == {("continue", "EEXIST", "nothing", "2"), ("continue", "EAGAIN", "in part", "1"),
-                    ("migrate", "less than asked", "nothing", "1"), ("touch", "minor event", "nothing", "1")}
+    assert rows == {
+        ("continue", "EEXIST", "nothing", "2"),
+        ("continue", "EAGAIN", "in part", "1"),
+        ("migrate", "less than asked", "nothing", "1"),
+        ("touch", "minor event", "nothing", "1"),
+    }
     assert "ANSWERS: 3 of 17 operations refused" in text
     assert re.search("counter underflows: +7$", text, re.MULTILINE)
     assert re.search("counter overflows: +8$", text, re.MULTILINE)

@@ -1,4 +1,5 @@
 """What must not crash, hang or reach beyond its mapping: small traces with extreme numbers, and interrupted runs."""
+
 import os
 import signal
 import threading
@@ -23,7 +24,9 @@ def machine_of(scheme, *lines):
 @pytest.mark.parametrize("scheme", NAMES)
 def test_a_file_of_65536_folios_of_one_page_is_observed(scheme):
     """The last folio's struct page is the last of the machine: nothing behind it may be read."""
-    machine = machine_of(scheme, "file S 4K 65536 shmem", "populate S 0 65536", "mmap A v S 0 256M shared", "touch A v 0")
+    machine = machine_of(
+        scheme, "file S 4K 65536 shmem", "populate S 0 65536", "mmap A v S 0 256M shared", "touch A v 0"
+    )
     folios = machine.observe()["folios"]
     assert len(folios) == 65536 and folios[0]["page_mapcount"].tolist() == [[0, 1, 1]]
 
@@ -31,8 +34,14 @@ def test_a_file_of_65536_folios_of_one_page_is_observed(scheme):
 @pytest.mark.parametrize("length", ["512T", "4611686018427387904"])
 def test_munmap_ends_where_the_mapping_ends(length):
     """It neither walks the rest of the address space nor unmaps what lies there."""
-    machine = machine_of("mm_id", "mmap A z anon:2M 0 2M private", "mmap A w anon:4K 0 4M private", "touch A w 0 write",
-                         "touch A z 0 write", f"munmap A z 0 {length}")
+    machine = machine_of(
+        "mm_id",
+        "mmap A z anon:2M 0 2M private",
+        "mmap A w anon:4K 0 4M private",
+        "touch A w 0 write",
+        "touch A z 0 write",
+        f"munmap A z 0 {length}",
+    )
     by_name = {row["mapping"]: row["rss"] for row in machine.observe()["mappings"]}
     assert by_name == {"w": 4096}
     assert [folio["truth"]["leaves"] for folio in machine.observe()["folios"]] == [1]
@@ -55,7 +64,7 @@ def test_a_long_run_can_be_interrupted():
     timer.start()
     with pytest.raises(KeyboardInterrupt):
         machine.run(records)
-        timer.join()    # the run was faster than that
+        timer.join()  # the run was faster than that
         raise AssertionError("the run ended before the signal")
     assert time.monotonic() - sent[0] < 1
     assert mapping.dontneed() == 2**30

@@ -19,9 +19,14 @@ def wrong(**keys):
 
 @st.composite
 def entries(draw):
-    return entry(atomics=draw(st.integers(0, 3)), runs=draw(RUNS), scan=draw(st.sampled_from([0, 600])),
-                 hvo=draw(st.booleans()), own=wrong(false_shared=draw(st.integers(1, 3))) if draw(st.booleans()) else None,
-                 consequences=wrong(pss_error_bytes=draw(st.integers(1, 3))) if draw(st.booleans()) else None)
+    return entry(
+        atomics=draw(st.integers(0, 3)),
+        runs=draw(RUNS),
+        scan=draw(st.sampled_from([0, 600])),
+        hvo=draw(st.booleans()),
+        own=wrong(false_shared=draw(st.integers(1, 3))) if draw(st.booleans()) else None,
+        consequences=wrong(pss_error_bytes=draw(st.integers(1, 3))) if draw(st.booleans()) else None,
+    )
 
 
 SCHEMES = st.lists(entries(), min_size=1, max_size=6).map(lambda made: dict(zip("abcdef", made)))
@@ -30,8 +35,12 @@ SCHEMES = st.lists(entries(), min_size=1, max_size=6).map(lambda made: dict(zip(
 def numbers(one):
     """What a scheme is judged by, worked out apart from the verdict: (low, high) each."""
     times = one["measured"]["ns_per_operation"]
-    found = [2 * [one["cost"]["atomics"]["persistent"]], 2 * [one["phases"]["install"]["scanned"]["max"]],
-             2 * [not one["hvo"]], [times["low"], times["high"]]]
+    found = [
+        2 * [one["cost"]["atomics"]["persistent"]],
+        2 * [one["phases"]["install"]["scanned"]["max"]],
+        2 * [not one["hvo"]],
+        [times["low"], times["high"]],
+    ]
     for group, key in (("own", "false_shared"), ("consequences", "pss_error_bytes")):
         found.append(2 * [one["errors"][group].get(key, {"observations": 0})["observations"]])
     return found
@@ -43,7 +52,9 @@ def test_the_front_are_those_that_nobody_beats(schemes):
 
     def beats(one, other):
         pairs = list(zip(numbers(schemes[one]), numbers(schemes[other])))
-        return any(mine[1] < theirs[0] for mine, theirs in pairs) and not any(theirs[1] < mine[0] for mine, theirs in pairs)
+        return any(mine[1] < theirs[0] for mine, theirs in pairs) and not any(
+            theirs[1] < mine[0] for mine, theirs in pairs
+        )
 
     beaten = {name for name in schemes if any(beats(other, name) for other in schemes)}
     assert set(found["front"]) == set(schemes) - beaten and set(found["beaten"]) == beaten
@@ -69,8 +80,9 @@ def answers(*arguments, **changes):
 
 
 def test_times_that_overlap_are_tied_and_others_have_a_change():
-    said = answers({"a": entry(), "b": entry(runs=(9, 11, 9, 11, 9, 11)), "c": entry(runs=(5,) * 6),
-                    "d": entry(runs=(20,) * 6)})
+    said = answers(
+        {"a": entry(), "b": entry(runs=(9, 11, 9, 11, 9, 11)), "c": entry(runs=(5,) * 6), "d": entry(runs=(20,) * 6)}
+    )
     assert "Less: c -50 %. More: d +100 %. No difference is shown (~) for b." in said
 
 
@@ -102,8 +114,13 @@ def test_less_work_is_not_judged():
 
 
 def test_own_promises_are_told_apart_from_stated_faults_and_definitions():
-    said = answers({"a": entry(own=wrong(false_shared=2)), "b": entry(own={"refs_not_explained": (3, True)}),
-                    "c": entry(per_page=wrong(page_mapcount_wrong_pages=4))})
+    said = answers(
+        {
+            "a": entry(own=wrong(false_shared=2)),
+            "b": entry(own={"refs_not_explained": (3, True)}),
+            "c": entry(per_page=wrong(page_mapcount_wrong_pages=4)),
+        }
+    )
     assert "a breaks its own promise: pages of one process are called shared (2 of 9 observations" in said
     assert "b breaks" not in said and "By a fault that its file states, under b, references exceed" in said
     assert "page_mapcount" not in said, "a definition is no error"
@@ -112,7 +129,11 @@ def test_own_promises_are_told_apart_from_stated_faults_and_definitions():
 
 def test_what_was_not_tested_is_told():
     untested = verdict(result({"a": entry()}, processes=1, observations=1))["untested"]
-    assert [line.split(":")[0].split(" only")[0] for line in untested] == ["Sharing", "Not in this input", "One observation"]
+    assert [line.split(":")[0].split(" only")[0] for line in untested] == [
+        "Sharing",
+        "Not in this input",
+        "One observation",
+    ]
     assert "unmapping" not in untested[1] and "fork" in untested[1] and "migration" in untested[1]
     everything = dict.fromkeys(("fork", "munmap", "collapse", "migrate", "truncate", "hwpoison"), 1)
     assert verdict(result({"a": entry()}, by_operation=everything))["untested"] == []

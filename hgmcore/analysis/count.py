@@ -86,7 +86,8 @@ BATCHED = ("fork", "exit", "dontneed", "munmap", "punch", "truncate", "collapse"
 def count_batched(trace, engine, phases, found, **options) -> dict:
     """The costs of phases in the other reading of `batch`: {PHASE: {"leaves", "atomics"}}, where it makes a difference.
 
-    Kernels of 2023 (batch=no) update a count for each leaf that fork and zap meet, those of today once for a run. found:
+    Kernels of 2023 (batch=no) update a count for each leaf that fork and zap meet, those of today once for a run.
+    found:
     what `count` found in the reading that `options` ask for.
     """
     if not np.isin(trace.operations["op"], [CODES[name] for name in BATCHED]).any():

@@ -1,8 +1,9 @@
 """The verdict: sentences made from the numbers of a comparison by the rules of this file, and by nothing else.
 
-A scheme is judged by CRITERIA, each a number that is better the smaller it is. One scheme beats another if it is nowhere
-worse and somewhere better. Counted numbers compare exactly; measured ones only where their intervals do not overlap.
-Schemes that did less of the work are judged by nothing but what they refused. The front are those that no other beats.
+A scheme is judged by criteria, each a number that is better the smaller it is. One scheme beats another if it is
+nowhere worse and somewhere better. Counted numbers compare exactly; measured ones only where their intervals do not
+overlap. Schemes that did less of the work are judged by nothing but what they refused. The front are those that no
+other beats.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ UNTESTED = (
 
 
 def verdict(result) -> dict:
-    """The verdict of a result of `compare`: answers, front, beaten, untested, warnings, as `hgmcore-compare 2` has them."""
+    """The verdict of a result of `compare`, as `hgmcore-compare 2` has it."""
     schemes = ran(result)
     less = less_work(schemes)
     full = {name: entry for name, entry in schemes.items() if name not in less}
@@ -65,7 +66,8 @@ def verdict(result) -> dict:
     front = [name for name in full if name not in beaten]
     return {"answers": [*_time(result, full), *_counted(result, full, front), *_errors(result, full), *_memory(full),
                         *_scans(full), *_less(less)],
-            "front": front, "beaten": beaten, "untested": _untested(result, full), "warnings": _warnings(result, schemes)}
+            "front": front, "beaten": beaten, "untested": _untested(result, full),
+            "warnings": _warnings(result, schemes)}
 
 
 def _criteria(entry) -> dict:
@@ -94,7 +96,10 @@ def _criteria(entry) -> dict:
 
 
 def _better(one, other) -> list[str]:
-    """The keys on which `one` is better than `other`: errors that a scheme has not are 0, what it did not do is not judged."""
+    """The keys on which `one` is better than `other`.
+
+    An error that a scheme has not is 0; what a scheme did not do is not judged.
+    """
     keys = dict.fromkeys([*one, *other])
     return [key for key in keys if (key in one and key in other or ": " in key)
             and one.get(key, (0, 0))[1] < other.get(key, (0, 0))[0]]
@@ -105,7 +110,7 @@ def _beats(one, other) -> bool:
 
 
 def _time(result, full):
-    """Who is faster than the baseline and who slower in the longest phases, where intervals tell and the work is the same."""
+    """Who is faster than the baseline and who slower in the longest phases, of those that did the same work."""
     base = result["baseline"]
     timed = {name: entry["measured"] for name, entry in full.items() if "measured" in entry}
     if base not in timed or len(timed) < 2 or result["repeat"] < ROUNDS or timed[base]["short"]:
@@ -122,7 +127,7 @@ def _time(result, full):
 
 
 def same_work(one, other, phase=None) -> bool:
-    """Did two schemes install and remove as many leaves, in the whole trace or in a phase? Else times do not compare."""
+    """Did two schemes install and remove as many leaves, in all or in a phase? Else their times do not compare."""
     mine, theirs = (entry["phases"][phase]["leaves"] if phase else entry["leaves"] for entry in (one, other))
     return abs(mine - theirs) <= 0.01 * theirs
 
@@ -153,8 +158,9 @@ def _counted(result, full, front):
     """What decides between schemes: the phases in which lasting atomics differ most, and who is beaten by nobody."""
     found = []
     for phase in result["trace"]["phases"]:
-        values = {name: entry["phases"][phase["name"]]["atomics"]["persistent"] / entry["phases"][phase["name"]]["leaves"]
-                  for name, entry in full.items() if entry["phases"][phase["name"]]["leaves"] > MANY}
+        counts = {name: entry["phases"][phase["name"]] for name, entry in full.items()}
+        values = {name: one["atomics"]["persistent"] / one["leaves"] for name, one in counts.items()
+                  if one["leaves"] > MANY}
         least, most = min(values.values(), default=0), max(values.values(), default=0)
         if most - least >= 0.5:
             low = [name for name, value in values.items() if value == least]
@@ -162,18 +168,18 @@ def _counted(result, full, front):
             found.append((most - least, least, most, low, high, phase["name"]))
     lines, told = [], {}
     for _, least, most, low, high, name in sorted(found, key=lambda one: -one[0])[:3]:
-        told.setdefault((*(f"{value:.2g}" if value >= 0.01 else "0" for value in (least, most)), _names(low), _names(high)),
-                        []).append(name)
+        numbers = (f"{value:.2g}" if value >= 0.01 else "0" for value in (least, most))
+        told.setdefault((*numbers, _names(low), _names(high)), []).append(name)
     for (least, most, low, high), phases in told.items():
         lines.append(f"Lasting atomics a leaf in {_names(phases)}: {least} under {low}, {most} under {high}.")
     if len(front) < len(full):
         beaten = [name for name in full if name not in front]
-        lines.append(f"Nowhere better and somewhere worse than another scheme: {_names(beaten, 9)} (--json says than which).")
+        lines.append(f"Nowhere better and somewhere worse than another scheme: {_names(beaten, 9)} (--json).")
     return lines
 
 
 def _errors(result, full):
-    """Who breaks a promise, and what a kernel does with wrong answers; what a file states as a fault, in one sentence."""
+    """Who breaks a promise, what a kernel does with wrong answers, and who has faults that its file states."""
     lines, observations = [], result["observations"]
     for name, entry in full.items():
         for key, count in broken(entry).items():
@@ -184,10 +190,11 @@ def _errors(result, full):
         if counts and key != "pss_error_bytes":
             worst = max(counts.values(), key=lambda count: (count["worst"], count["observations"]))
             right = [name for name in full if name not in counts]
-            who = "every scheme" if not right else f"all but {_names(right, 9)}" if len(right) < len(counts) else _names(
-                counts, 9)
+            who = _names(counts, 9) if len(right) >= len(counts) else f"all but {_names(right, 9)}"
+            who = who if right else "every scheme"
             lines.append(f"Under {who}, {WORDS[key]} ({_of(key, worst, observations)}).")
-    stated = [name for name, entry in full.items() if any(count.get("known") for count in entry["errors"]["own"].values())]
+    stated = [name for name, entry in full.items()
+              if any(count.get("known") for count in entry["errors"]["own"].values())]
     if stated:
         lines.append(f"Faults that their own files state show in {_names(stated, 9)} (--full).")
     clean = [name for name, entry in full.items() if not entry["errors"]["own"] and not entry["errors"]["consequences"]]
@@ -203,7 +210,8 @@ def _of(key, count, observations):
         return amount(worst)
     if key in EVENTS:
         return f"{worst:,} {'time' if worst == 1 else 'times'}"
-    return f"{count['observations']} of {observations} observations, {amount(worst) if key.endswith('bytes') else f'{worst:,}'} at worst"
+    size = amount(worst) if key.endswith("bytes") else f"{worst:,}"
+    return f"{count['observations']} of {observations} observations, {size} at worst"
 
 
 def amount(size) -> str:
@@ -234,8 +242,9 @@ def _scans(full):
     if not scans:
         return []
     most = max(scans.values())
-    return [f"To find a first or last piece by a scan, {_names([n for n in scans if scans[n] == most])} read up to {most:,} "
-            f"entries for one operation; counts and bits in the page tables need none."]
+    who = _names([name for name in scans if scans[name] == most])
+    return [f"To find a first or last piece by a scan, {who} read up to {most:,} entries for one operation; counts and "
+            "bits in the page tables need none."]
 
 
 def _less(less):
@@ -248,7 +257,8 @@ def _untested(result, full):
     if not any(entry["leaves"] for entry in full.values()):
         return ["Nothing was tested: no scheme mapped or unmapped anything."]
     if result["trace"]["most_processes_on_a_page"] < 2:
-        lines.append("Sharing: at no observation did two processes map one page, so a scheme that never sees sharing looks right.")
+        lines.append("Sharing: at no observation did two processes map one page, so a scheme that never sees sharing "
+                     "looks right.")
     absent = [what for _, operations, what in UNTESTED if not any(done.get(op) for op in operations)]
     if absent:
         lines.append(f"Not in this input: {', '.join(absent)}.")
@@ -264,13 +274,14 @@ def _warnings(result, schemes):
     if not timed:
         return lines
     if 0 < result["repeat"] < ROUNDS:
-        lines.append(f"{result['repeat']} timed runs are too few for an interval (at least {ROUNDS}); no difference is shown.")
+        lines.append(f"{result['repeat']} timed runs are too few for an interval (at least {ROUNDS}); no difference is "
+                     "shown.")
     if all(one["short"] for one in timed.values()):
         lines.append("The trace is too short to time: a run takes less than 0.1 ms.")
     noisy = [name for name, one in timed.items() if _width(one["ns_per_operation"]) > NOISY]
     if noisy and not all(one["short"] for one in timed.values()):
-        lines.append(f"This machine is too noisy now for {_names(noisy)}: the interval is wider than {100 * NOISY:.0f} % of "
-                     "the median.")
+        lines.append(f"This machine is too noisy now for {_names(noisy)}: the interval is wider than "
+                     f"{100 * NOISY:.0f} % of the median.")
     if result["threads"] > 1 and not any(one["threads_met"] for one in timed.values()):
         lines.append(f"--threads {result['threads']}: no two threads of this trace ever had work at the same time.")
     return lines

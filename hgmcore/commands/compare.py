@@ -48,13 +48,13 @@ def scheme_names(context, parameter, lists):
 @command(epilog=INPUT_HELP + """
 \b
 How to read the screen
-  ANSWER           sentences that follow from the numbers, and from nothing else;
-                   a difference of times is told only where no interval holds 0
+  ANSWER           sentences that follow from the numbers alone; a difference
+                   of times is told only where no interval holds 0
   atomics/leaf     what each leaf mapped or unmapped costs in the phases that
                    differ most; 2t: two of a look-up, taken and put back
-  ns/op            10.6 [10.4, 10.9]: median of warm runs and its 95 % interval,
-                   CPU time of the thread; ~: no difference to the baseline
-  NAME*            did less of the work than others, so its costs do not compare
+  ns/leaf          11.3 or 10.6 [10.4, 10.9]: of the longest phase, median of
+                   warm runs and its 95 % interval; ~: no difference is shown
+  NAME*            did less of the work than others: its costs do not compare
   UNTESTED         what this input cannot tell
 
 \b
@@ -68,14 +68,17 @@ Examples
 """ + OPTION_HELP)
 @click.argument("input", required=False)
 @click.option("--schemes", "names", multiple=True, default=("all",), metavar="LIST", callback=scheme_names,
-              help="Schemes to compare, separated by commas; may be repeated; `hgmcore schemes` lists them.  [default: all]")
+              help="Schemes to compare, separated by commas; may be repeated; `hgmcore schemes` lists them.  "
+                   "[default: all]")
 @option_option
 @click.option("--baseline", metavar="NAME",
-              help="The scheme that others are compared with.  [default: head_per_leaf for hugetlb, mm_id for the rest]")
+              help="The scheme that others are compared with.  [default: head_per_leaf for hugetlb, mm_id for the "
+                   "rest]")
 @click.option("--every", type=click.IntRange(min=1), metavar="N",
               help="Look for errors after every N operations.  [default: about 64 times in all]")
 @click.option("--repeat", type=click.IntRange(min=0), default=ROUNDS, show_default=True, metavar="N",
-              help=f"Timed runs of each scheme behind one that warms up; below {ROUNDS}, no difference is shown; 0: none, "
+              help=f"Timed runs of each scheme behind one that warms up; below {ROUNDS}, no difference is shown; 0: "
+                   "none, "
                    "so that the output is the same everywhere.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
               help="Native threads of the timed runs.")
@@ -98,8 +101,8 @@ def compare(input, names, options, baseline, every, repeat, threads, machine, js
     """Replay a trace under several schemes: what each costs, what each gets wrong, and what follows from that.
 
     The answer comes first, in sentences; one table of 80 columns is under it. Costs are counted (the same on every
-    machine) and measured (ns of an operation, warm). Errors are of three kinds: what breaks the scheme's own promise, what
-    differs from the truth of single base pages, and what a kernel then does with the answer.
+    machine) and measured (ns of an operation, warm). Errors are of three kinds: what breaks the scheme's own promise,
+    what differs from the truth of single base pages, and what a kernel then does with the answer.
     """
     if markdown and json_file == "-":
         raise click.UsageError("--markdown and --json - both write to standard output")

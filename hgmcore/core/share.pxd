@@ -19,7 +19,6 @@ cdef inline bint vma_may_share(Machine *m, const Mapping *v, const Vma *vma) noe
 
 cdef inline Vma *may_share(Machine *m, Mapping *v, uint64_t offset) noexcept nogil:
     """The plain shared VMA that covers the whole span of the table for `offset`, which a sharer could use; or NULL."""
-    cdef File *f = &m.state.files[v.file]
     cdef uint64_t span = <uint64_t>1 << m.config.geometry.level_shift[PMD + 1]
     cdef uint64_t start = ((v.address + offset) & ~(span - 1)) - v.address
     cdef Vma *vma

@@ -197,7 +197,6 @@ cdef class Search:
 
     def __cinit__(self, Core core, Engine engine, int born, int maxpins, steps, permutations, uint32_t fields,
                   bint poison):
-        cdef Machine *m = &self.m
         cdef File *f = &core.m.state.files[0]
         cdef int i, j, c
         core.fits(engine)

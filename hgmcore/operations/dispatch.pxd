@@ -44,12 +44,12 @@ cdef inline Outcome unsupported(Machine *m, const hgm_operation *op) noexcept no
     """EINVAL: HGM alone has MADV_SPLIT; migration and memory failure of THP are not modelled."""
     return outcome(0, ESRCH if process_exited(m, &m.state.mappings[op.target]) else EINVAL)
 
-cdef inline Row row(About about, Asked asked, operation_function hugetlb, operation_function thp) noexcept nogil:
+cdef inline Row row(About about, Asked asked, operation_function by_hugetlb, operation_function by_thp) noexcept nogil:
     cdef Row r
     r.about = about
     r.asked = asked
-    r.hugetlb = hugetlb
-    r.thp = thp
+    r.hugetlb = by_hugetlb
+    r.thp = by_thp
     return r
 
 cdef inline Row row_of(int op) noexcept nogil:

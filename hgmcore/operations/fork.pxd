@@ -38,7 +38,8 @@ cdef inline int copy_leaves(Machine *m, HugePage *child, uint64_t offset, int si
     cdef uint64_t *entry = entry_for(m, child, offset)
     if error:
         return error
-    if not tables_alloc(m, child, &entry, child.mapping.address + offset, &level, m.config.geometry.leaf_level[size], path,
+    if not tables_alloc(m, child, &entry, child.mapping.address + offset, &level, m.config.geometry.leaf_level[size],
+                        path,
                         HGM_BY_FORK):
         return ENOMEM
     install_at(m, child, entry, size, offset, n, path, HGM_BY_FORK, hstate_none)
@@ -57,7 +58,8 @@ cdef inline void copy_at_once(Machine *m, HugePage *child, uint64_t first, uint6
     keep_flags(child.folio, &folio)
     hgm_cost_add(&m.context.cost, &cost)
 
-cdef inline int copy_run(Machine *m, HugePage *child, const uint64_t *entries, uint64_t offset, uint64_t *n) noexcept nogil:
+cdef inline int copy_run(Machine *m, HugePage *child, const uint64_t *entries, uint64_t offset,
+                         uint64_t *n) noexcept nogil:
     """Install what the first of `*n` entries of one table have for leaves of base pages, one by one or (batch) at once.
 
     The first is one. `*n` becomes how many there were.

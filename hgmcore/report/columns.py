@@ -42,12 +42,12 @@ class Measure:
     """One column.
 
     key: its name in CSV and Parquet, unique. title: of a table, lines cut at "\\n". unit: "atomics", "atomics/leaf",
-    "entries", "leaves", "operations", "pages", "bytes", "errors", "ns/operation" or "" (a word). kind: how it is shown, a
-    key of table.FORMATS. label: counted, modelled or measured. table: a key of TABLES. value: function of a scheme's entry
-    in `hgmcore-compare 2`; None where the scheme has no such number. Of kind "atomics" the value is {"persistent",
-    "transient"} for each leaf, of "time" an interval {"median", "low", "high", "runs"}, of "error" {"observations",
-    "worst", "last"}. legend: what the number means; group: a title over neighbouring columns; phase: the phase of the
-    trace that it is of.
+    "entries", "leaves", "operations", "pages", "bytes", "errors", "ns/operation" or "" (a word). kind: how it is
+    shown, a key of table.FORMATS. label: counted, modelled or measured. table: a key of TABLES. value: function of a
+    scheme's entry in `hgmcore-compare 2`; None where the scheme has no such number. Of kind "atomics" the value is
+    {"persistent", "transient"} for each leaf, of "time" an interval {"median", "low", "high", "runs"}, of "error"
+    {"observations", "worst", "last"}. legend: what the number means; group: a title over neighbouring columns; phase:
+    the phase of the trace that it is of.
     """
 
     key: str
@@ -122,7 +122,8 @@ def per_leaf(counts) -> dict | None:
     return {key: counts["atomics"][key] / counts["leaves"] for key in ("persistent", "transient")}
 
 
-OTHER_LEGENDS = {"batch": "the same with batch=yes: one update for a run of leaves, as kernels of today do in fork and zap",
+OTHER_LEGENDS = {"batch": "the same with batch=yes: one update for a run of leaves, as kernels of today do in fork and "
+                          "zap",
                  "loop": "the same with batch=no: an update for each leaf, as kernels of 2023 do in fork and zap"}
 
 
@@ -233,8 +234,10 @@ def worst_scan(entry) -> int | None:
 
 
 def longest_time(result, short) -> Measure:
-    """The column of time: for each leaf of the longest phase, of schemes that did the same work in it as the baseline; or
-    for each operation of a trace in which no phase is long. A whole trace has work that some schemes refuse."""
+    """The column of time: for each leaf of the longest phase, of schemes that did the same work in it as the baseline.
+
+    Of a trace in which no phase is long: for each operation. A whole trace has work that some schemes refuse.
+    """
     base = result["schemes"][result["baseline"]]
     timed = base["measured"]["phases"]
     long = [phase for phase in timed if base["phases"][phase]["leaves"] > MANY]
@@ -293,7 +296,7 @@ def _unless(entry, keys, right, wrong):
 
 
 def _stale(result, short, entry):
-    """Where the first error against a promise stands: a phase's short name, "yes" if it cannot be told, "-" for none."""
+    """Where the first error against a promise stands: a phase's short name, "yes" if nobody can tell, "-" for none."""
     if "errors" not in entry:
         return None
     own = entry["errors"]["own"]

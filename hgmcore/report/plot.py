@@ -43,7 +43,8 @@ GROUPS = {  # what goes wrong at an observation: how it is drawn, and where in a
 
 def image(result, format):
     """The result of `hgmcore.compare` drawn, as the bytes of a "png" or "svg" file."""
-    return _saved(figure(result), format)
+    with style():    # a name is text as it stands, never mathematics: texts ask when they are made
+        return _saved(figure(result), format)
 
 
 def svg_elements(result):
@@ -51,7 +52,8 @@ def svg_elements(result):
     drawn = []
     for number, (caption, height, draw) in enumerate(_panels(result)):
         fig = _figure(PAGE, height)
-        draw(fig)
+        with style():
+            draw(fig)
         text = _saved(fig, "svg", f"figure{number}").decode()
         drawn.append((caption, text[text.index("<svg"):]))
     return drawn

@@ -133,7 +133,8 @@ def as_text(table, width=WIDTH):
     while max(map(len, lines)) > width:
         rows = cells(table, room)
         lines = _layout(table, rows, gap=1)
-        longest = list(map(_shortenable, table.columns, _by_column(table, rows)))
+        longest = [length if length <= limit else 0    # what is longer than its room cannot be shortened further
+                   for length, limit in zip(map(_shortenable, table.columns, _by_column(table, rows)), room)]
         if not any(longest):
             break
         for i, length in enumerate(longest):

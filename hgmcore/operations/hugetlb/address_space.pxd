@@ -62,7 +62,8 @@ cdef inline bint vma_in(const Mapping *v, uint64_t start, uint64_t end) noexcept
     return i < v.nr_vmas and v.address + v.vmas[i].start < end
 
 cdef inline bint span_used(Machine *m, const Mapping *v, uint64_t start, uint64_t span) noexcept nogil:
-    """Does a VMA of the process of `v` reach into the span at `start`? Small ones `v` has to itself: see get_unmapped_area()."""
+    """Does a VMA of the process of `v` reach into the span at `start`? Small ones `v` has to itself: see
+    get_unmapped_area()."""
     cdef uint32_t next = m.state.processes[v.process].first_mapping
     if span <= <uint64_t>1 << m.config.geometry.leaf_shift[m.config.geometry.nr_leaves - 1]:
         return vma_in(v, start, start + span)
@@ -117,7 +118,8 @@ cdef inline Outcome munmap(Machine *m, const hgm_operation *op) noexcept nogil:
 cdef inline Outcome mprotect(Machine *m, const hgm_operation *op) noexcept nogil:
     """Changes what an access may do; the length is rounded to base pages.
 
-    ENOMEM where the range has a gap, EINVAL where a VMA to be changed would be cut in a huge page; those before were changed.
+    ENOMEM where the range has a gap, EINVAL where a VMA to be changed would be cut in a huge page; those before were
+    changed.
     """
     cdef Mapping *v = &m.state.mappings[op.target]
     cdef uint64_t base = base_mask(m), end = op.offset + ((op.length + base) & ~base), at = op.offset, stop
@@ -145,7 +147,8 @@ cdef inline Outcome mprotect(Machine *m, const hgm_operation *op) noexcept nogil
         i += 1
     return outcome(min(at - op.offset, op.length), 0 if at >= end else ENOMEM)
 
-cdef inline bint move_hugetlb_page_tables(Machine *m, Mapping *v, uint64_t start, uint64_t end, Mapping *w) noexcept nogil:
+cdef inline bint move_hugetlb_page_tables(Machine *m, Mapping *v, uint64_t start, uint64_t end,
+                                          Mapping *w) noexcept nogil:
     """Move the hstate-level entries of [start, end) to the start of mapping `w`. Nothing is counted."""
     cdef HugePage source, target
     cdef uint64_t at = start
@@ -180,7 +183,8 @@ cdef inline Outcome mremap_to(Machine *m, Mapping *v, const hgm_operation *op) n
     if w.nr_vmas > 0:
         return outcome(0, EEXIST)
     flags = vma.flags
-    if (not mmap_region(m, w, v.file, v.file_offset + op.offset, length, flags & ~<uint32_t>(HGM_OPF_MINOR | HGM_OPF_WP))
+    if (not mmap_region(m, w, v.file, v.file_offset + op.offset, length,
+                        flags & ~<uint32_t>(HGM_OPF_MINOR | HGM_OPF_WP))
             or not move_hugetlb_page_tables(m, v, op.offset, end, w)
             or not vma_split(m, v, op.offset) or not vma_split(m, v, end)):
         return outcome(0, ENOMEM)

@@ -89,7 +89,8 @@ cdef inline Outcome private_fault(Machine *m, HugePage *h, const hgm_operation *
     page.flags = HGM_FOLIO_ANON
     return map_private(m, h, page, False)
 
-cdef inline Outcome hugetlb_no_page(Machine *m, HugePage *h, const hgm_operation *op, uint32_t vma_flags, uint64_t *entry,
+cdef inline Outcome hugetlb_no_page(Machine *m, HugePage *h, const hgm_operation *op, uint32_t vma_flags,
+                                    uint64_t *entry,
                                  int level, uint32_t *path) noexcept nogil:
     """A fault in a shared mapping, at `entry` of `level`, which is none. path: the tables on the way there.
 
@@ -125,7 +126,8 @@ cdef inline Outcome hugetlb_no_page(Machine *m, HugePage *h, const hgm_operation
         look_up_and_put(m, &m.context.cost, h.folio)
         return outcome(0, EHWPOISON)
     hstate_none = huge_page_none(h)
-    if level > m.config.geometry.leaf_level[size] and not tables_alloc(m, h, &entry, h.mapping.address + offset, &level, 1,
+    if level > m.config.geometry.leaf_level[size] and not tables_alloc(m, h, &entry, h.mapping.address + offset,
+                                                                       &level, 1,
                                                                  path, HGM_BY_FAULT):
         look_up_and_put(m, &m.context.cost, h.folio)
         return outcome(0, ENOMEM)
@@ -135,7 +137,8 @@ cdef inline Outcome hugetlb_no_page(Machine *m, HugePage *h, const hgm_operation
         look_up_and_put(m, &m.context.cost, h.folio)
     return done
 
-cdef inline Outcome hugetlb_fault(Machine *m, Mapping *v, Vma *vma, const hgm_operation *op, HugePage *h) noexcept nogil:
+cdef inline Outcome hugetlb_fault(Machine *m, Mapping *v, Vma *vma, const hgm_operation *op,
+                                  HugePage *h) noexcept nogil:
     """An access that the VMA allows; `h` becomes its huge page."""
     cdef uint32_t path[MAX_LEVELS]
     cdef uint64_t *entry

@@ -141,7 +141,8 @@ cdef inline int install(Machine *m, hgm_cost *cost, const HugePage *h, uint64_t 
                         bint first_leaf) noexcept nogil:
     """Fill `count` entries, which are none, with leaves of one entry each, of which the scheme is told at once.
 
-    first, nr_pages: base pages of the first within the huge page. Returns the scheme's answer, HGM_KEEPS and HGM_COUNTS.
+    first, nr_pages: base pages of the first within the huge page. Returns the scheme's answer, HGM_KEEPS and
+    HGM_COUNTS.
     """
     cdef hgm_leaf leaf = new_leaf(m, h.mapping, h.folio, first, nr_pages, origin)
     leaf.count = <uint32_t>count

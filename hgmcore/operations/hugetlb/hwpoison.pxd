@@ -31,9 +31,9 @@ cdef inline int largest_beside(Machine *m, uint64_t offset, uint64_t bad, int be
 
 cdef inline bint tables_for_cut(Machine *m, int n, uint32_t *tables) noexcept nogil:
     """Get `n` tables; if an allocation fails, once more. False: no memory, none is kept."""
-    cdef int attempt, got
+    cdef int _, got
     cdef uint64_t entry
-    for attempt in range(2):
+    for _ in range(2):
         got = 0
         while got < n:
             entry = 0
@@ -88,7 +88,8 @@ cdef inline int cut_leaf(Machine *m, HugePage *h, uint64_t *entry, int level, in
     while at < start + bytes:
         part = largest_beside(m, at, bad, size)
         reached = h.file.level
-        place = descend(m, entry_for(m, h, at), h.mapping.address + at, &reached, m.config.geometry.leaf_level[part], path)
+        place = descend(m, entry_for(m, h, at), h.mapping.address + at, &reached, m.config.geometry.leaf_level[part],
+                        path)
         install_at(m, h, place, part, at, 1, path, HGM_BY_POISON, False)
         at += <uint64_t>1 << m.config.geometry.leaf_shift[part]
     return 0

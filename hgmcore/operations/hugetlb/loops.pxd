@@ -39,7 +39,8 @@ cdef inline void expect(const hgm_leaf *leaf) noexcept nogil:
 cdef inline uint64_t install_leaves "hgm_install_leaves"(Machine *m, HugePage *h, uint64_t *entries, uint64_t n,
                                                          uint64_t first, uint32_t table, int origin, bint uncounted,
                                                          int exclusion) noexcept nogil:
-    """The loop of install_run. uncounted: the subtree is not counted; ends behind a leaf that the scheme counts it with.
+    """The loop of install_run. uncounted: the subtree is not counted; ends behind a leaf that the scheme counts it
+    with.
 
     Returns how many leaves were installed. exclusion: of the machine, a constant.
     """

@@ -67,12 +67,12 @@ cdef inline int unmap_and_move_huge_page(Machine *m, hgm_folio *folio) noexcept 
     cdef hgm_folio *new = folio_alloc(m, folio.file, folio.index)
     cdef bint cached = folio.flags & HGM_FOLIO_CACHED
     cdef int32_t refs = cache_refs(m, folio) if cached else 0
-    cdef int attempt
+    cdef int _
     if new is NULL:
         return ENOMEM
     new.page._refcount = 1    # the allocation's own
     folio_get(m, folio, 1)
-    for attempt in range(ATTEMPTS):
+    for _ in range(ATTEMPTS):
         rmap_walk(m, folio, NULL)
         if not folio_answer(&m.config.options, folio).mapped and folio.page._refcount == refs + 1:
             break

@@ -3,9 +3,9 @@
 
 They are what recordings consist of: the continues of a postcopy, the accesses of a program, the discards of a balloon,
 the collapses behind them.
-The first record of a streak goes the long way, with every check. What stays the same behind it, the mapping, its VMA, the
-huge page and its place in the tables, is kept from one record to the next; a record that needs more than is checked
-here ends the streak. How the loops are written: loops.pxd.
+The first record of a streak goes the long way, with every check. What stays the same behind it, the mapping, its
+VMA, the huge page and its place in the tables, is kept from one record to the next; a record that needs more than is
+checked here ends the streak. How the loops are written: loops.pxd.
 """
 from libc.string cimport memset
 from hgmcore.hgm cimport *
@@ -38,8 +38,8 @@ cdef inline uint64_t install_streak "hgm_install_streak"(Machine *m, HugePage *h
     """A streak of UFFDIO_CONTINUEs, or of accesses, below tables of `h` that are there already.
 
     kind: HGM_OP_CONTINUE or HGM_OP_TOUCH. base_shift, index_bits: of the geometry. exclusion: of the machine.
-    uncounted: the subtree is not counted; the streak ends behind a leaf that the scheme counts it with. Returns how many
-    records there were.
+    uncounted: the subtree is not counted; the streak ends behind a leaf that the scheme counts it with. Returns how
+    many records there were.
     """
     cdef uint64_t page = <uint64_t>1 << base_shift, fan_out = <uint64_t>1 << index_bits
     cdef uint64_t inside = table_bits(base_shift, index_bits)
@@ -180,7 +180,8 @@ cdef inline uint64_t zap_streak "hgm_zap_streak"(Machine *m, HugePage *h, const 
     hgm_cost_add(&m.context.cost, &cost)
     return i
 
-cdef inline uint64_t collapse_streak "hgm_collapse_streak"(Machine *m, HugePage *h, const hgm_operation *ops, uint64_t n,
+cdef inline uint64_t collapse_streak "hgm_collapse_streak"(Machine *m, HugePage *h, const hgm_operation *ops,
+                                                           uint64_t n,
                                                            int base_shift, int index_bits) noexcept nogil:
     """A streak of MADV_COLLAPSEs of one table of base pages each, the first of which is mapped. As install_streak."""
     cdef int shift = base_shift + index_bits
@@ -229,7 +230,8 @@ cdef inline uint64_t continues "hgm_continues"(Machine *m, HugePage *h, const hg
     return install_streak(m, h, ops, n, HGM_OP_CONTINUE, m.config.geometry.base_shift, m.config.geometry.index_bits,
                           False, m.context.exclusion)
 
-cdef inline uint64_t touches "hgm_touches"(Machine *m, HugePage *h, const hgm_operation *ops, uint64_t n) noexcept nogil:
+cdef inline uint64_t touches "hgm_touches"(Machine *m, HugePage *h, const hgm_operation *ops,
+                                           uint64_t n) noexcept nogil:
     if m.context.exclusion != ALONE:
         return 0
     if usual_tables(m):

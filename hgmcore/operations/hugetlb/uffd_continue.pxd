@@ -12,7 +12,8 @@ from hgmcore.operations.hugetlb.huge_page cimport (
 )
 from hgmcore.operations.hugetlb.loops cimport continue_run
 
-cdef inline int largest_leaf(Machine *m, const HugePage *h, uint64_t offset, uint64_t length, bint pieces) noexcept nogil:
+cdef inline int largest_leaf(Machine *m, const HugePage *h, uint64_t offset, uint64_t length,
+                             bint pieces) noexcept nogil:
     """The number of the largest leaf that is aligned at `offset` and fits in `length`."""
     cdef int i = h.file.leaf
     if pieces:
@@ -66,8 +67,8 @@ cdef inline int hugetlb_mfill_atomic_pte(Machine *m, HugePage *h, uint64_t offse
 cdef inline uint64_t continue_table(Machine *m, HugePage *h, uint64_t offset, uint64_t length) noexcept nogil:
     """Base pages from `offset` on, behind one that this operation installed, up to the end of their table at most.
 
-    Returns the bytes of those that take no other way: none where larger leaves may fit in between, where there is no table, or
-    where a look-up may be refused.
+    Returns the bytes of those that take no other way: none where larger leaves may fit in between, where there is no
+    table, or where a look-up may be refused.
     """
     cdef uint32_t path[MAX_LEVELS]
     cdef uint64_t fan_out = <uint64_t>1 << m.config.geometry.index_bits, free

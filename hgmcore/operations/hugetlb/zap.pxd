@@ -53,7 +53,8 @@ cdef inline Zapped zap_entries(Machine *m, uint64_t *entries, int level, uint64_
         if is_table(entry[0]):
             table = table_entries(m, table_number(entry[0]))
             if level == PMD and runs:
-                below.leaves = zap_ptes(m, &table[entry_index(m, start, 1)], step >> m.config.geometry.base_shift, like, page)
+                below.leaves = zap_ptes(m, &table[entry_index(m, start, 1)], step >> m.config.geometry.base_shift,
+                                        like, page)
                 below.children = below.leaves
             else:
                 below = zap_entries(m, table, level - 1, start, start + step, like, page)

@@ -84,7 +84,8 @@ cdef inline Outcome dontneed(Machine *m, const hgm_operation *op) noexcept nogil
         return outcome(0, r.error)
     w = walk_vmas(v, &r)
     while vma_next(v, &w) is not NULL:
-        unmap_page_range(m, v, w.start, w.stop, HGM_BY_ZAP, m.config.options.era >= 615 or m.config.options.zap_frees_tables)
+        unmap_page_range(m, v, w.start, w.stop, HGM_BY_ZAP, m.config.options.era >= 615
+                         or m.config.options.zap_frees_tables)
         done += w.stop - w.start
     return outcome(min(done, op.length), ENOMEM if w.gap else 0)
 

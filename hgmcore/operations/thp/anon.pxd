@@ -53,7 +53,8 @@ cdef inline bint access_huge_pmd(Machine *m, Pmd *pmd, bint write) noexcept nogi
             pmd.entry[0] |= HGM_PTE_EXCLUSIVE
             return True
     elif m.config.options.era >= 615:
-        folio = anon_alloc(m, pmd.mapping.file, m.state.files[pmd.mapping.file].nr_pages)    # do_huge_zero_wp_pmd, from 6.13
+        # do_huge_zero_wp_pmd, from 6.13
+        folio = anon_alloc(m, pmd.mapping.file, m.state.files[pmd.mapping.file].nr_pages)
         if folio is not NULL:
             install_pmd(m, pmd, folio, HGM_PTE_EXCLUSIVE, HGM_BY_FAULT)
             return True

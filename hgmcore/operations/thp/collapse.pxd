@@ -90,7 +90,8 @@ cdef inline int collapse_shmem(Machine *m, Pmd *pmd, const Vma *vma) noexcept no
     """0 or an errno; a negative one, -errno, if nothing behind it is tried."""
     cdef Mapping *v = pmd.mapping
     cdef File *f = &m.state.files[v.file]
-    cdef uint64_t first = (v.file_offset + (pmd.address - v.address)) >> m.config.geometry.base_shift, n = ptes_per_table(m)
+    cdef uint64_t first = (v.file_offset + (pmd.address - v.address)) >> m.config.geometry.base_shift
+    cdef uint64_t n = ptes_per_table(m)
     cdef hgm_folio *folio = NULL
     cdef int error
     if first + n > f.pages << (f.page_shift - m.config.geometry.base_shift):
@@ -136,7 +137,7 @@ cdef inline int collapse_huge_page(Machine *m, Pmd *pmd, const Vma *vma) noexcep
     return 0
 
 cdef inline int madvise_collapse(Machine *m, Mapping *v, const Vma *vma, uint64_t start,
-                                    uint64_t end) noexcept nogil:
+                                 uint64_t end) noexcept nogil:
     """Collapse every PMD's range inside [start, end), offsets in one VMA. 0, or the last errno."""
     cdef uint64_t first = (v.address + start + pmd_mask(m)) & ~pmd_mask(m), last = (v.address + end) & ~pmd_mask(m)
     cdef int error = 0, failed = 0

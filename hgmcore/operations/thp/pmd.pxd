@@ -100,7 +100,8 @@ cdef inline void leaf_goes(Machine *m, const hgm_leaf *leaf) noexcept nogil:
         hgm_leaf_remove(&m.context.cost, &m.config.options, leaf)
 
 cdef inline void first_piece(Machine *m, Pmd *pmd, hgm_leaf *leaf) noexcept nogil:
-    """A piece is about to come. Where it is the folio's first here: `table_add`, and `first_leaf` if that does not count it.
+    """A piece is about to come. Where it is the folio's first here: `table_add`, and `first_leaf` if that does not
+    count it.
 
     An entry that this step found none need not be scanned.
     """
@@ -113,7 +114,8 @@ cdef inline void first_piece(Machine *m, Pmd *pmd, hgm_leaf *leaf) noexcept nogi
     if pmd.known == leaf.folio or leaf.origin == HGM_BY_POISON:
         return
     pmd.known = leaf.folio
-    if folio_below(m, pmd, leaf.folio, &m.context.cost.entries_scanned if NEEDS & (NEEDS_SCAN | NEEDS_COUNTER) and not pmd.none
+    if folio_below(m, pmd, leaf.folio, &m.context.cost.entries_scanned if NEEDS & (NEEDS_SCAN | NEEDS_COUNTER)
+                   and not pmd.none
                    else &ignored):
         return
     if NEEDS & NEEDS_TABLES:

@@ -197,7 +197,8 @@ cdef inline Outcome shmem_fault(Machine *m, const hgm_operation *op, const Vma *
             done.event = HGM_EVENT_MINOR
             return done
     else:
-        folio = shmem_alloc_and_add_folio(m, v.file, index, f.nr_pages == 1 or thp_vma_suitable_order(m, v, vma, offset))
+        folio = shmem_alloc_and_add_folio(m, v.file, index, f.nr_pages == 1 or thp_vma_suitable_order(m, v, vma,
+                                                                                                      offset))
         if folio is NULL:
             return outcome(0, ENOMEM)
     if folio.flags & HGM_FOLIO_POISONED and page_poisoned(m, folio.pfn + index - folio.index, 1):

@@ -34,7 +34,8 @@ cdef inline bint folio_split(Machine *m, hgm_folio *folio, uint64_t index) noexc
     """Split a folio so that base page `index` of the file stands alone: halves, and halves of the half with that page
    . Everybody loses what they had of it mapped. False: somebody else uses it; or no memory.
 
-    Parts behind the end of the file are dropped. The others get frames of their own, as a simulated frame belongs to one folio for ever.
+    Parts behind the end of the file are dropped. The others get frames of their own, as a simulated frame belongs to
+    one folio for ever.
     """
     cdef uint64_t first = folio.index, half = folio.nr_pages, other, size = m.state.files[folio.file].size
     cdef uint32_t file = folio.file
@@ -62,11 +63,12 @@ cdef inline bint folio_split(Machine *m, hgm_folio *folio, uint64_t index) noexc
         shmem_add_to_page_cache(m, part)
     return True
 
-cdef inline bint truncate_inode_partial_folio(Machine *m, hgm_folio *folio, uint64_t start, uint64_t end) noexcept nogil:
+cdef inline bint truncate_inode_partial_folio(Machine *m, hgm_folio *folio, uint64_t start,
+                                              uint64_t end) noexcept nogil:
     """Make bytes [start, end) of the file a hole as far as the folio has them.
 
-    True: the folio was removed or split. False: its bytes are only zeroed. After a split at `start`, the part that holds
-    `end` may still be large: it is split too.
+    True: the folio was removed or split. False: its bytes are only zeroed. After a split at `start`, the part that
+    holds `end` may still be large: it is split too.
     """
     cdef int shift = m.config.geometry.base_shift
     cdef uint64_t first = <uint64_t>folio.index << shift, last = first + (folio.nr_pages << shift)
@@ -87,7 +89,8 @@ cdef inline bint truncate_inode_partial_folio(Machine *m, hgm_folio *folio, uint
 cdef inline void shmem_undo_range(Machine *m, uint32_t file, uint64_t start, uint64_t end) noexcept nogil:
     """Make bytes [start, end) of the file a hole: folios inside go, those at the edges are split."""
     cdef File *f = &m.state.files[file]
-    cdef uint64_t first = (start + base_mask(m)) >> m.config.geometry.base_shift, last = end >> m.config.geometry.base_shift
+    cdef uint64_t first = (start + base_mask(m)) >> m.config.geometry.base_shift
+    cdef uint64_t last = end >> m.config.geometry.base_shift
     cdef uint64_t edge, at = first
     cdef hgm_folio *folio
     cdef bint same = False    # one folio at both edges

@@ -63,7 +63,8 @@ cdef inline void zap_folio(Machine *m, Pmd *pmd, uint64_t *entries, uint64_t i, 
 cdef inline void zap_pte_range(Machine *m, Pmd *pmd, uint64_t start, uint64_t end, int origin) noexcept nogil:
     """Empty the PTEs for addresses [start, end), folio by folio; the PMD entry is a table."""
     cdef uint64_t *entries = table_entries(m, table_number(pmd.entry[0]))
-    cdef uint64_t first = entry_index(m, start, PTE), i = first, n = first + ((end - start) >> m.config.geometry.base_shift)
+    cdef uint64_t first = entry_index(m, start, PTE), i = first
+    cdef uint64_t n = first + ((end - start) >> m.config.geometry.base_shift)
     cdef hgm_folio *folio
     while i < n:
         if is_leaf(entries[i]):
