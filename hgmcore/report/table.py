@@ -76,7 +76,7 @@ def interval(value, room=EXACT):
     middle, low, high = (nanoseconds(value[key]) for key in ("median", "low", "high"))
     mark = " ~" if value.get("tied") else ""
     text = f"{middle} [{low}, {high}]{mark}" if len(value["runs"]) > 1 else middle
-    return text if len(text) <= room else f"{middle}{mark}"
+    return text if len(text) <= room else f"{nanoseconds(value['median'], room - len(mark))}{mark}"
 
 
 def errors(value, room=EXACT):
