@@ -11,7 +11,7 @@ from hgmcore import observe, options, schemes
 from hgmcore.core.machine import FOLIO_CACHED, RESULT, Core, Engine
 from hgmcore.core.snapshot import Snapshot as CoreSnapshot
 from hgmcore.errnos import error_name
-from hgmcore.geometry import GEOMETRIES
+from hgmcore.geometry import FULL_SIZE, GEOMETRIES
 from hgmcore.inputs import load
 from hgmcore.sizes import format_size, parse_size
 from hgmcore.trace import Header
@@ -50,7 +50,7 @@ class Machine:
     def __init__(self, scheme, geometry: str = "x86-64", *, reserve=None, **given):
         self.engine = scheme if isinstance(scheme, Engine) else schemes.load(scheme)
         if geometry not in GEOMETRIES:
-            raise ValueError(f"unknown geometry '{geometry}' (known: {', '.join(GEOMETRIES)})")
+            raise ValueError(f"unknown geometry '{geometry}' (known: {', '.join(FULL_SIZE)})")
         self.geometry = GEOMETRIES[geometry]
         self.options = options.resolve(self.engine, given)
         self.header = Header(geometry)

@@ -98,3 +98,6 @@ GEOMETRIES = {
     )
 }
 TINY = tuple(name for name in GEOMETRIES if name.startswith("tiny-"))
+
+FULL_SIZE = tuple(name for name in GEOMETRIES if not name.startswith("tiny-"))
+"""Those of real architectures; the others are for searches of every sequence of operations."""

@@ -378,3 +378,20 @@ def test_save_to_a_pipe(tmp_path):
     Trace.parse(EVERY).save(path)
     reader.join(timeout=600)
     assert got == [EVERY] and path.is_fifo() and os.listdir(tmp_path) == ["pipe.hgm"]
+
+
+def test_records_have_the_layout_of_the_c_header():
+    """OPERATION and RESULT have the fields of hgm_operation and hgm_result, in their order and sizes."""
+    import numpy as np
+    from hgmcore.core.machine import RESULT
+
+    sizes = {"uint64_t": "u8", "uint32_t": "u4", "uint16_t": "u2", "uint8_t": "u1", "int32_t": "i4"}
+    source = re.sub(r"/\*.*?\*/", "", HEADER.read_text(), flags=re.S)
+    pairs = ("hgm_operation", statements.OPERATION, {}), ("hgm_result", RESULT, {"error": "errno"})
+    for struct, dtype, renamed in pairs:
+        body = re.search(rf"typedef struct {struct} {{(.*?)}}", source, flags=re.S)[1]
+        fields = [(renamed.get(name.strip(), name.strip()), sizes[kind]) for kind, names in
+                  re.findall(r"(\w+)\s+([\w, ]+);", body) for name in names.split(",")]
+        assert np.dtype(fields) == dtype, struct
+    no_arg = re.search(r"#define HGM_NO_ARG (0x[0-9a-fA-F]+)", source)
+    assert int(no_arg[1], 16) == statements.NO_ARG

@@ -110,7 +110,7 @@ def test_less_work_is_not_judged():
     """A scheme that refuses everything is cheapest, and beats nobody."""
     found = verdict(result({"a": entry(), "b": entry(), "c": entry(atomics=0, leaves=10, refused=9000, runs=(1,) * 6)}))
     assert "c" not in found["front"] and "c" not in found["beaten"] and found["front"] == ["a", "b"]
-    assert any(line.startswith("c refused 9,000 operations, where 0 is usual") for line in found["answers"])
+    assert any(line.startswith("c did less of the work") for line in found["answers"])
 
 
 def test_own_promises_are_told_apart_from_stated_faults_and_definitions():
@@ -122,7 +122,7 @@ def test_own_promises_are_told_apart_from_stated_faults_and_definitions():
         }
     )
     assert "a breaks its own promise: pages of one process are called shared (2 of 9 observations" in said
-    assert "b breaks" not in said and "By a fault that its file states, under b, references exceed" in said
+    assert "b breaks" not in said and "Faults that their own files state show in b" in said
     assert "page_mapcount" not in said, "a definition is no error"
     assert "Nothing goes wrong under c." in said
 

@@ -140,6 +140,8 @@ FORMATS = {
         "error": maybe(record({"property": TEXT, "meaning": TEXT, "index": COUNT, "value": NUMBER,
                                "value_in_part": NUMBER})),
         "trace": maybe(TEXT), "operations": COUNT, "shortest": BOOL})),
+    "hgmcore-check 1": ("hgmcore check --json", named("hgmcore-check 1", {
+        "interrupted": BOOL, "scopes": by_name(record({"definition": TEXT, "schemes": by_name({"type": "object"})}))})),
     "hgmcore-validate 1": ("hgmcore validate --json", {"type": "object", "required": ["format"], "properties": {
         "format": {"const": "hgmcore-validate 1"}, "values": VALUES, "recordings": array(record({
             "recording": TEXT, "kernel": TEXT, "doc": TEXT, "scheme": TEXT, "steps": COUNT, "observations": COUNT,

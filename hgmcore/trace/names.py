@@ -12,7 +12,7 @@ import re
 from itertools import islice
 from typing import NamedTuple
 
-from hgmcore.geometry import GEOMETRIES
+from hgmcore.geometry import FULL_SIZE, GEOMETRIES
 from hgmcore.sizes import format_size, parse_size, quoted
 
 FILE_LIMIT = 1 << 52  # bytes
@@ -42,7 +42,7 @@ class Names:
 
     def __init__(self, geometry: str = "x86-64"):
         if geometry not in GEOMETRIES:
-            raise ValueError(f"unknown geometry {quoted(geometry)} (known: {', '.join(GEOMETRIES)})")
+            raise ValueError(f"unknown geometry {quoted(geometry)} (known: {', '.join(FULL_SIZE)})")
         self.geometry = GEOMETRIES[geometry]
         self.files: list[File] = []
         self.processes: list[str] = []
