@@ -139,13 +139,9 @@ def less_done(trace, machine, results) -> dict:
     bytes are those that the kernel's answer leaves out.
     """
     quiet = results[(results["errno"] == 0) & (results["event"] == 0)]
-    ops = trace.operations[quiet["index"].astype(np.int64)]
-    asked = ops["length"].astype(np.int64)
-    populate = ops["op"] == CODES["populate"]
-    if populate.any():
-        asked[populate] *= trace.header.page_sizes(ops[populate]).astype(np.int64)
+    ops = np.ascontiguousarray(trace.operations[quiet["index"].astype(np.int64)])
+    asked = machine.core.asked(machine.engine, ops.view(np.uint8)).astype(np.int64)
     missing = asked - quiet["done"].astype(np.int64)
-    missing[np.isin(ops["op"], [CODES["touch"], CODES["hwpoison"]])] = machine.geometry.base_page
     return {"operations": int(np.count_nonzero(missing > 0)), "bytes": int(missing[missing > 0].sum())}
 
 
