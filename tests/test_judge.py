@@ -4,7 +4,7 @@ import pytest
 from made_results import entry, result
 
 from hgmcore import Trace
-from hgmcore.analysis.judge import baseline, broken, keeps_all, less_work, ran
+from hgmcore.analysis.judge import baseline, broken, less_work, ran
 
 
 def test_refused_schemes_did_not_run():
@@ -38,4 +38,3 @@ def test_baselines():
 def test_stated_faults_are_no_broken_promise_but_no_praise_either():
     stated, silent = entry(own={"false_shared": (1, True)}), entry(own={"false_shared": (1, False)})
     assert broken(stated) == {} and list(broken(silent)) == ["false_shared"]
-    assert not keeps_all(stated) and keeps_all(entry())

@@ -63,8 +63,3 @@ def baseline(schemes, header, wanted=None):
 def broken(entry) -> dict:
     """Errors against the scheme's own promise, without the faults that its file states."""
     return {key: count for key, count in entry["errors"]["own"].items() if not count.get("known")}
-
-
-def keeps_all(entry) -> bool:
-    """Does the scheme break no promise, differ from no base page, and lead a kernel nowhere wrong?"""
-    return not any(entry["errors"].values())

@@ -17,6 +17,7 @@ from hgmcore.commands.common import (
     output_file,
     progress,
     require,
+    scheme_list,
     write_json,
 )
 from hgmcore.files import write_file
@@ -34,15 +35,6 @@ def size(context, parameter, text):
     if number == 0:
         raise click.BadParameter("a machine has some memory")
     return number
-
-
-def scheme_names(context, parameter, lists):
-    """The names of all lists together, each once; "all" stands for every scheme."""
-    names = [name.strip() for names in lists for name in names.split(",")]
-    names = [each for name in names if name for each in (schemes.NAMES if name == "all" else [name])]
-    if not names:
-        raise click.BadParameter("no scheme is named")
-    return list(dict.fromkeys(names))
 
 
 @command(epilog=INPUT_HELP + """
@@ -67,7 +59,7 @@ Examples
   hgmcore compare --json - | jq .verdict
 """ + OPTION_HELP)
 @click.argument("input", required=False)
-@click.option("--schemes", "names", multiple=True, default=("all",), metavar="LIST", callback=scheme_names,
+@click.option("--schemes", "names", multiple=True, default=("all",), metavar="LIST", callback=scheme_list,
               help="Schemes to compare, separated by commas; may be repeated; `hgmcore schemes` lists them.  "
                    "[default: all]")
 @option_option
