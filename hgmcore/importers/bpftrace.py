@@ -72,7 +72,7 @@ def read(stream, name, **given) -> tuple[Trace, Report]:
 
 
 class _Log:
-    """The lines of a recording, on their way to a trace."""
+    """Reads the lines of a recording, block by block, into a trace."""
 
     def __init__(self, name, given):
         self.name, self.report = name, Report("bpftrace", name)
@@ -83,7 +83,7 @@ class _Log:
         self.last_time = NO_TIME
 
     def feed(self, block):
-        """Take the lines of a Block."""
+        """Read the lines of a Block."""
         starts, ends = block.starts, block.ends
         first = block.find(" ", starts, ends)
         second = block.find(" ", first + 1, ends)
@@ -114,7 +114,7 @@ class _Log:
         self.calls.play(accesses, events)
 
     def trace(self) -> Trace:
-        """The Trace of all lines."""
+        """The Trace of all lines that were read."""
         placed, events = self._answered(self.waiting, self.report.lines + 1, final=True)
         self.calls.play(placed, events)
         if self.last_time == NO_TIME:
@@ -162,7 +162,7 @@ class _Log:
         return rows
 
     def _well_formed(self, event, rows, good, *columns):
-        """The `good` rows, and columns; the others are counted as skipped."""
+        """The `good` rows with their columns; the report counts the others as skipped."""
         if not good.all():
             self.report.skip(f"malformed {event}", int(rows["line"][~good][0]), int((~good).sum()))
         return rows[good], [column[good] for column in columns]

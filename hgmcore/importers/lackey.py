@@ -63,7 +63,7 @@ def read(stream, name, *, window=100_000, **options) -> tuple[Trace, Report]:
 
 
 class _Log:
-    """What the lines of a log say."""
+    """Reads the lines of a log into touches of pages."""
 
     def __init__(self, name, window):
         if not window:
@@ -163,7 +163,7 @@ class _Log:
             self.report.skip("malformed access", block.number + int(where[0]), len(where))
 
     def _other(self, line, number):
-        """Count a line that is no access."""
+        """Count a line that has no access as skipped."""
         if match := _SYSCALL.match(line):
             self.report.skip(f"system call {match[1].decode()}" if match[1] else "end of a system call", number)
         elif _VALGRIND.match(line):

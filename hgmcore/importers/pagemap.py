@@ -82,7 +82,7 @@ class Area:
     fields: dict = field(default_factory=dict)
 
     def run(self, page, pages, is_folio):
-        """Take a run behind those before."""
+        """Add a run, which lies behind all earlier ones."""
         self.runs, self.after, self.whole = self.runs + 1, page + pages, self.whole and is_folio
         for first in range(page, page + pages, THP // PAGE) if is_folio else ():
             if self.huge and self.huge[-1][1] == first:
@@ -127,7 +127,7 @@ class _State:
         self.areas = 0
 
     def line(self, line, number) -> str | None:
-        """Take one line of either form, or tell why not."""
+        """Read one line of either form. Returns None, or why the line is skipped."""
         area = self.area
         if len(line) > _LONGEST:
             return f"a line of more than {_LONGEST} bytes"
@@ -159,7 +159,7 @@ class _State:
         return None
 
     def _run(self, line):
-        """Take a P line, or tell why not."""
+        """Read a P line. Returns None, or why the line is skipped."""
         area, match = self.area, _PAGES.fullmatch(line)
         if match is None:
             return "malformed P line"
@@ -180,7 +180,7 @@ class _State:
         return None
 
     def close(self):
-        """Map the last VMA, in one stretch or more, or count why not."""
+        """Map the last VMA, in one stretch or more, or count it as skipped."""
         area = self.area
         kind = _kind(area)
         reason = kind if kind not in KINDS else None if kind in self.kinds else f"{kind} memory is not taken"
@@ -225,7 +225,7 @@ class _State:
         self.resident.stretch(mapping, area.shared, first, last, folio)
 
     def _file(self, area, kind, folio, end):
-        """The index of the file of a VMA, which has `end` bytes at least."""
+        """The index of a VMA's file, which then has at least `end` bytes."""
         key = (area.inode, area.name, folio) if area.inode or area.name else (area.start, "", folio)
         index, size = self.files.get(key, (None, 0))
         if index is None:
@@ -236,7 +236,7 @@ class _State:
         return index
 
     def _name(self, area, kind):
-        """A name that no other mapping has."""
+        """A mapping's name, made unique."""
         base, number = word(_base(area.name) or kind), 2
         name = base
         while name in self.names:

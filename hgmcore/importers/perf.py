@@ -110,7 +110,7 @@ class _Guests:
                 self.guests[comm].touch(pages, chosen["write"], chosen["tid"].astype(np.uint32), chosen["time"])
 
     def _new(self, name):
-        """A Guest, or None for a command that is not to be taken."""
+        """A Guest, or None for a command that the option `comm` leaves out."""
         if self.command not in (None, name) or len(self.guests) > MOST_COMMANDS:
             return None
         return guest.Guest(**self.options)
@@ -193,7 +193,7 @@ class _Processes:
             self.calls.attach(space, start, length, PERMISSIONS, True, self.file)
 
     def _event(self, event):
-        """Let an event take place, and count it."""
+        """Execute an event, and count it as used or skipped."""
         calls = self.calls
         calls.line, calls.thread, calls.time = event.line, event.tid, event.time
         group, _, name = event.name.rpartition(":")
@@ -211,7 +211,7 @@ class _Processes:
             self.report.skip(reason, event.line)
 
     def _call(self, event, name, fields):
-        """A system call; None if the trace holds it, else the reason why it does not."""
+        """Execute a system call; None if the trace now contains it, else the reason why it does not."""
         calls, space = self.calls, self.calls.space(event.tid)
         if name in ("sys_enter_mmap", "sys_enter_mremap"):
             self.entered[event.tid, name[10:]] = fields
@@ -243,7 +243,7 @@ class _Processes:
         return f"event {event.name}"
 
     def _task(self, event, name, fields):
-        """What becomes of a process; None if the trace holds it, else the reason why it does not."""
+        """Execute a fork, exec or exit; None if the trace now contains it, else the reason why it does not."""
         if name == "PERF_RECORD_FORK" and (match := _FORK.fullmatch(event.arguments)):
             pid, tid, parent_pid, parent = map(int, match.groups())
             return self._fork(parent, tid, pid == parent_pid)

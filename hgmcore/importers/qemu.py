@@ -98,7 +98,7 @@ def read(stream, name, *, block=None, page_size="1G", piece="4K", start=None, ob
 
 
 class _Memory:
-    """What becomes of one RAM block in the events of a log."""
+    """The operations on one RAM block that the events of a log stand for."""
 
     def __init__(self, log, block, piece, start):
         self.log, self.report, self.piece = log, log.report, piece
@@ -242,7 +242,7 @@ class _Memory:
         return events
 
     def _effective(self, events):
-        """The events that change what is mapped; the others are counted."""
+        """The events that change a mapping; the report counts the others."""
         count = np.maximum(events["length"] // np.uint64(self.piece), 1).astype(np.int64)
         piece, maps = (events["host"] // np.uint64(self.piece)).astype(np.int64), events["kind"] != DISCARD
         effective, start = np.zeros(len(events), dtype=bool), 0
@@ -286,14 +286,14 @@ class _Memory:
         return event["kind"] == DISCARD and event["host"] == 0 and event["length"] == self.ram.length
 
     def _keep(self, events, good, reason):
-        """The `good` events; the others are counted as skipped."""
+        """The `good` events; the report counts the others as skipped."""
         if good.all():
             return events
         self.report.skip(reason, int(events["line"][~good][0]), int((~good).sum()))
         return events[good]
 
     def _urgent(self, host, line):
-        """Which placements an access waited for: a request for the page stands in an earlier line."""
+        """Which placements were urgent: an access waited, because an earlier line requests the page."""
         of_interest = np.flatnonzero(is_in(host, self.asked))
         distinct, first = np.unique(host[of_interest], return_index=True)
         which = np.searchsorted(self.asked, distinct)

@@ -1,10 +1,10 @@
-"""What an importer read, used and skipped, and why."""
+"""The report of an import: how much was read, used and skipped, with the reasons."""
 
 from __future__ import annotations
 
 from collections import Counter
 
-REASONS = 100  # so that an input cannot grow the report without bound
+REASONS = 100  # bounds the report, whatever the input
 SHOWN = 15  # reasons that str() gives each a line
 
 

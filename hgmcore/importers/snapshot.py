@@ -65,14 +65,14 @@ def _print(start, entries, counts, flags, out):
 
 
 def _runs(same):
-    """[first, last) of each run of items, where `same` tells of each but the first that it goes on."""
+    """[first, last) of each run of items; same[i] says that item i + 1 belongs to the run of item i."""
     edges = np.flatnonzero(~same) + 1
     count = len(same) + 1
     return list(zip([0, *edges.tolist()], [*edges.tolist(), count]))
 
 
 def _read(file, index, count):
-    """`count` words of 64 bits from `index` on; zeros for what the kernel does not give."""
+    """`count` words of 64 bits from `index` on; zeros where the kernel returns fewer."""
     data = os.pread(file.fileno(), count * 8, index * 8)
     return np.frombuffer(data.ljust(count * 8, b"\0"), dtype="<u8")
 

@@ -57,7 +57,7 @@ def read(stream, name, **given) -> tuple[Trace, Report]:
 
 
 class _Log:
-    """The lines of a recording, on their way to a trace."""
+    """Reads the lines of a recording, block by block, into a trace."""
 
     def __init__(self, name, given):
         self.name, self.report = name, Report("strace", name)
@@ -71,7 +71,7 @@ class _Log:
         self.last_time = NO_TIME
 
     def trace(self) -> Trace:
-        """The Trace of all lines."""
+        """The Trace of all lines that were read."""
         if not self.understood:
             raise TraceError(self.name, "not a log of strace: no line is of the form NAME(ARGUMENTS) = RESULT")
         for begun in self.begun.values():
@@ -81,7 +81,7 @@ class _Log:
         return self.calls.trace(self.name, "strace, system calls")
 
     def feed(self, block):
-        """Take the lines of a Block."""
+        """Read the lines of a Block."""
         thread, times, start = prefixes(block)
         self._clock(times[times != NO_TIME])
         resumed = block.begins(b"<... ", start)
@@ -115,7 +115,7 @@ class _Log:
             self.last_time = times[-1]
 
     def _skip(self, block, where, names, start, end):
-        """Count calls that tell nothing, by name."""
+        """Count, by name, calls that the trace does not need."""
         _, first, counts = np.unique(names[where], return_index=True, return_counts=True)
         for index, count in zip(where[first].tolist(), counts.tolist()):
             name = block.bytes[start[index]:end[index]]
@@ -136,7 +136,7 @@ class _Log:
     # One line at a time: the access (as ACCESS) or the event (as for Calls.play) that it is, or None
 
     def _odd(self, line, thread, time, text):
-        """One half of a call, or the end of a thread."""
+        """Read a half of a call, or the end of a thread."""
         if text.endswith(UNFINISHED):
             return self._begin(line, thread, time, text[:-len(UNFINISHED)])
         if text.startswith(b"+++ "):
@@ -155,7 +155,7 @@ class _Log:
         return self._whole(line, thread, time, begun + rest)
 
     def _begin(self, line, thread, time, text):
-        """The first half of a call."""
+        """Read the first half of a call, and wait for the second one."""
         self._lacks_second(self.begun.get(thread, b""), line)
         self.begun[thread] = text
         name, _, arguments = text.partition(b"(")
@@ -164,7 +164,7 @@ class _Log:
         return self._call(line, thread, time, asked(text + b")"), 0, None) if name == b"munmap" else None
 
     def _lacks_second(self, begun, line):
-        """Count a first half, but munmap's, which took place."""
+        """Count a first half whose second never came as skipped; a munmap was executed at its first half already."""
         if begun and not begun.startswith(b"munmap("):
             self.report.skip("first half of a call without its second", line)
 

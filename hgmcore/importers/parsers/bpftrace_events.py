@@ -16,7 +16,7 @@ from hgmcore.importers.linux import (
 )
 from hgmcore.sizes import quoted
 
-ERRORS = (1 << 64) - MAX_ERRNO  # what is returned from here on is an error
+ERRORS = (1 << 64) - MAX_ERRNO  # a result of this value or a higher one is a negative errno
 
 _HEX = r"([0-9a-f]{1,16})"
 EVENTS = {event: re.compile(pattern.replace("HEX", _HEX).encode()) for event, pattern in {
@@ -37,20 +37,20 @@ EVENTS = {event: re.compile(pattern.replace("HEX", _HEX).encode()) for event, pa
 
 
 class Events:
-    """What such lines are to `calls`, a Calls; processes are known by their tgid.
+    """Turns one such line into an event that calls a method of `calls`, a Calls; a tgid is a process's key there.
 
-    `at` is (line, tid, tgid, time) of a line. Events are those of `Calls.play`.
+    `at` is (line number, tid, tgid, time) of the line. Events have the form that `Calls.play` takes.
     """
 
     def __init__(self, calls):
         self.calls, self.report = calls, calls.report
-        self.tgid = 0  # of the line whose turn it is; another process may share its address space
+        self.tgid = 0  # of the event that takes place now; another process may share its address space
         self.met: set[int] = set()
-        self.forked: dict[int, int] = {}  # child -> parent, of which it is not known whether it is a thread
-        self.unnamed: dict[int, object] = {}  # tgid -> the file that it made last, whose descriptor is not known
+        self.forked: dict[int, int] = {}  # child -> parent, while it is unknown whether the child is a thread
+        self.unnamed: dict[int, object] = {}  # tgid -> the file that the process made last, while it has no descriptor
 
     def meet(self, tgids, lines) -> list:
-        """Events of processes that have lines, of which `lines` are the first in a block."""
+        """An event for each process that was not seen before; `lines` has the first line of each of `tgids`."""
         return [(line, self._meet, (tgid,)) for tgid, line in zip(tgids, lines, strict=True)
                 if tgid not in self.met]
 
@@ -60,7 +60,7 @@ class Events:
             self.calls.fork(self.forked.pop(tgid), tgid)
 
     def read(self, text, at) -> list:
-        """The event of a line, from its EVENT on, or none."""
+        """A list with the event of a line, or an empty one; `text` is the line from its EVENT on."""
         event, _, rest = text.partition(b" ")
         name = event.decode("utf-8", "replace")
         match = EVENTS[event].fullmatch(rest) if event in EVENTS else None
@@ -70,7 +70,7 @@ class Events:
         return [self.happens(name, at, getattr(self, f"_{name.lower()}"), *match.groups())]
 
     def happens(self, name, at, function, *arguments):
-        """The event that `function` of (address space, *arguments), which gives a reason or None, is called."""
+        """The event that calls `function`(address space, *arguments), which returns None or why the trace lacks it."""
         line, tid, tgid, time = at
         return line, self.calls.happen, (line, tid, time, name, self._in_space, tgid, function, arguments)
 
@@ -82,7 +82,7 @@ class Events:
         start, length, prot, flags, fd, offset = _numbers(numbers, decimal=(4,))
         if start >= ERRORS:
             return "mmap that failed"
-        if flags & (MAP_SHARED | MAP_POPULATE) == MAP_SHARED:  # what is populated at once are rings of io_uring
+        if flags & (MAP_SHARED | MAP_POPULATE) == MAP_SHARED:  # MAP_POPULATE: a ring of io_uring, no file of the trace
             self._name(space, fd)
         return self.calls.mmap(space, start, length, prot, flags, fd, offset)
 

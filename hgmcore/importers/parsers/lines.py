@@ -28,17 +28,17 @@ class Block:
         newlines = np.flatnonzero(self.data == ord("\n"))
         self.starts = np.concatenate([[MARGIN], newlines[:-1] + 1])
         self.ends = newlines - (self.data[newlines - 1] == ord("\r"))
-        self._positions: dict[str, np.ndarray] = {}  # of texts that were looked for
+        self._positions: dict[str, np.ndarray] = {}  # text -> where it stands, for texts that were looked for
 
     def __len__(self) -> int:
         return len(self.starts)
 
     def line(self, index: int) -> bytes:
-        """The line at `index`, without its end-of-line."""
+        """Line `index` of the block, without its end-of-line."""
         return self.bytes[self.starts[index]:self.ends[index]]
 
     def find(self, text: str, starts, ends):
-        """Where `text`, in ASCII, begins first in each [start, end); `end` where it does not."""
+        """Where `text`, in ASCII, first begins in each [start, end); `end` where it does not occur."""
         there = self._positions.get(text)
         if there is None:
             there = np.flatnonzero(self.data == ord(text[0]))

@@ -15,14 +15,14 @@ from hgmcore.trace import NO_TIME
 FAULT = np.dtype([("line", "i8"), ("tid", "i8"), ("pid", "i8"), ("time", "i8"), ("address", "u8"), ("comm", "i8"),
                   ("write", "?")])
 
-FILES = 1 << 60  # where perf trace's files, of which it gives offsets, are taken to be mapped
+FILES = 1 << 60  # perf trace gives offsets in files; the importer places the first file at this address
 FILE_SPAN = 1 << 36  # bytes from one file to the next
 
 _PF_WRITE = 0x2
-_LONGEST = 4096  # bytes of a line that is read by itself
+_LONGEST = 4096  # bytes of a line; a longer one is skipped where lines are read one at a time
 _MOST_FILES = 1 << 20
 _COMM = 16  # bytes of a command's name, at most
-_WORD = MARGIN // 2  # bytes of a word, or of blanks between two, that are looked through
+_WORD = MARGIN // 2  # bytes of the longest word, and of the longest gap between two words
 
 _LINE = re.compile(rb"\s*(\S.*?)\s+(\d{1,9})(?:/(\d{1,9}))?\s+(?:\[\d+\]\s+)?(\d{1,9})\.(\d{3,9}):\s+(\S.*)")
 _TRACE = re.compile(rb"\s*(\d{1,9})\.(\d{3}) \(.*?\): (\S.*?)/(\d{1,9}) (\S.*)")
@@ -41,7 +41,10 @@ class Event(NamedTuple):
 
 
 class Lines:
-    """What was read so far. report: a Report. count: lines that are perf's. commands: names of processes."""
+    """The state of a recording that is being read.
+
+    report: a Report. count: lines in one of perf's formats. commands: name of a command -> its index.
+    """
 
     def __init__(self, report):
         self.report, self.count, self.from_trace, self.steps_back = report, 0, 0, 0
@@ -73,7 +76,7 @@ class Lines:
         return self._users(found), events
 
     def _heads(self, block, where, event, by_tracepoint):
-        """(FAULTs, which are good) of what stands before the event: COMMAND TID [CPU] SECONDS.FRACTION:"""
+        """(array of FAULT, which of them are good) of the text before the event: COMMAND TID [CPU] SECONDS.FRACTION:"""
         found = np.zeros(len(where), dtype=FAULT)
         found["line"] = block.number + where
         start, end = _before(block, np.where(by_tracepoint, event, _skip(block, event, False, -1) + 1))

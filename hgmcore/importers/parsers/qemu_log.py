@@ -1,4 +1,4 @@
-"""What the lines of a QEMU trace log say of guest memory, before it is known which RAM block is wanted."""
+"""Events of a QEMU trace log that concern guest memory, for all RAM blocks; the importer chooses one afterwards."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PAGE_OF_BALLOON = np.dtype([("guest", "u8"), ("host", "u8")])  # its two address
 _MAX_THREAD, _MAX_SECONDS = 1 << 31, 10**10
 _MAX_BLOCKS = 64
 
-# Of lines that come by the thousand: how they begin, and where their first field does.
+# Frequent events: the text before the event's first field, and where that field begins.
 _FREQUENT = (
     (b"postcopy_place_page host=0x", PLACE),
     (b"postcopy_place_page_zero host=0x", PLACE),
@@ -76,7 +76,7 @@ class Log:
         return list(map(decoded, self._names))
 
     def events(self) -> Spool:
-        """All of EVENT but pages that were given to the balloon, in the order of lines."""
+        """All events, as arrays of EVENT in the order of lines, without the pages that went to the balloon."""
         self._events.extend(self._last)
         self._last = self._last[:0]
         return self._events
@@ -100,9 +100,9 @@ class Log:
             self._last_time = times[-1]
 
     def _frequent(self, block, where, kind, stamped, event, field, times):
-        """Read the lines `where`: `event` and `field` are where the event and its first field begin in each.
+        """Read the lines `where`; `event` and `field`: where the event and its first field begin in each line.
 
-        What reads the fields of an event returns (columns of EVENT, which are good).
+        A function that reads the fields of an event returns (columns of EVENT, which events are good).
         """
         found = np.zeros(len(where), dtype=EVENT)
         found["line"], found["kind"], found["block"] = block.number + where, kind, -1
@@ -123,7 +123,7 @@ class Log:
         self._keep(found)
 
     def _keep(self, found):
-        """Keep events but pages that are given to the balloon: those are discarded in the next line."""
+        """Keep events, without pages that go to the balloon: the log discards those in its next line."""
         self.placements |= bool((found["kind"] == PLACE).any())
         discards = found[found["kind"] == DISCARD]
         np.maximum.at(self.ends, discards["block"], discards["host"] + discards["length"])
@@ -138,7 +138,7 @@ class Log:
         self._last = events[-1:]
 
     def _give(self, events, host):
-        """Remember the addresses of pages that are given to the balloon; `host` of events is the guest's."""
+        """Remember the pages that go to the balloon; `host` of these events is a guest physical address."""
         for index in np.unique(events["block"]).tolist():
             known = self.given.get(index, np.zeros(0, dtype=PAGE_OF_BALLOON))
             of_block = events["block"] == index
@@ -149,7 +149,7 @@ class Log:
             self.given[index] = np.insert(known, np.searchsorted(known["guest"], pages["guest"]), pages)
 
     def _stamps(self, block, where, stamped, event, found):
-        """Fill thread and time from TID@SECONDS.MICROSECONDS: and return which are good."""
+        """Fill thread and time from TID@SECONDS.MICROSECONDS: and return which events have both."""
         starts, dot = block.starts[where], event - 8
         at = block.find("@", starts, block.ends[where])
         thread, is_thread = block.number_at(starts, at)
@@ -161,7 +161,7 @@ class Log:
         return ~stamped | (is_stamp & (thread < _MAX_THREAD) & (seconds < _MAX_SECONDS))
 
     def _discard(self, block, field, ends):
-        """`NAME@0xHOST + 0xLENGTH: madvise: 1 fallocate: 1 ret: 0`; a discard that failed is not good."""
+        """`NAME@0xHOST + 0xLENGTH: madvise: 1 fallocate: 1 ret: 0`; a discard that failed counts as malformed."""
         at = block.find("@0x", field, ends)
         plus = block.find(" + 0x", at, ends)
         colon = block.find(":", plus, ends)
@@ -179,7 +179,7 @@ class Log:
         return {"host": address, "block": name}, is_address & is_block
 
     def _block(self, block, starts, ends):
-        """(index of the RAM block, whether it has one) of the names in [start, end)."""
+        """(index of the RAM block that [start, end) names, whether the text is a name) for each line."""
         index, length = np.full(len(starts), -1), ends - starts
         left, at = (length > 0) & (length <= MARGIN), 0
         while left.any() and at < _MAX_BLOCKS:
@@ -194,7 +194,7 @@ class Log:
         return index, index >= 0
 
     def _other(self, line, number):
-        """Read a line of another event, and return its time."""
+        """Read a line of a rare event, and return its time."""
         match = _EVENT.fullmatch(line)
         if match is None:
             self.report.skip("not a line of a QEMU trace log" if line else "empty line", number)

@@ -1,4 +1,4 @@
-"""System calls as strace writes them, one at a time: what their arguments are, and what they do."""
+"""System calls as strace writes them, one at a time: the values of their arguments, and their effect on a trace."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BIRTHS = (b"clone", b"clone3", b"fork", b"vfork")
 PLACING = {"UFFDIO_COPY": COPY, "UFFDIO_ZEROPAGE": ZEROPAGE, "UFFDIO_CONTINUE": CONTINUE}
 IOCTLS = (*PLACING, "UFFDIO_REGISTER", "UFFDIO_UNREGISTER")
 
-# Recordings repeat themselves, so what so many texts of less than _LONG bytes are is remembered.
+# Recordings repeat themselves, so the last _REMEMBERED calls of less than _LONG bytes are kept with their parse.
 _REMEMBERED, _LONG = 1 << 13, 300
 
 _RESULT = re.compile(rb"(-?\d+|0x[0-9a-f]+|\?)(?:<.*>(?:\(deleted\))?)?(?: (E[A-Z0-9]+))?(?: .*)?", re.DOTALL)
@@ -33,7 +33,7 @@ _RANGE = re.compile(rb"\{(?:range=\{)?(?:dst|start)=(0x[0-9a-f]{1,16}).*?len=(0x
                     rb"(?:.*mode=([A-Z_|]+))?", re.DOTALL)
 
 
-# What an argument is: each gives the value of its text, and raises ValueError where it has none.
+# Kinds of arguments: each function returns the value of an argument's text, or raises ValueError if it has none.
 
 
 def number(text):
@@ -53,7 +53,7 @@ def quoted_text(text):
 
 @functools.lru_cache(1024)
 def flags(text):
-    """Of flags only those that hgmcore.importers.linux has, and the sizes of huge pages, count."""
+    """The number that flags stand for; words other than those of hgmcore.importers.linux and huge page sizes add 0."""
     value = 0
     for word in plain(text).partition(" ")[0].split("|"):
         if match := _HUGE.fullmatch(word):
@@ -118,8 +118,8 @@ NAMES = tuple(_ARGUMENTS)
 
 
 class Call(NamedTuple):
-    """A call with its arguments. what: its name in a report. fault: why they tell nothing, or None. ignored: that is
-    so even if it failed. values: of the arguments."""
+    """A call with its arguments. what: its name in a report. values: of the arguments. fault: None, or why the trace
+    cannot use the call. ignored: the report gives `fault` as the reason even where the call failed."""
 
     name: bytes
     what: str
@@ -129,13 +129,16 @@ class Call(NamedTuple):
 
 
 def parted(text: bytes):
-    """(Call, result, failure) of a whole call, or None. result: -1 where it is no number. failure: text or None."""
+    """(Call, result, failure) of a line that has a whole call, or None.
+
+    result: -1 where the call returned no number. failure: text, or None where the call succeeded.
+    """
     head, _, tail = text.rpartition(b" = ")
     if len(text) < _LONG:
         call, end = asked(head), _ended(tail)
     else:
         call, end = asked.__wrapped__(head), _ended.__wrapped__(tail)
-    if call is None or end is None:  # another " = " may follow that of the call
+    if call is None or end is None:  # the result may have a comment that contains " = " too
         match = _CALL.fullmatch(text)
         if match is None:
             return None
@@ -145,7 +148,7 @@ def parted(text: bytes):
 
 @functools.lru_cache(_REMEMBERED)
 def asked(text: bytes) -> Call | None:
-    """The Call that `NAME(ARGUMENTS)` is, spaces behind it or not, or None."""
+    """The Call of the text `NAME(ARGUMENTS)`, which spaces may follow; None if the text has another form."""
     name, _, arguments = text.rstrip(b" ").partition(b"(")
     if not arguments.endswith(b")") or not _NAME.fullmatch(name):
         return None
@@ -170,7 +173,7 @@ def asked(text: bytes) -> Call | None:
 
 @functools.lru_cache(_REMEMBERED)
 def _ended(text):
-    """(result, failure) of what stands behind " = ", as `parted` gives them, or None."""
+    """(result, failure), as `parted` gives them, of the text behind " = "; None if the text has another form."""
     match = _RESULT.fullmatch(text)
     if match is None:
         return None
@@ -186,34 +189,34 @@ def _ended(text):
 
 
 def _split(text):
-    """The arguments of a call."""
+    """The texts of a call's arguments."""
     parts = _ARGUMENT.findall(text) if _NESTED.search(text) else text.split(b",")
     return [part.strip() for part in parts if part]
 
 
 class Handlers:
-    """What calls do to `calls`, a Calls. Its keys are threads.
+    """One handler for each system call, which calls the methods of `calls`, a Calls whose keys are threads.
 
-    of: the handler of each call. It takes (thread, result, arguments..) and returns None, or the reason why the trace
-    does not hold it.
+    of: name of a call -> its handler. A handler takes (thread, result, arguments..) and returns None, or the reason
+    why the trace does not contain the call.
     """
 
     def __init__(self, calls, hugetlbfs: str):
         self.calls = calls
         self.mounts = [_mount(text, calls.hugetlb) for text in hugetlbfs.split(",") if text]
-        self.files: dict[str, File] = {}  # by path
-        self.segments: dict[int, File] = {}  # of shmget
+        self.files: dict[str, File] = {}  # path -> file
+        self.segments: dict[int, File] = {}  # identifier that shmget returned -> file
         self.births: dict[int, bool] = {}  # thread whose clone has begun -> whether its child shares its memory
         self.of = {name: getattr(self, f"_{plain(name)}") for name in NAMES}
 
     # Processes
 
     def begin(self, thread, shares):
-        """The clone of a thread has begun."""
+        """A thread's clone has begun; the child may have lines before the clone returns."""
         self.births[thread] = shares
 
     def meet(self, thread):
-        """A thread is seen for the first time: a child whose parent's clone may not have returned yet."""
+        """A thread has its first line; it may be a child whose parent's clone has not returned yet."""
         if thread not in self.calls.spaces and self.births:
             parent, shares = next(iter(self.births.items()))
             self._clone(parent, thread, shares)
@@ -327,7 +330,7 @@ class Handlers:
         return self._dup(thread, result, fd) if command.startswith("F_DUPFD") else "system call fcntl"
 
     def _file(self, space, fd):
-        """The File of a descriptor, or None. The path that -y adds tells where a number was used again."""
+        """The File of a descriptor, or None. With strace -y a new path shows that the number now names another file."""
         number, path = fd
         file = space.files.get(number)
         if path is not None and (file is None or file.path != path):
@@ -335,7 +338,7 @@ class Handlers:
         return space.files.get(number)
 
     def _at_path(self, space, fd, path):
-        """A descriptor is of what is at `path`."""
+        """The descriptor refers to the file at `path`, if that is one that traces can hold."""
         space.files.pop(fd, None)
         mount = next((mount for mount in self.mounts if path.startswith(mount[0])), None)
         if mount is None and not path.startswith(("/dev/shm/", "/memfd:")):

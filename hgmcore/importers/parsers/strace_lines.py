@@ -13,7 +13,7 @@ _DONE = b") = 0"
 
 
 def prefixes(block):
-    """(thread, time, start): of each line, 0 and NO_TIME where it has none, and where the rest begins."""
+    """(thread, time, start) of each line: 0 and NO_TIME where the line has none; start: where the call begins."""
     starts, ends = block.starts, block.ends
     bracket = block.begins(b"[pid ", starts)
     begin = _skip_spaces(block, starts + 5 * bracket)
@@ -50,20 +50,22 @@ def _skip_spaces(block, at):
 
 
 def keys(block, start, end):
-    """The last 8 bytes of [start, end) as numbers, 0 before it begins."""
+    """The last 8 bytes of each [start, end) as one number; a shorter text is filled up with zero bytes in front."""
     words = np.ndarray(len(block.data) - 7, dtype="<u8", buffer=block.data, strides=(1,))[end - 8]
     drop = np.uint64(8) * (8 - np.clip(end - start, 0, 8)).astype(np.uint64)
     return np.where(end > start, words >> np.minimum(drop, 63) << np.minimum(drop, 63), 0)
 
 
 def key(name: bytes) -> int:
-    """What `keys` gives for a call of this name."""
+    """The number that `keys` returns for a call of this name."""
     return int.from_bytes(name[-8:].rjust(8, b"\0"), "little")
 
 
 def placements(block, where, end):
-    """(accesses, indices) of the userfaultfd placements among `where` that stand whole in their lines;
-    `end` is where the name of each call ends."""
+    """(accesses, indices) of those lines of `where` that have a userfaultfd placement and its result.
+
+    end: where the name of each line's call ends.
+    """
     ends = block.ends[where]
     comma = block.find(",", end[where], ends)
     call, width = np.full(len(where), -1), np.zeros(len(where), dtype=np.int64)

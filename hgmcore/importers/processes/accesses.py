@@ -1,4 +1,4 @@
-"""What page faults and userfaultfd placements, in arrays, become in a trace."""
+"""Arrays of page faults and userfaultfd placements, and the operations of a trace that are made of them."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ FAULT, COPY, ZEROPAGE, CONTINUE = range(len(CALLS))
 
 OUTSIDE = "outside any mapping that the recording shows"
 BEYOND = "at addresses that no process has"
-MOST = 1 << 33  # bytes that one placement is taken to have at most
-_ROWS = 1 << 20  # that accesses are expanded to at once
+MOST = 1 << 33  # bytes; a longer placement is skipped as implausible
+_ROWS = 1 << 20  # operations that are made at once, to bound memory
 
 
 class Turns:
-    """Accesses that take place between calls: each is located in its turn, then many are written at once.
+    """Accesses between calls: an access is located in the address space as it is then, and many are written at once.
 
-    accesses: array (n,) of ACCESS. calls: lines of calls, ascending; each comes before an access in its line. space:
-    function that gives the AddressSpace of a key. writer: where calls write operations in the meantime.
+    accesses: array (n,) of ACCESS. calls: ascending line numbers of calls; a call precedes an access of the same line.
+    space: function from a key to its AddressSpace. writer: the Writer to which calls write operations meanwhile.
     """
 
     def __init__(self, accesses, calls, space, writer):
         self.space, self.writer = space, writer
-        # Those between two calls are located together if they are of one address space.
+        # Accesses between the same two calls are located together if they are of one address space.
         stretch = np.searchsorted(calls, accesses["line"], side="right")
         order = np.lexsort((accesses["line"], accesses["space"], stretch))
         accesses, stretch = accesses[order], stretch[order]
@@ -44,11 +44,11 @@ class Turns:
         self.stops = np.searchsorted(stretch, np.arange(len(calls) + 1), side="right").tolist()
         self.accesses, self.addresses = accesses, accesses["address"].copy()
         self.places = np.zeros(len(accesses), dtype=PLACE)
-        self.before = np.zeros(len(accesses), dtype=np.int64)  # how many operations come before each
+        self.before = np.zeros(len(accesses), dtype=np.int64)  # operations that precede each access
         self.reached = self.taken = 0
 
     def reach(self, call) -> None:
-        """It is the turn of the accesses before the call of this number, or of all where there is none."""
+        """Locate the accesses that precede call number `call`, or all that are left if there is no such call."""
         start, stop = self.reached, self.stops[call]
         if start == stop:
             return
@@ -60,7 +60,7 @@ class Turns:
         self.reached = stop
 
     def take(self):
-        """(accesses, places, before) whose turn has come and that were not taken so far, in the order of lines."""
+        """(accesses, places, before) of the accesses that were located since the last `take`, in the order of lines."""
         part = slice(self.taken, self.reached)
         self.taken = self.reached
         found = self.accesses[part], self.places[part], self.before[part]
@@ -73,8 +73,8 @@ class Turns:
 def write(accesses, places, before, writer, report) -> None:
     """Write accesses to `writer`, as operations on the mappings in which they lie.
 
-    accesses: array (n,) of ACCESS. places: PLACE of each. before: how many operations come before each, ascending.
-    What is used and what lies in no mapping of the trace is counted in `report`.
+    accesses: array (n,) of ACCESS. places: PLACE of each. before: how many operations precede each, ascending.
+    `report` counts the accesses that are used and those that lie in no mapping of the trace.
     """
     plausible = _plausible(accesses, report)
     accesses, places, before = accesses[plausible], places[plausible], before[plausible]
@@ -101,7 +101,7 @@ def write(accesses, places, before, writer, report) -> None:
 
 
 def touch(accesses, guest, report) -> None:
-    """Let accesses touch the pages of a `guest.Guest`; an address is one page in all processes."""
+    """Let accesses touch the pages of a `guest.Guest`; one address is the same page in all processes."""
     accesses = accesses[_plausible(accesses, report)]
     count_used(accesses, report)
     first = accesses["address"] // np.uint64(PAGE)
@@ -112,7 +112,7 @@ def touch(accesses, guest, report) -> None:
 
 
 def _plausible(accesses, report):
-    """Whether a process can have made each access; those that none can are counted."""
+    """For each access, whether a process can have made it; the report counts the others."""
     beyond = (accesses["address"] >= KERNEL) | (accesses["length"] > KERNEL - accesses["address"])
     large = ~beyond & (accesses["length"] > MOST)
     for which, reason in ((beyond, BEYOND), (large, f"of more than {format_size(MOST)} at once")):
@@ -121,21 +121,21 @@ def _plausible(accesses, report):
 
 
 def _skip(accesses, reason, report):
-    """Count accesses as skipped, by what they are."""
+    """Count accesses as skipped, each under the name of its call."""
     for number in np.unique(accesses["call"]).tolist():
         lines = accesses["line"][accesses["call"] == number]
         report.skip(f"{CALLS[number]} {reason}", int(lines[0]), len(lines))
 
 
 def count_used(accesses, report):
-    """Count accesses by what they are."""
+    """Count accesses as used, each under the name of its call."""
     for number, count in enumerate(np.bincount(accesses["call"], minlength=len(CALLS)).tolist()):
         if count:
             report.used[CALLS[number]] += count
 
 
 def _operations(accesses, places, step):
-    """ROW of each access, to the folio that is `step` folios from where it begins."""
+    """ROW of each access: an operation on the folio that lies `step` folios behind the first one of the access."""
     continued = accesses["call"] == CONTINUE
     rows = np.zeros(len(accesses), dtype=ROW)
     records, rows["thread"], rows["time"] = rows["operation"], accesses["thread"], accesses["time"]
@@ -149,8 +149,10 @@ def _operations(accesses, places, step):
 
 
 def repeated(counts):
-    """(row, step): each row as often as `counts` says, and the how manieth of its row that is; in parts that are
-    not much longer than _ROWS, or of one row."""
+    """Yield (row, step): row i stands counts[i] times, with the steps 0, 1, .. counts[i] - 1.
+
+    A part has about _ROWS rows at most, or the repetitions of a single row.
+    """
     if counts.max(initial=1) == 1:
         yield slice(None), np.uint64(0)
         return

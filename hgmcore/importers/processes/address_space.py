@@ -1,7 +1,7 @@
-"""What lies where in the address space of a recorded process: a map from intervals of addresses to mappings.
+"""The address space of a recorded process: a map from intervals of addresses to mappings of the trace.
 
-Addresses of a recording become offsets in the mappings of a trace here, one by one (`overlapping`) or for arrays
-of addresses (`locate`).
+It turns addresses of a recording into offsets in those mappings, one by one (`overlapping`) or for an array of
+addresses (`locate`).
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ class Mapped:
     wp: bool = False
 
     def inherited(self, index: int) -> Mapped:
-        """The mapping that a child has of it."""
+        """The child's mapping after a fork."""
         return Mapped(index, self.name, self.file, self.file_offset, self.folio, self.shared, self.length, self.live,
                       self.minor and self.wp, self.wp)
 
 
 @dataclass(slots=True)
 class Area:
-    """Addresses [start, end). mapped: what of the trace lies there, from `offset` on; None: `reason` tells why
-    nothing does. missing: userfaultfd answers faults. dont_fork: a child does not get it."""
+    """Addresses [start, end). mapped: the mapping of the trace that lies there, from `offset` on; None where the trace
+    has none, for the `reason`. missing: userfaultfd answers faults. dont_fork: a child does not inherit the area."""
 
     start: int
     end: int
@@ -49,7 +49,7 @@ class Area:
     dont_fork: bool = False
 
     def part(self, start: int, end: int) -> Area:
-        """What of it lies in [start, end): itself, if that is all."""
+        """The part of the area that lies in [start, end); the area itself if all of it does."""
         if start <= self.start and self.end <= end:
             return self
         first = max(start, self.start)
@@ -57,17 +57,17 @@ class Area:
                     self.dont_fork)
 
 
-# What `locate` tells of the area at each address; `shift` is to be added to an address (modulo 2**64).
+# The area at an address, as `locate` returns it. shift: address + shift (modulo 2**64) is the offset in the mapping.
 PLACE = np.dtype([("start", "u8"), ("end", "u8"), ("shift", "u8"), ("mapping", "i8"), ("folio", "u8"),
                   ("missing", "?")])
 OUTSIDE = np.array((0, 0, 0, -1, 1, False), dtype=PLACE)
 
 
 class AddressSpace:
-    """The areas of one process (of one `mm`: threads share it).
+    """The areas of one process (of one `mm`, which threads share).
 
-    pid: for its name. process: its name in the trace, None while nothing of it is there. users: threads.
-    files: open file descriptors of interest. brk: where the heap ends, None while that is not known.
+    pid: number from which the process's name is made. process: that name, None while the trace has nothing of the
+    process. users: threads. files: open file descriptors of interest. brk: end of the heap, None while unknown.
     """
 
     def __init__(self, pid: int):
@@ -78,20 +78,20 @@ class AddressSpace:
         self._starts: list[int] = []
         self._areas: list[Area] = []
         self._table = None
-        self._names: set[str] = set()  # of mappings, ever given
-        self._made: Counter[str] = Counter()  # how many, by what they begin with
+        self._names: set[str] = set()  # all that mappings ever had
+        self._made: Counter[str] = Counter()  # base name -> numbered names made from it
         self._free: dict[str, list[str]] = {}  # names whose mapping is gone
 
     def __iter__(self):
         return iter(self._areas)
 
     def overlapping(self, start: int, end: int) -> list[Area]:
-        """The parts of areas that lie in [start, end), in order of address; not to be changed."""
+        """The parts of areas that lie in [start, end), in order of address. The caller must not change them."""
         first, last = self._range(start, end)
         return [area.part(start, end) for area in self._areas[first:last]] if first < last else []
 
     def whole(self, start: int, end: int) -> list[Area]:
-        """The areas in [start, end) themselves, to be changed; those that reach out are cut in two."""
+        """The areas in [start, end), which the caller may change; an area that reaches beyond is cut in two first."""
         for border in (start, end):
             at = bisect_right(self._starts, border) - 1
             if at >= 0 and self._areas[at].start < border < self._areas[at].end:
@@ -102,23 +102,23 @@ class AddressSpace:
         return self._areas[first:last]
 
     def before(self, end: int) -> Area | None:
-        """The area that reaches to `end`, or beyond."""
+        """The area that begins before `end` and reaches to it or beyond; None if there is none."""
         at = bisect_left(self._starts, end) - 1
         return self._areas[at] if at >= 0 and self._areas[at].end >= end else None
 
     def add(self, area: Area) -> None:
-        """Insert an area where there is none."""
+        """Insert an area; no other area may overlap it."""
         at = bisect_left(self._starts, area.start)
         self._starts.insert(at, area.start)
         self._areas.insert(at, area)
         self._table = None
 
     def remove(self, start: int, end: int) -> list[Area]:
-        """Take what lies in [start, end) out, and return it."""
+        """Take the areas, or parts of areas, in [start, end) out and return them."""
         first, last = self._range(start, end)
         if first == last:
             return []
-        if start > self._starts[first] or end < self._areas[last - 1].end:  # some of it stays
+        if start > self._starts[first] or end < self._areas[last - 1].end:  # a part of the first or last area stays
             self.whole(start, end)
             first, last = self._range(start, end)
         removed = self._areas[first:last]
@@ -132,13 +132,13 @@ class AddressSpace:
         return removed
 
     def extend(self, area: Area, end: int) -> None:
-        """Let an area of this address space, as `before` gives it, reach to `end`."""
+        """Let an area that `before` returned grow, so that it ends at `end`."""
         area.mapped.live += end - area.end
         area.end = end
         self._table = None
 
     def name(self, base: str) -> str:
-        """A name for a new mapping, that no mapping has which is still there."""
+        """A name for a new mapping: `base`, or `base` with a number; no mapping that still exists has it."""
         if self._free.get(base):
             return self._free[base].pop()
         name = base
@@ -149,7 +149,7 @@ class AddressSpace:
         return name
 
     def inherit(self, parent: AddressSpace, mapped: dict[int, Mapped]) -> None:
-        """Have the areas and names of a parent, in place of none. mapped: what stands for each index of the parent."""
+        """Take over the areas and names of a parent. mapped: index of a parent's mapping -> the child's Mapped."""
         self._areas = [Area(area.start, area.end, area.mapped and mapped[area.mapped.index], area.offset, area.reason,
                             False, area.dont_fork) for area in parent]
         self._starts = parent._starts.copy()
@@ -167,7 +167,7 @@ class AddressSpace:
         return places
 
     def _tabulate(self):
-        """Starts of the areas, and PLACE of each; the last row is that of an address before them all."""
+        """Starts of the areas, and PLACE of each; the last row, which index -1 finds, is for addresses before them."""
         rows = [(area.start, area.end, (area.offset - area.start) % (1 << 64),
                  *((-1, 1) if area.mapped is None else (area.mapped.index, area.mapped.folio)), area.missing)
                 for area in self._areas]

@@ -1,7 +1,7 @@
-"""What system calls that change address spaces, and page faults, become in a trace.
+"""System calls that change address spaces, and page faults, as operations of a trace.
 
-The importers of system-call recordings (strace, bpftrace) parse lines; what the lines mean is told here, once.
-Every method that stands for a call returns None if the trace holds it, else the reason why it does not.
+The importers of system-call recordings (strace, bpftrace) parse lines and call the methods of `Calls`, one for each
+system call. Such a method returns None if the trace now contains the call, else the reason why it does not.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from hgmcore.trace.statements import MINOR, NO_ARG, READ, WP, WRITE
 from hgmcore.workloads import guest
 
 PERMISSIONS = READ | WRITE
-MOST_TOUCHES = 1 << 24  # that one call is taken to make
+MOST_TOUCHES = 1 << 24  # touches of one call; a call that would need more touches nothing
 _CHUNK = 1 << 18  # pages that are touched at once
 RANGE_ADVICE = {"DONTNEED": "dontneed", "DONTNEED_LOCKED": "dontneed", "COLLAPSE": "collapse", "SPLIT": "split"}
 
@@ -44,8 +44,8 @@ RANGE_ADVICE = {"DONTNEED": "dontneed", "DONTNEED_LOCKED": "dontneed", "COLLAPSE
 class Calls(Mapper):
     """Address spaces of processes, and the trace that their calls write to `writer`.
 
-    spaces: the address space of each process, or of each thread, by any key that the importer chooses. guest: what
-    accesses touch, if not the mappings of the trace.
+    spaces: key -> address space, with one key for each process or thread, as the importer chooses. guest: the Guest
+    whose pages accesses touch, or None where they touch the mappings of the trace.
     """
 
     def __init__(self, report, **options):
@@ -174,7 +174,7 @@ class Calls(Mapper):
         return _answer("munmap", self.unmap(space, start, end))
 
     def detach(self, space, start, length) -> str | None:
-        """shmdt of what `attach` mapped."""
+        """shmdt: unmap the segment that `attach` mapped at `start`."""
         return _answer("shmdt", self.unmap(space, start, start + up(length, _unit(space, start))))
 
     def mremap(self, space, old, old_length, new_length, new) -> str | None:
@@ -300,9 +300,9 @@ class Calls(Mapper):
         return _answer("UFFDIO_UNREGISTER", areas)
 
     def play(self, accesses, events) -> None:
-        """Let accesses and calls take place in the order of the recording.
+        """Write accesses and execute calls in the order of the recording.
 
-        accesses: array of ACCESS. events: [(line, function, arguments)], to be called before an access in that line.
+        accesses: array of ACCESS. events: [(line, function, arguments)]; an event precedes an access of the same line.
         """
         events.sort(key=itemgetter(0))
         self.turns = Turns(accesses, [event[0] for event in events], self.space, self.writer)
@@ -313,11 +313,11 @@ class Calls(Mapper):
         self._access()
 
     def happen(self, line, thread, time, what, function, *arguments) -> None:
-        """A call takes place: `function` of its arguments, which tells why the trace does not hold it. Count it."""
+        """Execute a call by `function`(*arguments), and count it as used or, with the reason returned, as skipped."""
         self.line, self.thread, self.time = line, thread, time
         reason = function(*arguments)
         if reason not in self.report.skipped if reason else what not in self.report.used:
-            self._access()  # the report tells them in the order in which it meets them
+            self._access()  # the report lists calls and accesses in the order in which it meets them
         if reason:
             self.report.skip(reason, line)
         else:
@@ -334,10 +334,10 @@ class Calls(Mapper):
         for first in pages[::_CHUNK]:
             self.guest.touch(np.arange(first, min(first + _CHUNK, pages.stop)), write, self.thread, self.time)
 
-    # What they are made of
+    # Parts of the above
 
     def _access(self):
-        """Write the accesses whose turn has come."""
+        """Write the accesses that precede the present call."""
         accesses, places, before = self.turns.take()
         if self.guest is None:
             access.write(accesses, places, before, self.writer, self.report)
@@ -345,12 +345,12 @@ class Calls(Mapper):
             access.touch(accesses, self.guest, self.report)
 
     def _are_few(self, touches):
-        """Whether one call can make so many touches; that it cannot is counted."""
+        """Whether one call may make so many touches; `untouched` counts the calls that may not."""
         self.untouched += touches > MOST_TOUCHES
         return touches <= MOST_TOUCHES
 
     def _map_again(self, space, area, start, length):
-        """mremap of nothing: a shared mapping is mapped once more."""
+        """mremap with an old length of 0: the kernel maps a shared mapping once more."""
         mapped = area.mapped
         if mapped is None:
             return self.attach(space, start, length, PERMISSIONS, True, area.reason)
@@ -365,7 +365,7 @@ class Calls(Mapper):
         return _answer(call or op, areas)
 
     def _mappings(self, areas, start, end):
-        """The mappings of `areas`; a range that covers one in part is noted."""
+        """The mappings of `areas`; `registered_in_part` counts those that [start, end) covers only in part."""
         found = {area.mapped.index: area.mapped for area in areas if area.mapped is not None}
         for mapped in found.values():
             covered = sum(area.end - area.start for area in areas if area.mapped is mapped)
@@ -374,19 +374,19 @@ class Calls(Mapper):
 
 
 def permissions(prot: int) -> int:
-    """What mprotect of a trace knows of PROT_READ, PROT_WRITE and PROT_EXEC: READ, and WRITE with it."""
+    """The rights that a trace's mprotect gives for PROT_*: none, READ, or READ | WRITE (x86 has no write alone)."""
     return PERMISSIONS if prot & PROT_WRITE else READ if prot & (PROT_READ | PROT_EXEC) else 0
 
 
 def _unit(space, address):
-    """Bytes that the length of what is mapped at `address` is a multiple of."""
+    """Bytes to which the kernel rounds the length of a mapping at `address`."""
     area = space.before(address + 1)
     hugetlb = area is not None and area.mapped is not None and area.mapped.file.kind == "hugetlb"
     return area.mapped.folio if hugetlb else PAGE
 
 
 def _answer(call, areas):
-    """Why a call on `areas` is not in the trace, or None if some of it is."""
+    """None if the trace has a mapping in one of `areas`, else the reason why it has nothing of the call."""
     for area in areas:
         if area.mapped is not None:
             return None

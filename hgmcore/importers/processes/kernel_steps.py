@@ -1,4 +1,4 @@
-"""The steps of a kernel recording as operations of a trace: what importers.kernel_recording describes.
+"""The steps of a kernel recording, in the form that importers.kernel_recording describes, as operations of a trace.
 
 `Translation.step` writes to a Writer what a step does, or says why a trace has no statement for it.
 """
@@ -68,7 +68,7 @@ class Translation:
         self.waiting: dict[str, tuple[Region, int, int]] = {}  # process -> region, offset, flags of a thread's access
 
     def file(self, record) -> None:
-        """Declare a file and populate what it has in `cached`, runs (first, count) of 4K pages."""
+        """Declare a file and populate its `cached` pages, runs (first, count) of 4K pages."""
         page, kind = int(record["page"]), record["kind"]
         index = self.writer.file(record["file"], page, int(record["size"]) // page, kind)
         self.files[record["file"]] = index, page, kind
@@ -76,14 +76,14 @@ class Translation:
             self.writer.emit("populate", index, first * PAGE // page, count * PAGE // page)
 
     def step(self, op) -> str | None:
-        """Write what an `op` is in statements. Returns None, or why its answer has no counterpart."""
+        """Write the statements for an `op`. Returns None, or why no statement gives the answer of this step."""
         function = getattr(self, f"do_{op['op']}", None)
         if function is None:
             return f"{op['op']}: traces have no statement for it"
         return function(op)
 
     def _region(self, op) -> Region:
-        """The region of a step, mapped in the trace as well."""
+        """The Region that a step names; its mapping is then in the trace."""
         region = self.regions[op["proc"]][op["region"]]
         if region.mapping is None:
             self._map_anonymous(op["proc"], op["region"], region)
@@ -113,7 +113,7 @@ class Translation:
         self._restrict(region)
 
     def _restrict(self, region):
-        """Take the rights away that the mapping was made without."""
+        """Write the mprotect that gives a new mapping the rights that its mmap asked for."""
         if region.prot != READ | WRITE:
             self.writer.emit("mprotect", region.mapping, 0, region.length, flags=region.prot)
 
@@ -155,7 +155,7 @@ class Translation:
 
     def do_exit(self, op):
         regions, name = self.regions.pop(op["proc"], {}), self.names.pop(op["proc"], None)
-        if any(region.mapping is not None for region in regions.values()):  # otherwise the trace does not know it
+        if any(region.mapping is not None for region in regions.values()):  # else the trace has no such process
             self.writer.exit(name)
 
     def _touch(self, region, offset, length, flags=0):
@@ -168,7 +168,7 @@ class Translation:
         region, length = self._region(op), op["len"]
         if any(first <= op["off"] < last for first, last in region.poisoned):
             return REASONS["poisoned"]
-        if "signal" in op or op["errno"]:  # it stopped at the page behind those that it accessed
+        if "signal" in op or op["errno"]:  # the access stopped at the page behind the last one that it reached
             length = min(length, (op["accessed"] + 1) * PAGE)
         self._touch(region, op["off"], length, flags)
         return None
@@ -187,7 +187,7 @@ class Translation:
         self.do_bg_read(op, WRITE)
 
     def do_uffd_read(self, op):
-        """Takes the event that the thread's touch raised; nothing is done."""
+        """Reading an event from userfaultfd changes nothing: the thread's touch already raised it."""
 
     def do_bg_done(self, op):
         region, offset, flags = self.waiting.pop(op["proc"])
@@ -273,7 +273,7 @@ class Translation:
         self.writer.emit("truncate", self.files[op["region"]][0], op["len"])
 
     def do_move_pages(self, op):
-        """Each huge page that one of the addresses lies in is moved once."""
+        """Migrate each huge page that holds one of the addresses, once."""
         region = self._region(op)
         if "MOVE" not in op["flags"]:
             return REASONS["query"]

@@ -1,4 +1,4 @@
-"""Files and mappings of a trace that is made from recorded calls: how they come, move, grow and go."""
+"""Files and mappings of a trace that is made from recorded calls: made, moved, grown and removed here."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Mapper:
         self.writer.emit(op, target, offset, length, flags=flags, thread=self.thread, time=self.time)
 
     def why_not(self, file, end=0):
-        """Why a file is not taken, of which bytes up to `end` are named, or None."""
+        """None, or why the trace does not take `file`, of which a call names bytes up to `end`."""
         if file.kind not in self.kinds:
             return f"{file.kind} memory is not taken"
         if file.kind == "hugetlb" and file.page_size not in self.writer.names.geometry.hugetlb_sizes:
@@ -68,11 +68,11 @@ class Mapper:
         return None
 
     def page_size(self, file, size):
-        """Bytes of a page of `file`, of which `size` bytes are known."""
+        """Bytes of a page of `file`, which has `size` bytes as far as is known."""
         return file.page_size or (self.folio if size >= self.folio else self.base_page)
 
     def declare(self, file):
-        """The index of a file, of which the trace then knows all pages that it was seen to have."""
+        """The index of a file in the trace, which then declares at least `size` bytes of it."""
         if file.index is None:
             file.page_size = self.page_size(file, file.size)
             file.index = self.writer.file(file.name, file.page_size, 0, file.kind)
@@ -99,7 +99,7 @@ class Mapper:
         return area
 
     def unmap(self, space, start, end):
-        """Unmap what lies in [start, end), and return it."""
+        """Unmap [start, end) and return the areas that lay there."""
         areas = space.remove(start, end)
         for area in areas:
             if area.mapped is not None:
@@ -109,7 +109,7 @@ class Mapper:
     def move(self, space, area, start):
         """Move an area of `space` to `start`."""
         end, mapped = start + area.end - area.start, area.mapped
-        name = mapped and space.name(mapped.file.name)  # before the old one may be given again
+        name = mapped and space.name(mapped.file.name)  # first, so that the new mapping cannot get the old one's name
         space.remove(area.start, area.end)
         if mapped is None:
             return space.add(replace(area, start=start, end=end))
@@ -124,14 +124,14 @@ class Mapper:
         return space.add(Area(start, end, moved, dont_fork=area.dont_fork))
 
     def grow(self, space, start, end):
-        """Let what ends at `start` go on to `end`."""
+        """Let the area that ends at `start` grow to `end`."""
         self.unmap(space, start, end)
         area = space.before(start)
         mapped = area.mapped
         if mapped is None:
             return space.add(Area(start, end, reason=area.reason))
         offset = area.offset + area.end - area.start
-        if offset < mapped.length:  # not the end of the trace's mapping: something else was there before
+        if offset < mapped.length:  # the area ends before the trace's mapping does: a part of that was unmapped
             self.map(space, start, end - start, mapped.shared, mapped.file, mapped.file_offset + offset)
             return None
         if mapped.file.kind != "anon":

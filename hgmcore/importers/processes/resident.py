@@ -1,4 +1,4 @@
-"""Which pages of a process are there, and how often each is mapped, as touches and forks: in bounded memory."""
+"""Resident pages of a process and their map counts, as the touches and forks that cause them; in bounded memory."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from hgmcore.importers.processes.accesses import PAGE, repeated
 from hgmcore.trace.statements import CODES, OPERATION, WRITE
 from hgmcore.workloads.guest import Spool
 
-MOST_SHARERS = 1000  # map counts above are taken as this
+MOST_SHARERS = 1000  # a higher map count is lowered to this, as each one costs a fork
 
-# Pages that lie in a row. page: address / PAGE.
+# Consecutive pages. page: address of the first / PAGE.
 RUN = np.dtype([("page", "u8"), ("pages", "u8"), ("mapped", "i8")])
-# A folio that is there. stretch: of which mapping. offset: bytes.
+# A resident folio. stretch: index of its mapping. offset: bytes from the start of the mapping.
 FOLIO = np.dtype([("stretch", "u4"), ("offset", "u8"), ("mapped", "i8")])
 
 _PART = 1 << 16  # pages; longer runs are cut
@@ -32,7 +32,7 @@ class _Stretch(NamedTuple):
 
 
 class Resident:
-    """Runs of pages, and the mappings of `writer` in which they lie; both in order of address, none overlap.
+    """Runs of pages, and the mappings of `writer` in which they lie; both in order of address, without overlap.
 
     Pages are addresses / PAGE. Runs that lie in no mapping are left out.
     """
@@ -50,7 +50,7 @@ class Resident:
         self.stretches.append(_Stretch(mapping, shared, first, last, folio // PAGE))
 
     def run(self, page, pages, mapped):
-        """Pages that are each mapped so many times."""
+        """Add `pages` consecutive pages, each of which is mapped `count` times."""
         self._waiting += [(at, min(_PART, page + pages - at), mapped) for at in range(page, page + pages, _PART)]
         if len(self._waiting) >= _WAITING:
             self._flush()
@@ -84,7 +84,7 @@ class Resident:
         self._waiting.clear()
 
     def _find_folios(self):
-        """Write down all folios that are there, each once and with the largest count of its pages."""
+        """Store all resident folios, each once and with the largest count of its pages."""
         firsts, lasts, sizes = (np.array([getattr(each, name) for each in self.stretches], dtype=np.uint64)
                                 for name in ("first", "last", "pages"))
         last = np.zeros(0, dtype=FOLIO)
@@ -108,7 +108,7 @@ class Resident:
                 found = found[new]
                 found["mapped"] = mapped
                 self._keep(found[:-1])
-                last = found[-1:]  # the next run may have more of it
+                last = found[-1:]  # the next run may have more pages of the last folio
         self._keep(last)
 
     def _keep(self, folios):
