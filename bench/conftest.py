@@ -1,4 +1,4 @@
-"""One table of all that was measured: work, scheme, ns, roofline, ratio, goal, and what else does the work."""
+"""Prints one table of all measurements: work, scheme, ns, roofline, ratio, goal, and other programs' times."""
 
 import pytest
 from kernel import kernel
@@ -27,7 +27,7 @@ def pytest_terminal_summary(terminalreporter, config):
 
 
 def star(missed):
-    """What stands behind a row that misses its goal."""
+    """The remark behind a row that misses its goal."""
     return " *" if missed else ""
 
 

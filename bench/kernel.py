@@ -34,7 +34,7 @@ UFFD_API, UFFD_FEATURE_MINOR_SHMEM, UFFDIO_REGISTER_MODE_MINOR = 0xAA, 1 << 10, 
 
 
 class Skipped(Exception):
-    """This machine does not let us."""
+    """This machine lacks the rights or the settings for the measurement."""
 
 
 def check(result, what):
@@ -60,7 +60,7 @@ def unmap(address, size=SIZE):
 
 
 def aligned_range():
-    """An address, at a border of 2M, that SIZE bytes and a page more have room at."""
+    """An address that is a multiple of 2M and has room for SIZE bytes and one page."""
     room = map_file(-1, SIZE + 2 * HUGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     unmap(room, SIZE + 2 * HUGE)
     return (room + HUGE - 1) // HUGE * HUGE
@@ -120,7 +120,7 @@ def measure():
         times["munmap"].append(timed(unmap, address))
 
         before = fork_and_wait()
-        # off by a page from the folios' borders: by PTEs only; a page of its own makes fork copy them
+        # misaligned by a page, the folios can be mapped by PTEs only; a private page makes fork copy them
         address = map_file(file, flags=mmap.MAP_PRIVATE | FIXED, address=aligned_range() + PAGE)
         ctypes.c_char.from_address(address).value = b"x"
         advise(address, MADV_POPULATE_READ, "MADV_POPULATE_READ")
@@ -131,7 +131,7 @@ def measure():
 
 @cache
 def kernel() -> dict:
-    """What this program prints, run in a process of its own, whose memory is small enough to fork."""
+    """The output of this program, which runs in a process of its own, since forking a small process is fast."""
     done = run([sys.executable, __file__], capture_output=True, text=True, timeout=120)
     return json.loads(done.stdout) if done.returncode == 0 else {"skipped": done.stderr.strip().splitlines()[-1]}
 

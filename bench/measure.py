@@ -1,7 +1,7 @@
-"""How it is measured: hgmcore and the roofline take turns, each in memory that was just made ready.
+"""The method of measurement: hgmcore and the roofline take turns, each in memory that was just made ready.
 
-Noise then meets both of a round alike, so the ratio is the median of the rounds' own ratios; the times are medians.
-Where memory lies matters as well (which physical pages share a place in a cache): the rounds are spread over places.
+Noise then meets both sides of a round alike, so the ratio is the median of the rounds' own ratios; the times are
+medians. Speed depends on which physical pages share a place in a cache, so rounds are spread over several allocations.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-SECONDS = 1.0    # for one row of the table
-ROUNDS = 5, 40    # at each place, at least and at most
+SECONDS = 1.0    # seconds for one row of the table
+ROUNDS = 5, 40    # rounds at each place, at least and at most
 PLACES = 4
 
 Side = Callable[[], float]
@@ -25,7 +25,7 @@ def take_turns(benchmark, place: Callable[[], tuple[Side, Side]]) -> dict:
     ns, roofline and ratio.
     """
     places, start = [place() for _ in range(PLACES)], time.perf_counter()
-    for ours, roofline in places:    # the first time is another
+    for ours, roofline in places:    # the first run touches the memory for the first time
         ours(), roofline()
     each, times = int(np.clip(SECONDS / (time.perf_counter() - start), *ROUNDS)), []
 

@@ -1,4 +1,4 @@
-"""The same works with NumPy alone: entries and counts in flat arrays, one vectorised statement after another."""
+"""The same works in NumPy alone: entries and counts are flat arrays, and each step is one vectorised statement."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Arrays:
             self.mapcount[page] += by
 
     def install(self, operations) -> None:
-        """A leaf for each record whose entry is none."""
+        """Install a leaf for each record whose entry is empty."""
         page = (operations["offset"] >> np.uint64(12)).astype(np.int64)
         page = page[self.entries[page] == 0]
         self.entries[page] = page.astype(np.uint64) << np.uint64(12) | np.uint64(PRESENT | LEAF)
@@ -54,7 +54,7 @@ class Arrays:
 
 
 def peer(scheme: str, work, rounds: int = 3) -> float:
-    """Nanoseconds of a work for each leaf, the least of some rounds."""
+    """Nanoseconds for each leaf of a work, the least of several rounds."""
     times = []
     for _ in range(rounds):
         arrays = Arrays(scheme, work.full)

@@ -1,4 +1,4 @@
-"""The hand-written loops of roofline*.c, compiled as the extension modules are, their loops aligned."""
+"""The hand-written loops of roofline*.c, compiled with the options of the extension modules and with aligned loops."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def compile_rooflines() -> ctypes.CDLL:
 
 
 def committed(size: int) -> np.ndarray:
-    """`size` zeroed bytes in base pages that are there, as hgmcore's tables and struct pages are."""
+    """`size` zeroed bytes, committed in base pages as hgmcore's page tables and struct pages are."""
     array = np.frombuffer(small_pages(size), np.uint8)
     array[:] = 0
     return array
 
 
 def small_pages(size: int) -> mmap.mmap:
-    """`size` bytes of which only those are committed that are touched."""
+    """`size` bytes of address space; the system commits a page of them when it is touched."""
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     memory.madvise(mmap.MADV_NOHUGEPAGE)
     return memory
@@ -58,7 +58,7 @@ class World(ctypes.Structure):
 
 
 class Gigabyte:
-    """A huge page of 1G, its tables (1: of the PMD level, 2 to 513: of PTEs) and as many spare ones."""
+    """A huge page of 1G, its page tables (number 1 of PMDs, 2 to 513 of PTEs) and as many spare tables."""
 
     leaves = PIECES
     nr_tables = 1 + ENTRIES
@@ -75,38 +75,38 @@ class Gigabyte:
         self.world = World(*(array.ctypes.data for array in (self.tables, self.descs, self.pages, self.results)))
 
     def struct_pages(self) -> np.ndarray:
-        """Those of all base pages, as an array of PAGE."""
+        """The struct pages of all base pages, as an array of PAGE."""
         return committed(PIECES * PAGE.itemsize).view(PAGE)
 
     def does(self, what: int) -> bool:
-        """Is that part of what the scheme does for a leaf?"""
+        """Does the scheme do this for a leaf?"""
         return ctypes.c_int.in_dll(self.library, f"{self.scheme}_does").value & what != 0
 
     def prepare(self, full: bool) -> None:
-        """Every base page mapped by a 4K leaf, or none; counts are those of that."""
+        """Map every base page by a 4K leaf, or none; the counts are set to match."""
         pmd, pte = self.tables[1], self.tables[2:2 + ENTRIES]
         pmd[:] = np.arange(2, 2 + ENTRIES) << 12 | PRESENT
         pte.reshape(-1)[:] = np.arange(PIECES) << 12 | PRESENT | LEAF if full else 0
         self.spare_tables()
         self.world.pud[0], self.world.pud[1] = 1 << 12 | PRESENT, 0
-        if self.does(CHILDREN):    # else nobody has been there before, in hgmcore as here
+        if self.does(CHILDREN):    # otherwise the memory stays untouched, as hgmcore's is
             self.descs[:, 0] = 0
             self.descs[1:2 + ENTRIES, 0] = ENTRIES * full
-        if self.does(EACH_PAGE):    # nor here: the caches hold what they held
+        if self.does(EACH_PAGE):    # otherwise the caches keep their contents
             self.pages["_mapcount"] = full
         for field in ("_large_mapcount", "_nr_pages_mapped", "_entire_mapcount", "_mm_id_mapcount", "_refcount"):
             self.pages[field][:2] = PIECES * full
         self.pages["_mm_id"][1] = 1, 2
 
     def spare_tables(self) -> None:
-        """Tables that hold nothing, in a list in the order of their numbers."""
+        """Put the empty tables into the free list in the order of their numbers."""
         first = 1 + self.nr_tables
         self.tables[first:] = 0
         self.tables[first:-1, 0] = np.arange(first + 1, len(self.tables))
         self.world.free_table = first
 
     def recount(self) -> int:
-        """One pass over the tables: the number of leaves."""
+        """Count the leaves in one pass over the tables."""
         self.library.recount.restype = ctypes.c_uint64
         return self.library.recount(ctypes.byref(self.world))
 
@@ -126,7 +126,7 @@ class Gigabyte:
         return entries[entries & np.uint64(LEAF) > 0] >> np.uint64(12)
 
     def records(self, operations: np.ndarray) -> int:
-        """What a loop is told that there is to do."""
+        """The number of iterations of a loop over the records."""
         return len(operations)
 
 

@@ -1,4 +1,4 @@
-"""A roofline does the scheme's work: the counts in struct pages and the leaves of the tables change as in hgmcore."""
+"""Each roofline does the scheme's work: it changes the same counts and the same page-table entries as hgmcore."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def test_the_roofline_counts_as_the_scheme_does(library, work, scheme):
     difference = sums(world.pages) - before - ours
     difference[-1] %= ENTIRELY_MAPPED
     assert done == PIECES
-    assert np.abs(difference).max() <= 1, dict(zip(FIELDS, difference))    # what is done once for a subtree is left out
+    assert np.abs(difference).max() <= 1, dict(zip(FIELDS, difference))  # rooflines leave out work per subtree
     runs = truth.leaves(guest.machine.core)
     frames = np.concatenate([np.arange(0), *(run["pfn"] + np.arange(run["count"]) * run["size"] for run in runs)])
     assert np.array_equal(np.concatenate([world.frames(0), world.frames(1)]), frames - frames.min(initial=2**63 - 1))

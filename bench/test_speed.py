@@ -1,4 +1,4 @@
-"""Every work under every scheme, against the least that the work and the scheme demand."""
+"""Every work under every scheme, beside the roofline: a loop that does only what the work and the scheme demand."""
 
 import time
 

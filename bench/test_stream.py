@@ -1,4 +1,4 @@
-"""What is long: a guest of 1 TiB, filled in order, and the recordings that ship, replayed whole."""
+"""Long inputs: a guest of 1 TiB, filled in order, and the shipped recordings, replayed whole."""
 
 import os
 
@@ -12,13 +12,13 @@ from hgmcore import recordings
 from hgmcore.replay import time as timed
 
 GIGABYTES = 1024
-PER_PIECE = 1.5    # goal: of the time that one 1G page takes
+PER_PIECE = 1.5    # goal: multiple of the time for each piece that a single 1G page takes
 MEMORY = 1.1       # goal: of what tables and struct pages require
 RATE = 100_000_000    # goal: operations a second
 
 
 def resident() -> int:
-    """Bytes of this process that are in memory."""
+    """Resident bytes of this process."""
     with open("/proc/self/statm", encoding="ascii") as values:
         return int(values.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
@@ -30,7 +30,7 @@ def filled(scheme: str, gigabytes: int):
     machine.process("A").mmap(file, "v", minor=True, hgm=True)
     machine.core.prefault(gigabytes * (1 + ENTRIES) + 2)
     operations, times = PIECE_BY_PIECE.copy(), []
-    for _ in range(gigabytes):    # the records of one page at a time, made between the runs
+    for _ in range(gigabytes):    # records are made for one page at a time, between the timed runs
         times.append(machine.run(operations) / PIECES)
         operations["offset"] += GIGABYTE
     return machine, np.array(times)

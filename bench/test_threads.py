@@ -20,7 +20,7 @@ from hgmcore.trace import Trace
 from hgmcore.trace.statements import CODES, OPERATION
 
 TURN = 512
-EACH = 4    # huge pages that each thread fills, where they fill different ones
+EACH = 4    # huge pages that each thread fills, where the threads fill different ones
 GOAL = 1.9
 ONE = "file F 1G 1\npopulate F 0 1\nmmap A v F 0 1G shared minor hgm\n"
 # what is mapped; pieces of each thread; mapping and first offset of the second thread's; locks held to the goal

@@ -1,4 +1,4 @@
-"""What is measured, and how fast it shall be: works over one huge page of 1G mapped in 262,144 leaves of 4K.
+"""The works that are measured, each with its goal: all act on one huge page of 1G in 262,144 leaves of 4K.
 
 hugetlb, which maps no pieces, does the same works over 16,384 huge pages of 2M.
 """
@@ -19,7 +19,7 @@ GIGABYTE = 1 << 30
 
 
 def records(op: str, offsets, length: int) -> np.ndarray:
-    """Operations on mapping 0."""
+    """Records of operations on mapping 0."""
     operations = np.zeros(len(offsets), OPERATION)
     operations["op"], operations["offset"], operations["length"] = CODES[op], offsets, length
     return operations
@@ -56,10 +56,10 @@ class Guest:
         """Map everything, leaf by leaf."""
         self.machine.run(self.filling)
 
-    # What is done before each run and not timed.
+    # Preparations, which run before each timed run and are not timed.
 
     def emptied(self) -> None:
-        """Nothing is mapped; the tables are there."""
+        """Unmap everything; the page tables stay."""
         self.mapping.dontneed()
 
     def filled(self) -> None:
@@ -67,19 +67,19 @@ class Guest:
         self.fill()
 
     def filled_backwards(self) -> None:
-        """As `filled`. A run of BY_2M frees the last table last, so each comes back to where it lay: in their order."""
+        """As `filled`, from the end: BY_2M frees the last table last, so this gives each range its old table again."""
         self.mapping.dontneed()
         self.machine.run(BACKWARDS)
 
     def mapped_anew(self) -> None:
-        """The last run unmapped it."""
+        """Map the file anew and fill the mapping; the last run unmapped it."""
         if self.machine.core.vmas(0):
             self.mapping.munmap()
         self.map()
         self.fill()
 
     def childless(self) -> None:
-        """The last run's child is gone; its successor, process `child`, has a name."""
+        """End the last run's child, and declare its successor, process `child`."""
         if self.child:
             self.child.exit()
         self.child = self.machine.process(f"B{self.machine.operations}")
