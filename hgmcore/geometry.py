@@ -2,7 +2,7 @@
 
 Levels are numbered as in the kernel series: PTE 1, PMD 2, PUD 3, P4D 4, PGD 5; a table of level L has
 entries of level L. A contiguous group is several entries of one level that act as one leaf.
-Source: accounting rules section 5 (HGM v2 for the level numbers, vmemmap_dedup.rst for hugetlb sizes).
+Source: the postings of HGM v2 for the level numbers, Documentation/mm/vmemmap_dedup.rst for hugetlb sizes.
 """
 
 from __future__ import annotations

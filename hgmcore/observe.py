@@ -23,7 +23,7 @@ PSS_SHIFT = 12
 
 
 def observe(core, engine, geometry, options, names, index=0) -> dict:
-    """The state of the machine as interfaces section 3 gives it, with NumPy arrays for runs.
+    """The state of the machine as an observation of `hgmcore replay --json`, with NumPy arrays for runs.
 
     names: a trace.Header, for the names of files, processes and mappings.
     """

@@ -1,4 +1,4 @@
-"""Options of a replay: what the rules leave to choose, with defaults that are the same for every scheme."""
+"""Options of a replay: points on which kernels differ, with defaults that are the same for every scheme."""
 
 from __future__ import annotations
 

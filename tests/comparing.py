@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from model import Model, merged
 
-# `operations` has (error, done, event) of each statement.
+# operations: (error, done, event) of each statement.
 Replayed = namedtuple("Replayed", "operations observations cost counters")
 COST = ("leaf_installs", "leaf_removes", "table_allocs", "table_frees", "entries_scanned", "table_bytes_peak",
         "struct_page_bytes", "lines", "atomics")
@@ -58,7 +58,7 @@ class CoreMachine:
         import hgmcore
 
         self.machine = hgmcore.Machine(scheme, geometry=geometry, **options)
-        self.text = f"hgmcore-trace 1\ngeometry {geometry}\n"  # and all statements that declared a name
+        self.text = f"hgmcore-trace 1\ngeometry {geometry}\n"  # all statements so far that declared a name
 
     def run(self, statement):
         """(errno name, bytes done, event)"""
@@ -77,7 +77,7 @@ class CoreMachine:
 
 
 def asked(trace, geometry):
-    """Bytes that the last statement was to do, if all went well."""
+    """Bytes that the last statement does if it succeeds."""
     from hgmcore.trace.statements import NAMES
 
     record, verb = trace.operations[-1], NAMES[trace.operations["op"][-1]]
@@ -108,7 +108,7 @@ def plain(value):
 
 
 def assert_same(expected, got, where="observation"):
-    """`got` has all that `expected` has; it may have more keys."""
+    """Assert that `got` has every key of `expected` with an equal value; it may have more keys."""
     if expected == got:
         return
     if isinstance(expected, dict):
@@ -127,13 +127,13 @@ def assert_same(expected, got, where="observation"):
 
 
 def assert_same_observation(expected, got):
-    """Observations are the same; the order of mappings is not fixed."""
+    """Assert that two observations are the same, whatever the order of mappings."""
     assert_same(expected["folios"], got["folios"], "folios")
     assert len(expected["mappings"]) == len(got["mappings"])
     by_name = [{(row["process"], row["mapping"]): row for row in seen["mappings"]}
                for seen in (expected, got)]
     assert_same(*by_name, "mappings")
-    if expected["processes"] is not None:  # a replay knows those too that come later
+    if expected["processes"] is not None:  # a replay also knows names that later statements declare
         tables = [{row["process"]: row["page_tables"] for row in seen["processes"]} for seen in (expected, got)]
         assert_same(*tables, "processes")
     assert_same(expected["freed_while_mapped"], got["freed_while_mapped"], "freed_while_mapped")

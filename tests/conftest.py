@@ -1,7 +1,7 @@
-"""For all tests: `replay`, a fixture that runs a trace's text on the reference model and on hgmcore, and where the
-programs that tests start find hgmcore, and what is in this directory; and that no test fails by chance.
+"""Set-up of all tests: the fixture `replay`, import paths of programs that tests start, and settings against chance.
 
-HGMCORE_EXAMPLES lets hypothesis search anew each time (sequences.py).
+`replay` runs a trace's text on the reference model or on hgmcore. Hypothesis tries the same examples in each run
+unless HGMCORE_EXAMPLES is set (sequences.py).
 """
 import logging
 import os
@@ -13,17 +13,17 @@ from hypothesis import HealthCheck, settings
 
 import hgmcore
 
-# The same examples each time, however long one takes on a busy machine.
+# A busy machine may be slow, so an example has no deadline.
 settings.register_profile("hgmcore", deadline=None, derandomize=not os.environ.get("HGMCORE_EXAMPLES"),
                           database=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("hgmcore")
-logging.getLogger("matplotlib").setLevel(logging.ERROR)    # else it may say that it looks for fonts
+logging.getLogger("matplotlib").setLevel(logging.ERROR)    # it may write a warning while it builds its list of fonts
 
-# Where this process found it, not in the current directory, which may be that of a tree that is not built.
+# Child processes find hgmcore where this process found it. The current directory may be a tree that is not built.
 PATHS = [str(Path(hgmcore.__file__).parent.parent), str(Path(__file__).parent)]
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*PATHS, os.environ.get("PYTHONPATH")]))
 os.environ["PYTHONSAFEPATH"] = "1"
-# These change what programs write, and where to.
+# These variables change the output of the programs under test.
 for name in ("PYTHONDEVMODE", "PYTHONWARNINGS", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
     os.environ.pop(name, None)
 

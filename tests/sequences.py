@@ -19,14 +19,14 @@ K, M, G = 2**10, 2**20, 2**30
 
 @dataclass(frozen=True)
 class Ground:
-    """What sequences play on: the sizes that borders, holes and neighbours meet at."""
+    """The machine for sequences: sizes at which borders, holes and neighbours meet."""
 
     geometry: str
     base: int  # bytes of a base page
     files: dict  # name -> bytes of a huge page, huge pages; F is the most used
     middle: int  # bytes of the leaves that the largest huge page is cut into first
-    parts: list  # numbers of such leaves
-    pieces: list  # numbers of base pages
+    parts: list  # how many of those leaves an operation covers
+    pieces: list  # how many base pages an operation covers
     lengths: list  # bytes
     start: str  # statements
 
@@ -173,7 +173,7 @@ class Comparison(RuleBasedStateMachine):
         self.step(f"exit {process}")
 
     def do_fault(self, verb, which, place):
-        """A touch that no registration turns into an event."""
+        """A touch for which userfaultfd raises no event."""
         self.do_register("register", which, "")
         self.do_touch("touch", which, place, "")
         self.do_register("register", which, "minor")
@@ -210,10 +210,10 @@ class Comparison(RuleBasedStateMachine):
     do_unpin = do_pin
 
     def operate(self, operation):
-        """run_sequences() makes it a rule."""
+        """Execute one operation; run_sequences() makes this method a rule of Hypothesis's state machine."""
         verb, *words = operation
         if verb in ("munmap", "exit", "shrink") and len(self.text) < 25:
-            return  # there is little to undo yet
+            return  # a short sequence leaves little to undo
         getattr(self, "do_" + verb)(verb, *words)
 
     def teardown(self):
@@ -228,7 +228,7 @@ class Comparison(RuleBasedStateMachine):
         assert ran.counters == self.model.counters()
 
     def finish(self):
-        """Everything is undone: the processes exit, pins are dropped and files emptied."""
+        """Undo everything: all processes exit, pins are dropped and files are truncated to nothing."""
         for process in sorted(self.model.owners):
             self.step(f"exit {process}")
         for file in self.ground.files:
@@ -238,7 +238,7 @@ class Comparison(RuleBasedStateMachine):
             self.step(f"truncate {file} 0")
 
     def huge_pages(self, file):
-        """(huge page, folio) of what is in the page cache."""
+        """(huge page, folio) of each page in the page cache."""
         return sorted(self.model.files[file].cache.items())
 
 

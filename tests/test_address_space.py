@@ -27,7 +27,7 @@ step = st.one_of(
 
 
 class Pages:
-    """What lies at each page of a process: (file, page of the file), where anonymous memory is a file of its own."""
+    """The contents of each page of a process: (file, page of the file); each anonymous mapping is a file of its own."""
 
     def __init__(self, at=None):
         self.at = dict(at or {})
@@ -41,7 +41,7 @@ class Pages:
 
 
 def replayed(trace):
-    """process -> mapping -> page -> what lies there, of the statements of a trace alone."""
+    """process -> mapping -> page -> its contents, computed from the statements of a trace alone."""
     header, processes, sequence = trace.header, {}, 0
     for offset, length, target, arg, op, flags in trace.operations.tolist():
         name = NAMES[op]
@@ -111,7 +111,7 @@ def test_every_page_is_where_it_was_mapped(steps):
             in_place = to % 2 == 0
             to = first if in_place else to
             if in_place and set(range(first + length, first + new_length)) & set(model.at):
-                continue  # a kernel would move it elsewhere
+                continue  # a kernel would choose another address
             if not in_place and to in range(first - new_length + 1, first + length):
                 continue  # a kernel refuses to move onto itself
             calls.mremap(space, start, length * PAGE, new_length * PAGE, BASE + to * PAGE)

@@ -102,7 +102,7 @@ def test_a_page_that_nobody_else_has_is_reused():
 
 
 def test_reads_map_the_zero_page():
-    """It is no folio: nothing is counted, smaps leaves it out. A page table is there."""
+    """The zero page is no folio: nothing is counted and smaps leaves it out, but its page table is there."""
     folios, rows = last(HUGE + "touch A v 0\n")
     assert folios == [] and sizes(rows) == (0, 0, 0, 0) and tables(HUGE + "touch A v 0\n") == 3
     assert sizes(last(HUGE + "touch A v 0\ntouch A v 4K write\n")[1]) == (2048, 0, 2048, 2048), "from 6.13 all at once"
@@ -123,7 +123,7 @@ def test_what_does_not_fit_is_base_pages():
 
 
 def test_without_memory():
-    """A huge folio that cannot be had is replaced by a base page; fork fails as a whole."""
+    """Without memory for a huge folio the fault takes a base page; without memory fork fails as a whole."""
     assert sizes(last(HUGE + "fail 1\ntouch A v 0 write\n")[1]) == (4, 0, 4, 0)
     assert errors(HUGE + "touch A v 0 write\ndontneed A v 4K 4K\nfail 1\ntouch A v 4K write\n") == [("ENOMEM", 0)]
     folios, rows = last(WRITTEN + "fail 1\nfork A B\n")
@@ -168,7 +168,7 @@ def test_the_api():
 @pytest.mark.parametrize("scheme", ["head_per_leaf", "logical_counter", "logical_table", "special_bit", "subtree",
                                     "per_vma", "no_page_mapcount", "total_mapped_pages", "double_map"])
 def test_every_scheme_counts_anonymous_memory(scheme):
-    """Below one PMD entry there are pieces of two huge folios, and base pages: each folio is counted by itself."""
+    """One page table maps pieces of two huge folios, and base pages; each folio is counted by itself."""
     text = WRITTEN + "fork A B\ntouch B v 0 write\nfork B C\ntouch C v 4K write\n"
     text += "dontneed C v 8K 8K\nmremap C v 1M 1M w\n"
     folios, _ = last(text, scheme)

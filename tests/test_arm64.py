@@ -62,7 +62,7 @@ def test_pieces_collapse_failure_and_back_to_nothing(scheme, geometry, size):
     ("arm64-16k", "32M", 15 + 127), ("arm64-64k", "512M", 255 + 31)])
 @pytest.mark.parametrize("bad", ["12K", "2M", "30M", "last"])
 def test_memory_failure_cuts_by_the_largest_legal_leaves(geometry, size, pieces, bad):
-    """Wherever the bad page is: also directly behind a large leaf."""
+    """The bad page may be anywhere, also directly behind a large leaf."""
     m, f, v = machine("head_per_leaf", geometry, size)
     v.uffd_continue(0, size)
     v.hwpoison(f.name.page_size - 1 if bad == "last" else hgm.sizes.parse_size(bad) % f.name.page_size)
@@ -74,7 +74,7 @@ def test_memory_failure_cuts_by_the_largest_legal_leaves(geometry, size, pieces,
 @pytest.mark.parametrize("lookup_first", ["yes", "no"])
 @pytest.mark.parametrize("scheme", ["subtree", "logical_table"])
 def test_a_contiguous_page_is_counted_whatever_an_emptied_one_left(replay, scheme, lookup_first):
-    """The first piece counts it, the last one uncounts it; the table that stays counts for nothing."""
+    """The first piece counts the group, the last one uncounts it; the empty table that stays has no effect."""
     text = """file F 32M 1; populate F 0 1; mmap A v F 0 32M shared minor hgm; continue A v 0 4K; observe
         dontneed A v 0 4K; observe; continue A v 4K 4K; observe; munmap A v 0 32M; observe"""
     ran = replay(text.replace(";", "\n"), scheme, geometry="arm64-4k", lookup_first=lookup_first)
@@ -97,7 +97,7 @@ def test_a_run_of_base_pages_is_one_step_in_fork_and_zap(replay, size):
 @pytest.mark.parametrize("geometry, huge, leaf", [("arm64-4k", "2M", 64 << 10), ("arm64-16k", "32M", 2 << 20),
                                                   ("arm64-64k", "512M", 2 << 20), ("arm64-4k", "1G", 32 << 20)])
 def test_what_collapse_makes_a_group_counts_as_one(scheme, geometry, huge, leaf):
-    """Nothing is left behind when the group goes: not of the leaves that it was."""
+    """When a group is zapped no count of its former leaves is left."""
     m, _, v = machine(scheme, geometry, huge)
     below = max(size for size in m.geometry.leaf_sizes if size < leaf)
     for offset in range(0, leaf, below):

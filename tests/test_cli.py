@@ -31,7 +31,7 @@ COMMANDS = ("compare", "replay", "step", "explain", "validate", "info", "schemes
 
 @pytest.fixture(autouse=True)
 def trace(tmp_path, monkeypatch):
-    """The current directory is an empty one that holds t.hgm."""
+    """The tests run in an empty directory with the trace t.hgm."""
     monkeypatch.chdir(tmp_path)
     Path("t.hgm").write_text(TEXT)
 
@@ -43,7 +43,7 @@ def command(*arguments, **keywords):
 
 
 def error(capfd, *arguments):
-    """The one line that a command fails with."""
+    """The one line of error of a command that must fail."""
     before = sorted(os.listdir())
     assert run(list(arguments)) == 2
     out, err = capfd.readouterr()
@@ -54,7 +54,7 @@ def error(capfd, *arguments):
 
 
 def printed(capfd, *arguments):
-    """What a command that succeeds prints."""
+    """The output of a command that must succeed."""
     assert run(list(arguments)) == 0
     out, err = capfd.readouterr()
     assert err == ""
@@ -62,7 +62,7 @@ def printed(capfd, *arguments):
 
 
 def result_of(capfd, *arguments):
-    """What a command that succeeds gives as JSON."""
+    """The JSON of a command that must succeed."""
     return json.loads(printed(capfd, *arguments, "--json", "-"))
 
 

@@ -1,4 +1,4 @@
-"""What a scheme and an operation consist of is there; what is not, is named."""
+"""Every scheme and operation has all its parts; a test that fails names the missing part."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The cost table of the program against section 4.14 of the rules: atomics and lines of a 2M page."""
+"""The cost table of the program against numbers worked out by hand: atomics and lines of a 2M page."""
 
 import pytest
 from test_invariants import sequence
@@ -23,7 +23,7 @@ TABLE = {
         "mm_id": (1536, 512), "no_page_mapcount": (1024, 2), "total_mapped_pages": (1024, 2)},
 }
 
-# 1G from 4K leaves, section 4.14: atomics on (references, map words)
+# The collapse of a 1G page from 4K leaves: atomics on (references, map words).
 COLLAPSE_1G = {"head_per_leaf": (262145, 262145), "subtree": (262145, 0), "logical_scan": (0, 0)}
 
 

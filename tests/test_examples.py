@@ -1,4 +1,4 @@
-"""Each program of examples/ prints what it says that it prints."""
+"""Each program of examples/ prints the output that its own text promises."""
 
 import os
 import subprocess
@@ -22,7 +22,7 @@ PRINTED = {
 
 
 def run(*arguments, cwd):
-    """What a Python program prints."""
+    """The output of a Python program."""
     root = str(Path(hgmcore.__file__).parent.parent)
     path = os.pathsep.join([root, str(cwd)])
     done = subprocess.run([sys.executable, *map(str, arguments)], cwd=cwd, capture_output=True, text=True,

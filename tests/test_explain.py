@@ -1,4 +1,4 @@
-"""The shortest part of a trace with a scheme's first error: it is that, and nothing of it can go."""
+"""The shortest part of a trace with a scheme's first error: it shows that error, and no operation of it can go."""
 
 import json
 

@@ -52,7 +52,7 @@ def printed(capfd, *arguments):
 
 
 def checked(value, name=None):
-    """`value` if it is what the schema of its format demands."""
+    """`value`, once it is known to satisfy the schema of its format."""
     schema = schemas()[name or value["format"]]
     jsonschema.validators.validator_for(schema)(schema).validate(value)
     return value

@@ -125,7 +125,7 @@ def test_refused_schemes_stay():
 
 
 def browse(directory, page, width, *options):
-    """What a headless browser of a given width finds: measures of the layout, and what it says on its console."""
+    """Measures of the layout in a headless browser of a given width, and the messages on its console."""
     (directory / "page.html").write_text(page.replace("</body>", f"{MEASURE}</body>"))
     (directory / "around.html").write_text(AROUND.format(width=width))
     home = {**os.environ, "HOME": str(directory)}
@@ -153,7 +153,7 @@ def test_layout_in_a_browser(which, width, request, tmp_path):
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 def test_the_browser_would_tell_errors_and_overflow(result, tmp_path):
-    """The measures of the test above see what they are there for."""
+    """The measures of the test above notice a page that is too wide and text that overlaps."""
     page = compare_html(result).replace("<h2>Verdict</h2>", '<p style="width:900px">wide</p><script>missing()</script>')
     overlap = '<svg><text x="1" y="9">one over</text><text x="1" y="9">other</text></svg>'
     found, console = browse(tmp_path, page.replace("<svg", f"{overlap}<svg", 1), 390)

@@ -1,4 +1,4 @@
-"""What `load` takes."""
+"""The inputs that `load` accepts: traces, paths, names, streams, lines; and how it refuses others."""
 
 import io
 from pathlib import Path

@@ -76,7 +76,7 @@ def sequence(seed, scheme, steps=60):
 
 
 class Observed:
-    """The two machines behind one face."""
+    """A model machine and hgmcore's behind the same methods."""
 
     def __init__(self, kind, scheme, options):
         self.core = CoreMachine(scheme, **options) if kind == "core" else None

@@ -1,4 +1,4 @@
-"""What is known to be wrong of a scheme goes wrong as it did (worked.py says how to read the tables)."""
+"""The known faults of schemes appear exactly as their files describe them (worked.py says how to read the tables)."""
 import pytest
 from worked import FORKED, PIECES, check, steps_table
 

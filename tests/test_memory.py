@@ -11,7 +11,7 @@ PAGES = 8
 
 
 def resident():
-    """Bytes that this process really holds."""
+    """Resident bytes of this process."""
     with open("/proc/self/smaps_rollup", encoding="ascii") as lines:
         return next(int(line.split()[1]) for line in lines if line.startswith("Rss:")) * 1024
 
@@ -36,7 +36,7 @@ def test_a_replay_adds_little_more_than_its_tables_and_struct_pages(scheme):
 
 
 def test_struct_pages_that_no_scheme_touches_are_not_there():
-    """What the vmemmap optimisation would save is never committed, and a mere look at it commits nothing."""
+    """Struct pages that the vmemmap optimisation would free are never committed, and reading them commits nothing."""
     sizes = {}
     for scheme in ("head_per_leaf", "nr_pages_mapped"):
         machine = hgm.Machine(scheme)

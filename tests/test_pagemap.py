@@ -37,8 +37,10 @@ def text(trace):
 
 
 def mapcounts(trace):
-    """(file of the first mapping that the page is of, page) -> how many processes have it, by the rules: a touch
-    maps in one process, a fork copies what is private. Independent of the core, which may not know all kinds."""
+    """(file of the page's first mapping, page) -> how many processes map it, computed without the core.
+
+    A touch maps the page in one process; a fork copies private mappings.
+    """
     header, held = trace.header, {}
     shared = {}
     for record in trace.operations:

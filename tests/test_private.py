@@ -1,4 +1,4 @@
-"""Private mappings: pages of their own beside the page cache's, which others map. What happens to one is no other's."""
+"""Private mappings: they have copies of pages; an operation on a copy leaves the page cache's page as it is."""
 import pytest
 from worked import ALL, HGM
 
@@ -12,7 +12,7 @@ def run(replay, scheme, *parts, **options):
 
 
 def by_cache(observation):
-    """The page cache's page and the copy; None for one that is gone."""
+    """(the page cache's page, the copy), with None for a page that is gone."""
     pages = {folio.get("in_page_cache", True): folio for folio in observation["folios"]}
     return pages.get(True), pages.get(False)
 

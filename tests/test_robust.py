@@ -1,4 +1,4 @@
-"""What must not crash, hang or reach beyond its mapping: small traces with extreme numbers, and interrupted runs."""
+"""Small traces with extreme numbers, and interrupted runs: nothing may crash, hang or reach beyond its mapping."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Shared PMD tables, by hand: what a running 6.18 kernel showed of them, and what follows from the rules."""
+"""Shared PMD tables: observations of a running 6.18 kernel, and counts worked out by hand."""
 
 import pytest
 

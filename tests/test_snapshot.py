@@ -63,7 +63,7 @@ def on_memory(seed, scheme):
 
 
 def seen(machine):
-    """All that a machine shows of itself."""
+    """All data of a machine that can be read: tables, struct pages, folios, results, costs and mappings."""
     core = machine.core
     tables = [core.table(process=p).tolist() for p in range(len(machine.header.processes)) if has_root(core, p)]
     last = int(core.folios()["pfn"].max(initial=0))
@@ -81,7 +81,7 @@ def has_root(core, process):
 
 
 def astray(machine, seed, scheme):
-    """Do to the machine what must be forgotten: what it can do as it is, and what it declares anew."""
+    """Change the machine in ways that a restore must undo: operations on what it has, and new declarations."""
     pick = random.Random(seed)
     for mapping in machine.header.mappings:
         number = machine.header.mappings.index(mapping)
@@ -135,7 +135,7 @@ def test_nothing_happened(scheme, statements):
 
 
 def test_a_large_machine_comes_back():
-    """With more struct pages than are copied unseen, of schemes that write all of them or the first ones of a folio."""
+    """More struct pages than a snapshot copies unasked; schemes that write all of them or the first ones of a folio."""
     for scheme in ("head_per_leaf", "nr_pages_mapped"):
         machine = hgm.Machine(scheme)
         file = machine.file("F", "1G", 2, populate=True)

@@ -1,4 +1,4 @@
-"""What each operation changes: against the observations themselves, and worked out by hand."""
+"""The changes that `step` shows for each operation, against observations before and after, and by hand."""
 
 import copy
 import json
@@ -51,7 +51,7 @@ def test_a_refusal_and_a_zap():
 @pytest.mark.parametrize("scheme", hgm.schemes.NAMES)
 @pytest.mark.parametrize("lines", [LINES, THP], ids=["hugetlb", "thp"])
 def test_the_changes_lead_from_nothing_to_the_end(scheme, lines):
-    """All that changed, put together, is the last state: of words, of answers and of leaves."""
+    """All changes applied to the first state give the last state: of words, of answers and of leaves."""
     words, leaves, last = {}, {}, None
     for step in hgm.replay_steps(lines, scheme):
         for row in step.words:

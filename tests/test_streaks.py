@@ -206,7 +206,7 @@ def statements(seed, geometry, bursts=40):
 
 
 def ran(trace, scheme, at_once, **options):
-    """What the trace's operations come to, in one array or each in one of its own."""
+    """Results and costs of the trace's operations, run as one array or each as an array of its own."""
     machine = hgm.Machine(scheme, trace.header.geometry, **options)
     machine.declare(trace.header)
     n = len(trace) if at_once else 1

@@ -1,4 +1,4 @@
-"""The timeline of a comparison, read back by a reader of its own: phases, counters and errors where they belong."""
+"""The timeline of a comparison, read back by an independent reader: phases, counters and errors at their times."""
 
 import struct
 

@@ -1,4 +1,4 @@
-"""Tiny geometries: loops for tables of 512 entries must not take theirs, and addresses must not run out."""
+"""Tiny geometries: loops made for tables of 512 entries must not run on smaller ones; addresses must not run out."""
 
 import random
 

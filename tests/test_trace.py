@@ -1,4 +1,4 @@
-"""Both forms of a trace: what they say, that neither loses anything, and what each refuses."""
+"""Both forms of a trace: their meaning, that neither loses anything, and the input that each refuses."""
 
 import io
 import os

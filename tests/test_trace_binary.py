@@ -1,4 +1,4 @@
-"""Parquet files that are no trace, or no longer one: each is refused in one line, none crashes."""
+"""Parquet files that hold no trace or a damaged one: each is refused in one line, none crashes."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""What a trace may not hold, and that every refusal names file, line and reason."""
+"""Invalid traces: every refusal names file, line and reason."""
 
 import io
 import re

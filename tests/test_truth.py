@@ -1,6 +1,6 @@
 """The truth of an observation, recounted by hand for layouts with leaves of several sizes and holes.
 
-It owes nothing to a scheme, so every scheme that allows the layout must report the same.
+The truth does not depend on a scheme, so every scheme that allows the layout must report the same.
 """
 import pytest
 

@@ -1,4 +1,4 @@
-"""Recordings of running kernels against the simulator: all that ship are equal, and a change in one is found."""
+"""Recordings of running kernels against the simulator: all shipped ones are equal, and a changed one is found."""
 
 import json
 import lzma

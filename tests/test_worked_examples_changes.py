@@ -23,8 +23,8 @@ SETUPS = {
     "hwpoison": (WHOLE_OTHER, "hwpoison B v 28K"),
 }
 
-# Rules section 4.14b: changes that one operation makes to references (ref), count words, the sum of all
-# subpage counts (sub) and the number of pages mapped (nr; F is its flag for a whole mapping).
+# Changes that one operation makes to references (ref), count words, the sum of all subpage counts (sub) and the
+# number of pages mapped (nr; F is its flag for a whole mapping), worked out by hand.
 MATRIX = """
 operation     | head_per_leaf        | per_page_posted      | nr_pages_mapped
 first piece   | ref+1 compound+1     | ref+1 sub+1          | ref+1 sub+1 nr+1

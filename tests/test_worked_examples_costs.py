@@ -12,8 +12,8 @@ def added_cost(replay, scheme, setup, action, **options):
     return added["persistent"], added["transient"], after["lines"]
 
 
-# Rules section 4.14: persistent atomics, transient atomics, and distinct lines including those of the setup:
-# of a piece that is not the first (pages 9, then 5), of all 512 pieces, of their fork; the same with batch.
+# Persistent atomics, transient atomics, and distinct lines including those of the setup, worked out by hand: of a
+# piece that is not the first (pages 9, then 5), of all 512 pieces, of their fork; and of the fork with batch.
 COSTS = f"""
 head_per_leaf                       | 2 0 2 | 1024 0 2   | 1024 0 2   | 2 0 2
 per_page_posted                     | 2 0 3 | 1024 0 512 | 1024 0 512 | 513 0 512
@@ -81,8 +81,8 @@ def test_collapse_of_a_gigabyte(run, scheme, direct, via_2m):
         assert change == (*atomics, steps + 1, steps + N * N)
 
 
-# Rules section 8, 9 and 14: entries read by a scan, in ascending order, depth first, up to and including the one that
-# ends it.  512 PMDs, and in a table of PTEs 512; in 1G, piece 5 of 2M number 3 and piece 2 of 2M number 1.
+# Entries read by a scan, in ascending order, depth first, up to and including the entry that ends it: 512 PMDs, and
+# 512 in a table of PTEs. The pieces of the 1G page are piece 5 of 2M number 3 and piece 2 of 2M number 1.
 ONE, OTHER = f"continue A v {3 * 2048 + 5 * 4}K 4K", f"continue A v {2048 + 2 * 4}K 4K"
 SCANS = [
     ("logical_scan per_vma leaf_and_vma", [

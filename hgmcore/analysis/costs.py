@@ -1,7 +1,7 @@
 """What one operation costs under each scheme, counted: small traces, before and after.
 
-The table of the rules, section 4.14, and more rows of the same kind, for huge pages of any size. Every piece is a
-base page and every operation handles one piece, so nothing is batched.
+The huge page may have any size. Every piece is a base page and every operation handles one piece, so nothing is
+batched.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether this machine can say what the simulator is compared with, and if not, why."""
+"""Whether the running kernel can be compared with the simulator, and if not, why."""
 
 import contextlib
 import os
@@ -76,7 +76,7 @@ def _by_trying():
 
 
 def _counting(observer, file):
-    """Map one page of a huge page, and see what is said of it."""
+    """Map one page of a huge page, and see whether the kernel reports that mapping."""
     if observer.file(file)["phys"] != [[0, 512, "B0", 0]]:
         return "no huge page on a tmpfs with huge=advise (memory in pieces? shmem_enabled is deny?)"
     address = file.address + HUGE

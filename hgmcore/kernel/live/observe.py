@@ -1,4 +1,4 @@
-"""What the kernel says of processes and files, in the format of the kernel recordings.
+"""Observations of the kernel's counts for processes and files, in the format of the kernel recordings.
 
 Arrays over 4K pages are runs [first, count, value]; pages that are not mapped (not in the page cache) are left out.
 """
@@ -92,7 +92,7 @@ class Observer:
                 "file": runs(mapped, (entries >> _FILE & 1).astype(bool))}
 
     def file(self, file):
-        """What the page cache of a file holds, mapped or not."""
+        """The pages in the page cache of a file, mapped or not."""
         return self._of_frames(*file.cache())
 
     def _of_frames(self, pages, frames):
@@ -124,7 +124,7 @@ class Observer:
 
 
 class _Numbers:
-    """Numbers of what is met, 0, 1, ... in order of appearance; -1 of what was not."""
+    """Numbers things 0, 1, ... in order of appearance; -1 stands for a thing that did not appear."""
 
     def __init__(self):
         self._of, self._met = np.full(1 << 16, -1, np.int32), []
@@ -150,7 +150,7 @@ class _Numbers:
 
 
 def huge_ranges(pagemap, address, length):
-    """[(start, end), ...] of what leaves above the PTE map."""
+    """[(start, end), ...] that leaves above the PTE level map."""
     vector = np.zeros((length // PAGE + 1, 3), np.uint64)
     argument = struct.pack("=12Q", 96, 0, address, address + length, 0, vector.ctypes.data, len(vector), 0, 0,
                            _PRESENT | _HUGE, 0, _PRESENT | _HUGE)

@@ -15,7 +15,7 @@ from hgmcore.kernel.live.timing import Times
 from hgmcore.kernel.simulated import KINDS, Simulated
 from hgmcore.trace import text
 
-TIMES = 3  # a difference that the kernel does not show this often is another's doing
+TIMES = 3  # a difference must appear this often, else another program on the machine caused it
 SHRINKING = 60  # seconds for finding a shorter sequence
 _COLLAPSED = Path("/sys/kernel/mm/transparent_hugepage/khugepaged/pages_collapsed")
 
@@ -56,12 +56,12 @@ class Outcome:
             self.differences += self.simulated.differences(step)
 
     def first(self):
-        """What tells one difference from another."""
+        """The key by which two differences are the same."""
         difference = self.differences[0]
         return difference.op, difference.kind, *([difference.kernel] if difference.kind == "error" else [])
 
     def trace(self):
-        """What was done, as the text of a trace."""
+        """The sequence as the text of a trace."""
         stream, writer = io.BytesIO(), self.simulated.writer
         writer.emit("observe", 0)
         text.write(writer.trace("live", {"kernel": self.recording[0]["kernel"]}), stream)
@@ -91,7 +91,7 @@ def validate_live(seed=0, seconds=10.0, hugetlb=False, timed=False, progress=Non
 
 
 class _Run:
-    """What is known after some sequences."""
+    """The result so far."""
 
     def __init__(self, seed, hugetlb):
         self.seed, self.hugetlb = seed, hugetlb

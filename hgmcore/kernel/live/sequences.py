@@ -32,7 +32,7 @@ class _Region:
 
 
 class _Maker:
-    """What exists so far, as far as it can be told without asking a kernel, and a method for each kind of step."""
+    """The files, processes and regions that exist so far, without asking a kernel; a method for each kind of step."""
 
     def __init__(self, rng, hugetlb):
         self.rng, self.hugetlb = rng, hugetlb
@@ -140,7 +140,7 @@ class _Maker:
         self._cut("mprotect", prot=self.rng.choice((0, 1, 3, 3)))
 
     def _cut(self, op, **fields):
-        """What divides a VMA."""
+        """A step that divides a VMA."""
         process, name, region = self._any()
         if name:
             part = self._range(region.pages)

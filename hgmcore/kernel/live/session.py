@@ -73,7 +73,7 @@ class Session:
             self._close_files()
 
     def overhead(self, times):
-        """ns that the measuring of an operation takes: the least of `times` system calls that do nothing."""
+        """ns of overhead in a measured operation: the least of `times` system calls that do nothing."""
         worker = self._nursery.fork()[1]
         least = min(worker.ask({"op": "nothing"})["ns"] for _ in range(times))
         self._nursery.end(worker)

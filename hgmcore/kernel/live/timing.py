@@ -7,7 +7,7 @@ import numpy as np
 from hgmcore.kernel.live.kernel import PAGE
 from hgmcore.kernel.simulated import Simulated
 
-TIMES = 5  # each sequence is done so often, and the least time of each step counts: noise only ever adds
+TIMES = 5  # Runs of each sequence; the least time of each step counts, since noise only adds.
 _UNTIMED = ("exit", "fork", "uffd_open")
 """A process is not seen to its end; most of a fork is of the interpreter in it; the last has no counterpart."""
 

@@ -82,7 +82,7 @@ class Worker:
         return {**_call(kernel.uffd_continue, self.uffd, argument), "mapped": kernel.mapped(argument)}
 
     def nothing(self, op, fd):
-        """A system call that does nothing: what the measuring itself takes."""
+        """A system call that does nothing; its time is the overhead of measuring."""
         return _call(kernel.munmap, 1, 0)
 
     def settle(self, op, fd):
