@@ -54,6 +54,9 @@ def faults(name, found):
             yield f"{name} may not cimport {module}"
         if names.strip() == "*" and module not in ALL_NAMES_OF:
             yield f"{name} cimports * of {module}: name what it takes"
+        for part in re.findall(r"(?:^|,)\s*(\w+)", names.strip("()")):
+            if f"{module}.{part}" in FILES:  # Cython sees no dependency in it, and so rebuilds nothing
+                yield f"{name}: cimport {module}.{part}, not {part} from its package"
 
 
 FILES = {str(path.relative_to(PACKAGE.parent)).rpartition(".")[0].replace("/", "."): path

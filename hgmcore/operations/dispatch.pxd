@@ -8,12 +8,17 @@ from hgmcore.hgm cimport *
 from hgmcore.core.machine cimport HUGETLB, Machine
 from hgmcore.operations.common cimport base_mask, Outcome, outcome, process_exited, record
 from hgmcore.operations.fork cimport exit_mmap, fork
-from hgmcore.operations.hugetlb cimport address_space as hugetlb, advise, file as hugetlbfs
+cimport hgmcore.operations.hugetlb.address_space as hugetlb
+cimport hgmcore.operations.hugetlb.advise as advise
+cimport hgmcore.operations.hugetlb.file as hugetlbfs
 from hgmcore.operations.hugetlb.hwpoison cimport hwpoison
 from hgmcore.operations.hugetlb.migrate cimport migrate
 from hgmcore.operations.hugetlb.streaks cimport streaks
-from hgmcore.operations.thp cimport address_space as thp, collapse as khugepaged, mremap as thp_mremap
-from hgmcore.operations.thp cimport shmem_fault, shmem_file as shmem
+cimport hgmcore.operations.thp.address_space as thp
+cimport hgmcore.operations.thp.collapse as khugepaged
+cimport hgmcore.operations.thp.mremap as thp_mremap
+cimport hgmcore.operations.thp.shmem_fault as shmem_fault
+cimport hgmcore.operations.thp.shmem_file as shmem
 
 # The file that tells which family an operation belongs to.
 cdef enum About:
