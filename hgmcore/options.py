@@ -41,7 +41,7 @@ OPTIONS = {
                     "what is held around each leaf that is mapped: nothing, the page-table lock, or all that the "
                     "posted series holds (fault mutex, VMA lock, folio lock, page-table lock)"),
     "fault_around": Option(("none", "16", "folio"),
-                           "what a read of shmem maps around itself: nothing, the 16 pages around (to Linux 6.17), "
+                           "what a read of shmem maps around itself: nothing, the 64K around (to Linux 6.17), "
                            "or whole folios that begin there (from 6.18)"),
     "model": Option(("default", "posted"), "posted: the options of the scheme's own posting or kernel"),
 }

@@ -196,6 +196,22 @@ def test_fault_around(around, read, write):
     assert last(text + "touch A v 260K write\n", fault_around=around)[1]["A", "v"]["exclusive"] == write
 
 
+def test_fault_around_asks_for_addresses():
+    """Seen on 6.18: whether a folio lies in one page table is a matter of addresses, wherever the mapping begins."""
+    text = "file F 2M 3 shmem\npopulate F 0 3\npunch F 2M 4K\nmmap A v F 1132K 5012K shared\ntouch A v 2M\n"
+    assert last(text)[1]["A", "v"]["rss"] == M
+    assert last(text, fault_around="16")[1]["A", "v"]["rss"] == 64 * K
+
+
+@pytest.mark.parametrize("geometry, file", [("arm64-16k", "32M"), ("arm64-64k", "512M")])
+def test_fault_around_is_64k(geometry, file):
+    """fault_around_bytes does not depend on the size of a base page; a fault around one page is none."""
+    text = f"file F {file} 1 shmem\npopulate F 0 1\nmmap A v F 0 16M shared\ntouch A v 1M\nobserve\n"
+    for around in ("16", "folio"):
+        row = run(text, geometry=geometry, fault_around=around).observations[0]["mappings"][0]
+        assert row["rss"] == 64 * K, around
+
+
 def test_a_fault_allocates_what_fits():
     """A folio of the file's size if nothing of it is there and it fits the VMA; else a base page."""
     empty = "file F 2M 2 shmem\nmmap A v F 0 2M shared\nmmap A w F 4K 1M shared\n"

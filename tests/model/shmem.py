@@ -9,7 +9,7 @@ from .runs import consecutive
 from .tables import Folio
 from .thp_space import Spaces
 
-FAULT_AROUND = 16  # base pages
+FAULT_AROUND = 64 * 2**10  # bytes
 
 
 class Shmem(Spaces):
@@ -19,6 +19,7 @@ class Shmem(Spaces):
         """A folio; this is no allocation that can be made to fail."""
         pfn = -(-self.frames // pages) * pages
         self.frames = pfn + pages
+        self.cost_counts.hold(range(pfn, pfn + 1))
         self.folios.append(Folio(file.name, index, pages, pfn, anon=file.kind == "anon"))
         return self.folios[-1]
 
@@ -27,7 +28,6 @@ class Shmem(Spaces):
             file.cache[index] = folio
         folio.cached = True
         folio.change_refcount(folio.pages, self.cost_counts)
-        self.cost_counts.hold(range(folio.pfn, folio.pfn + 1))
         return folio
 
     def leave(self, file, folio):
@@ -207,8 +207,9 @@ class Shmem(Spaces):
         file, index = mapping.file, self.file_index(mapping, offset)
         if self.is_mapped(mapping, offset):
             return None
-        if self.options["fault_around"] != "none" and not (write or vma.minor or vma.wp):
-            self.fault_around(mapping, vma, offset)
+        around = FAULT_AROUND // self.geometry.base
+        if self.options["fault_around"] != "none" and around > 1 and not (write or vma.minor or vma.wp):
+            self.fault_around(mapping, vma, offset, around)
             if self.is_mapped(mapping, offset):
                 return None
         if index >= file.size:
@@ -255,17 +256,17 @@ class Shmem(Spaces):
         if folio.refcount == refs:
             self.put_back()
 
-    def fault_around(self, mapping, vma, offset):
-        """Map what the page cache has in 16 pages around (do_fault_around, filemap_map_pages).
+    def fault_around(self, mapping, vma, offset, around):
+        """Map what the page cache has in so many pages around (do_fault_around, filemap_map_pages).
 
-        The 16 end where they would if aligned, or begin with the VMA; with fault_around=folio every folio that
+        They end where they would if aligned, or begin with the VMA; with fault_around=folio every folio that
         is among them is mapped as a whole, if it fits.
         """
         space, (number, slot) = self.space(mapping), self.where(mapping, offset)
         base, fanout, file = self.geometry.base, self.geometry.fanout, mapping.file
         before, behind = (offset - vma.first) // base, (vma.last - offset) // base
-        first = slot - min(slot % FAULT_AROUND, before)
-        last = min(first + FAULT_AROUND, fanout, slot + behind)
+        first = slot - min(slot % around, before)
+        last = min(first + around, fanout, slot + behind)
         index = self.file_index(mapping, offset)
         first, last = index + first - slot, min(index + last - slot, file.size)
         was_none = number not in space.pmds

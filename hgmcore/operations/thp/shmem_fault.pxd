@@ -17,7 +17,7 @@ from hgmcore.operations.thp.pmd cimport (
 )
 
 cdef enum:
-    FAULT_AROUND = 16    # fault_around_bytes is 64K
+    FAULT_AROUND_BYTES = 65536    # fault_around_bytes, however large a base page is
 
 cdef inline void shmem_add_to_page_cache(Machine *m, hgm_folio *folio) noexcept nogil:
     """The page cache holds a reference for each base page."""
@@ -92,25 +92,35 @@ cdef inline void set_pte_range(Machine *m, Pmd *pmd, uint64_t *entry, hgm_folio 
     if not kept:
         look_up_and_put(m, &m.context.cost, folio)
 
-cdef inline bint folio_fits(Machine *m, const Vma *vma, const hgm_folio *folio, uint64_t offset,
+cdef inline uint64_t fault_around_pages(Machine *m) noexcept nogil:
+    return <uint64_t>FAULT_AROUND_BYTES >> m.config.geometry.base_shift
+
+cdef inline bint should_fault_around(Machine *m, const Vma *vma) noexcept nogil:
+    return (m.config.options.fault_around != HGM_AROUND_NONE and not vma.flags & (HGM_OPF_MINOR | HGM_OPF_WP)
+            and fault_around_pages(m) > 1)
+
+cdef inline bint folio_fits(Machine *m, const Pmd *pmd, const Vma *vma, const hgm_folio *folio, uint64_t offset,
                             uint64_t page) noexcept nogil:
-    """Do all base pages of the folio, of which number `page` belongs at `offset`, lie in the VMA and one page table?"""
+    """Do all base pages of the folio, of which number `page` belongs at `offset`, lie in the VMA and, by their addresses,
+    in one page table?"""
     cdef int shift = m.config.geometry.base_shift
     cdef uint64_t before = page << shift, after = folio.nr_pages - page << shift
+    cdef uint64_t inside = pmd.mapping.address + offset - pmd.address
     return (offset - vma.start >= before and vma.end - offset >= after
-            and (offset & pmd_mask(m)) >= before and (offset & pmd_mask(m)) + after <= pmd_mask(m) + 1)
+            and inside >= before and inside + after <= pmd_mask(m) + 1)
 
 cdef inline int filemap_map_pages(Machine *m, Pmd *pmd, const Vma *vma, uint64_t offset, uint64_t index) noexcept nogil:
     """Map what the page cache has around base page `index` of the file. 0 or ENOMEM.
 
-    16: the pages of the aligned 16 around it. folio: also all pages of folios of which one is among those, where the
+    16: the pages of the aligned 64K around it. folio: also all pages of folios of which one is among those, where the
     folio lies in the VMA and in one page table.
     """
     cdef File *f = &m.state.files[pmd.mapping.file]
     cdef int shift = m.config.geometry.base_shift
     cdef uint64_t pte = entry_index(m, pmd.mapping.address + offset, PTE), vma_page = (offset - vma.start) >> shift
-    cdef uint64_t from_pte = max(pte & ~<uint64_t>(FAULT_AROUND - 1), pte - min(pte, vma_page))
-    cdef uint64_t to_pte = min(min(from_pte + FAULT_AROUND, ptes_per_table(m)),
+    cdef uint64_t around = fault_around_pages(m)
+    cdef uint64_t from_pte = max(pte & ~(around - 1), pte - min(pte, vma_page))
+    cdef uint64_t to_pte = min(min(from_pte + around, ptes_per_table(m)),
                                pte + ((vma.end - vma.start) >> shift) - vma_page)
     cdef uint64_t at = index + from_pte - pte, end = min(index + to_pte - pte, f.size), first, last, page, place
     cdef hgm_folio *folio
@@ -127,7 +137,7 @@ cdef inline int filemap_map_pages(Machine *m, Pmd *pmd, const Vma *vma, uint64_t
             return ENOMEM
         page = first = at - folio.index
         last = min(<uint64_t>folio.nr_pages, end - folio.index)
-        if m.config.options.fault_around == HGM_AROUND_FOLIO and folio_fits(m, vma, folio, place, page):
+        if m.config.options.fault_around == HGM_AROUND_FOLIO and folio_fits(m, pmd, vma, folio, place, page):
             first = 0
             last = folio.nr_pages
         entry = pte_offset(m, pmd, pmd.mapping.address + place) - (page - first)
@@ -151,7 +161,7 @@ cdef inline int finish_fault(Machine *m, Pmd *pmd, const Vma *vma, uint64_t offs
         return ENOMEM
     entry = pte_offset(m, pmd, pmd.mapping.address + offset)
     all = (m.config.options.fault_around != HGM_AROUND_NONE and not vma.flags & (HGM_OPF_MINOR | HGM_OPF_WP)
-           and not folio.flags & HGM_FOLIO_POISONED and folio_fits(m, vma, folio, offset, page))
+           and not folio.flags & HGM_FOLIO_POISONED and folio_fits(m, pmd, vma, folio, offset, page))
     if all:
         for i in range(folio.nr_pages):
             all = all and (entry - page)[i] == 0
@@ -175,8 +185,7 @@ cdef inline Outcome shmem_fault(Machine *m, const hgm_operation *op, const Vma *
         return outcome(0, ENOMEM)
     if pmd.entry[0] != 0:
         entry = pte_offset(m, &pmd, v.address + offset)[0] if is_table(pmd.entry[0]) else pmd.entry[0]
-    if entry == 0 and m.config.options.fault_around != HGM_AROUND_NONE and not op.flags & HGM_OPF_WRITE and (
-            not vma.flags & (HGM_OPF_MINOR | HGM_OPF_WP)):
+    if entry == 0 and not op.flags & HGM_OPF_WRITE and should_fault_around(m, vma):
         error = filemap_map_pages(m, &pmd, vma, offset, index)
         if error:
             return outcome(0, error)
