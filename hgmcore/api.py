@@ -9,6 +9,7 @@ import numpy as np
 
 from hgmcore import observe, options, schemes
 from hgmcore.core.machine import FOLIO_CACHED, RESULT, Core, Engine
+from hgmcore.core.records import Records
 from hgmcore.core.snapshot import Snapshot as CoreSnapshot
 from hgmcore.errnos import error_name
 from hgmcore.geometry import FULL_SIZE, GEOMETRIES
@@ -86,43 +87,36 @@ class Machine:
         self._check_name(name, self.header.processes)
         return Process(self, self._add_process(name))
 
-    def run(self, operations, *, checked: bool = False) -> int:
+    def run(self, operations) -> int:
         """Run an array of OPERATION records; numbers in them are those of self.header. Returns nanoseconds of CPU time
         of this thread.
 
-        operations: or a Trace, or what `hgmcore.load` takes (a path, recording:NAME, lines): what the trace declares is
-        then taken over, and must begin with what the machine has; ValueError otherwise.
-        checked: `check` has seen these records on a machine with the same declarations. Refusals are results, not
-        errors.
+        operations: or Trace.records or a slice of them, which are not looked through again for each run; or a Trace, or
+        what `hgmcore.load` takes (a path, recording:NAME, lines): what the trace declares is then taken over, and must
+        begin with what the machine has; ValueError otherwise. Refusals are results, not errors.
         ValueError: a number in a record was never declared. MemoryError: the host has no more memory. RuntimeError:
         another thread runs the machine.
         """
         operations = self._operations(operations)
-        elapsed = self.core.run(self.engine, self._records(operations), self.operations, checked)
+        elapsed = self.core.run(self.engine, operations, self.operations)
         self.operations += len(operations)
         return elapsed
 
     def run_each(self, operations) -> np.ndarray:
         """As `run`, record by record: an array (n,) of core.machine.EACH, its atomics, scanned entries and leaves."""
         operations = self._operations(operations)
-        rows = self.core.run_each(self.engine, self._records(operations), self.operations)
+        rows = self.core.run_each(self.engine, operations, self.operations)
         self.operations += len(operations)
         return rows
 
-    def check(self, operations: np.ndarray) -> None:
-        """ValueError unless every number in the records is one of self.header."""
-        self.core.check(self._records(operations), self.operations)
-
-    @staticmethod
-    def _records(operations):
-        if getattr(operations, "dtype", None) != OPERATION:
-            raise TypeError("operations are an array of dtype statements.OPERATION")
-        return np.ascontiguousarray(operations).view(np.uint8)
-
     def _operations(self, source):
-        """The records of an array, or of a trace whose declarations are taken over."""
-        if isinstance(source, np.ndarray) and source.dtype.kind != "U":
+        """What the core runs of an array, of records, or of a trace whose declarations are taken over."""
+        if isinstance(source, Records):
             return source
+        if isinstance(source, np.ndarray) and source.dtype.kind != "U":
+            if source.dtype != OPERATION:
+                raise TypeError("operations are an array of dtype statements.OPERATION")
+            return np.ascontiguousarray(source)
         trace = load(source)
         if trace.header.geometry != self.geometry.name:
             raise ValueError(f"{trace.name} is of geometry {trace.header.geometry}, the machine of "
@@ -132,7 +126,7 @@ class Machine:
             if trace.header.table(kind)[:len(mine)] != mine:
                 raise ValueError(f"{trace.name} does not begin with the {kind} declarations that the machine has")
         self.declare(trace.header)
-        return trace.operations
+        return trace.records
 
     def snapshot(self) -> Snapshot:
         """The machine as it is at this moment, to come back to: page tables, struct pages, files, processes, mappings,
@@ -254,7 +248,7 @@ class Machine:
             if result["errno"]:
                 raise OperationError(op, int(result["errno"]), int(result["done"]))
             return int(result["done"])
-        return int(self.core.asked(self.engine, record.view(np.uint8))[0])
+        return int(self.core.asked(self.engine, record)[0])
 
 
 class Snapshot:

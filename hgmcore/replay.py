@@ -124,7 +124,7 @@ def asked(ops, header, geometry) -> np.ndarray:
 def time(trace, scheme, **options) -> float:
     """One timed replay without observations: nanoseconds for each operation."""
     machine = machine_for(trace, scheme, options)
-    return machine.run(trace.operations) / max(len(trace), 1)
+    return machine.run(trace.records) / max(len(trace), 1)
 
 
 def to_json(result: dict, trace) -> dict:

@@ -81,7 +81,7 @@ def replay_steps(trace, scheme, *, start: int = 0, stop: int | None = None, **op
 
 
 def _steps(trace, machine, start, stop):
-    machine.run(trace.operations[:start])
+    machine.run(trace.records[:start])
     before, seen = _Memory(machine), len(machine.core.results())
     observation = machine.observe()
     for index in range(start, stop):

@@ -88,7 +88,7 @@ class Threads:
         return last - first - number.max() >= SHORT
 
     def _in_order(self, first, last):
-        return self.machine.run(self.trace.operations[first:last]) if last > first else 0
+        return self.machine.run(self.trace.records[first:last]) if last > first else 0
 
     def _at_once(self, first, last, together):
         """Run a stretch, each worker's operations in a view of its own."""

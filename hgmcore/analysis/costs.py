@@ -58,10 +58,10 @@ def action_cost(scheme: str, action: str, geometry: str = "x86-64", page_size="2
     first = len(Trace.parse(start, name=action))
     machine = Machine(scheme, geometry, **options)
     machine.declare(trace.header)
-    machine.run(trace.operations[:first])
+    machine.run(trace.records[:first])
     machine.core.lines_since()
     before = machine.cost()
-    machine.run(trace.operations[first:])
+    machine.run(trace.records[first:])
     after = machine.cost()
     cost = {word: after["atomics"][word] - before["atomics"][word] for word in ("ref", "map", "transient")}
     return {**cost, "lines": machine.core.lines_since(),

@@ -45,7 +45,7 @@ def count(trace, name, phases, *, every=None, **options) -> dict:
     start = 0
     for stop in np.unique(np.concatenate([stops, edges, moves.at, moves.at + 1, [len(trace)]])).tolist():
         if stop > start:
-            rows = machine.run_each(trace.operations[start:stop])
+            rows = machine.run_each(trace.records[start:stop])
             number = phases.number[start:stop]
             for column, field in enumerate(rows.dtype.names):
                 costs[:, column] += np.bincount(number, rows[field], len(phases.names)).astype(np.int64)
@@ -95,7 +95,7 @@ def count_batched(trace, engine, phases, found, **options) -> dict:
     machine = machine_for(trace, engine, {**options, "batch": "yes" if found["options"]["batch"] == "no" else "no"})
     costs = np.zeros((len(phases.names), 5), np.int64)
     for part in trace.chunks(wellformed.CHUNK):
-        rows = machine.run_each(trace.operations[part])
+        rows = machine.run_each(trace.records[part])
         for column, field in enumerate(rows.dtype.names):
             costs[:, column] += np.bincount(phases.number[part], rows[field], len(phases.names)).astype(np.int64)
     counted = {name: _costs(costs[i]) for i, name in enumerate(phases.names)}
@@ -139,8 +139,8 @@ def less_done(trace, machine, results) -> dict:
     bytes are those that the kernel's answer leaves out.
     """
     quiet = results[(results["errno"] == 0) & (results["event"] == 0)]
-    ops = np.ascontiguousarray(trace.operations[quiet["index"].astype(np.int64)])
-    asked = machine.core.asked(machine.engine, ops.view(np.uint8)).astype(np.int64)
+    ops = trace.operations[quiet["index"].astype(np.int64)]
+    asked = machine.core.asked(machine.engine, ops).astype(np.int64)
     missing = asked - quiet["done"].astype(np.int64)
     return {"operations": int(np.count_nonzero(missing > 0)), "bytes": int(missing[missing > 0].sum())}
 

@@ -29,7 +29,7 @@ def course(trace, name, stops, **options) -> dict:
     sums = {key: np.zeros(len(stops), np.int64) for key in ("atomics", "scanned", "leaves")}
     start = 0
     for i, stop in enumerate(stops.tolist()):
-        rows = machine.run_each(trace.operations[start:stop])
+        rows = machine.run_each(trace.records[start:stop])
         sums["atomics"][i] = sum(int(rows[field].sum()) for field in ("ref", "map", "transient"))
         sums["scanned"][i], sums["leaves"][i] = int(rows["scanned"].sum()), int(rows["leaves"].sum())
         start = stop

@@ -58,7 +58,7 @@ def _first(trace, scheme, options, names, progress):
     samples = np.linspace(0, total, SAMPLES + 1, dtype=np.int64)[1:]
     for stop in np.unique(np.concatenate([observed, samples])).tolist():
         if stop > start:
-            machine.run(trace.operations[start:stop])
+            machine.run(trace.records[start:stop])
             start = stop
         if progress:
             progress(stop, total)

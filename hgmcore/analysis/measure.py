@@ -67,15 +67,13 @@ class _Warm:
     def __init__(self, trace, name, pieces, threads, options):
         self.trace, self.pieces, self.threads, self.met = trace, pieces, threads, 0
         self.machine = machine_for(trace, name, options)
-        self.machine.check(trace.operations)
         self.before = self.machine.snapshot()
 
     def run(self) -> list[int]:
         """One run: nanoseconds of each piece. The machine is put back first."""
         self.machine.restore(self.before)
         if self.threads == 1:
-            operations = self.trace.operations
-            return [self.machine.run(operations[start:stop], checked=True) for start, stop, _ in self.pieces]
+            return [self.machine.run(self.trace.records[start:stop]) for start, stop, _ in self.pieces]
         with Threads(self.machine, self.trace, self.threads) as native:
             times = [native.run(start, stop) for start, stop, _ in self.pieces]
         self.met = native.operations

@@ -12,6 +12,7 @@ from hgmcore.core.machine cimport ALONE, POSTED_LOCKS, PT_LOCKS
 from hgmcore.core.memory cimport (
     address_space, host_page, mincore, munmap, region_grow, region_place, region_prefault
 )
+from hgmcore.core.records cimport Records, records_of
 from hgmcore.core.share cimport vma_may_share
 
 import numpy as np
@@ -149,32 +150,6 @@ cdef class Engine:
 
     def __repr__(self):
         return f"<hgmcore engine {self.name}>"
-
-
-cdef inline bint record_fits(const Machine *m, const hgm_operation *op) noexcept nogil:
-    """Are the numbers in a record those of declared files, processes, mappings and huge pages?"""
-    cdef bint mapping = op.target < m.state.nr_mappings, file = op.target < m.state.nr_files
-    if op.op == HGM_OP_CONTINUE:
-        return mapping
-    if op.op > HGM_OP_PHASE:
-        return False
-    if op.op == HGM_OP_FILE or op.op == HGM_OP_PUNCH or op.op == HGM_OP_TRUNCATE:
-        return file
-    if op.op == HGM_OP_POPULATE:
-        return (file and op.offset <= m.state.files[op.target].pages
-                and op.length <= m.state.files[op.target].pages - op.offset)
-    if op.op == HGM_OP_PIN or op.op == HGM_OP_UNPIN:
-        return file and op.offset < m.state.files[op.target].pages
-    if op.op == HGM_OP_MMAP:
-        return mapping and op.arg < m.state.nr_files
-    if op.op == HGM_OP_MREMAP and op.arg != HGM_NO_ARG:
-        return (mapping and op.arg < m.state.nr_mappings
-                and m.state.mappings[op.arg].process == m.state.mappings[op.target].process)
-    if op.op == HGM_OP_FORK:
-        return op.target < m.state.nr_processes and op.arg < m.state.nr_processes
-    if op.op == HGM_OP_EXIT:
-        return op.target < m.state.nr_processes
-    return mapping or op.op in (HGM_OP_FAIL, HGM_OP_OBSERVE, HGM_OP_PHASE)
 
 
 cdef class Core:
@@ -347,23 +322,22 @@ cdef class Core:
             raise MemoryError(f"no memory for {tables} page tables")
         m.context.tables_populated = max(m.context.tables_populated, size)
 
-    def run(self, Engine engine, const unsigned char[::1] operations, uint64_t index=0, bint checked=False) -> int:
-        """Run operation records (the bytes of an array of statements.OPERATION), the first of number `index`.
+    def run(self, Engine engine, operations, uint64_t index=0) -> int:
+        """Run operation records (Records, or an array of statements.OPERATION), the first of number `index`.
 
-        Returns nanoseconds of this thread's CPU time. checked: check() has seen these records, and nothing was declared
-        since. ValueError: a number in a record was never declared; nothing is run. RuntimeError: another thread runs
-        the machine. MemoryError: there is no more memory or address space; the operations up to there are done, and the
-        machine stays usable.
+        Returns nanoseconds of this thread's CPU time. ValueError: a number in a record was never declared; nothing is
+        run. RuntimeError: another thread runs the machine. MemoryError: there is no more memory or address space; the
+        operations up to there are done, and the machine stays usable.
         """
         cdef Machine *m = &self.m
-        cdef uint64_t n = operations.shape[0] // sizeof(hgm_operation), done = 0, some
+        cdef Records records = records_of(operations)
+        cdef uint64_t n = records.n, done = 0, some
         cdef timespec start, stop
         self.fits(engine)
         self.idle()
         if n == 0:
             return 0
-        if not checked:
-            self.check(operations, index)
+        records.check(m, index)
         m.context.tails |= engine.writes_tails
         m.context.out_of_memory = False
         self.busy = True
@@ -372,7 +346,7 @@ cdef class Core:
             while done < n and not m.context.out_of_memory:
                 some = min(n - done, <uint64_t>UNINTERRUPTED)
                 with nogil:
-                    done += engine.run(m, <const hgm_operation *>&operations[0] + done, some, index + done)
+                    done += engine.run(m, records.first + done, some, index + done)
                 PyErr_CheckSignals()
         finally:
             self.busy = False
@@ -383,33 +357,32 @@ cdef class Core:
                               "address space")
         return (stop.tv_sec - start.tv_sec) * 1000000000 + stop.tv_nsec - start.tv_nsec
 
-    def run_each(self, Engine engine, const unsigned char[::1] operations, uint64_t index=0):
+    def run_each(self, Engine engine, operations, uint64_t index=0):
         """Run records as run() does, one by one, and count what each costs: an array of EACH, one row a record.
 
         Results and counts are those of run(); the time is not, as no record profits from the one before. Errors: run().
         """
         cdef Machine *m = &self.m
-        cdef uint64_t n = operations.shape[0] // sizeof(hgm_operation), i = 0
+        cdef Records records = records_of(operations)
+        cdef uint64_t n = records.n, i = 0
         cdef hgm_cost before
         cdef Each *row
-        cdef const hgm_operation *op
         cdef unsigned char[::1] out
         self.fits(engine)
         self.idle()
         rows = np.zeros(n, EACH)
         if n == 0:
             return rows
-        self.check(operations, index)
+        records.check(m, index)
         m.context.tails |= engine.writes_tails
         m.context.out_of_memory = False
         out = rows.view(np.uint8)
         row = <Each *>&out[0]
-        op = <const hgm_operation *>&operations[0]
         self.busy = True
         with nogil:
             while i < n and not m.context.out_of_memory:
                 before = m.context.cost
-                engine.run(m, &op[i], 1, index + i)
+                engine.run(m, &records.first[i], 1, index + i)
                 row[i].ref = m.context.cost.ref - before.ref
                 row[i].map = m.context.cost.map - before.map
                 row[i].transient = m.context.cost.transient - before.transient
@@ -422,19 +395,6 @@ cdef class Core:
             raise MemoryError(f"no memory for page tables, struct pages or results at operation {index + i - 1}; "
                               f"the machine has {self.reserved} bytes of address space")
         return rows
-
-    def check(self, const unsigned char[::1] operations, uint64_t index=0):
-        """ValueError unless all numbers in the records are declared; index: of the first record, for the message."""
-        cdef uint64_t i = 0, n = operations.shape[0] // sizeof(hgm_operation)
-        cdef const Machine *m = &self.m
-        cdef const hgm_operation *op
-        if n:
-            op = <const hgm_operation *>&operations[0]
-            with nogil:
-                while i < n and record_fits(m, &op[i]):
-                    i += 1
-        if i < n:
-            raise ValueError(f"record {index + i}: an operation, file, process, mapping or page that is not declared")
 
     @property
     def nr_results(self) -> int:
@@ -561,18 +521,15 @@ cdef class Core:
             raise IndexError(f"no folio {folio}")
         return engine.movable(&self.m.config.options, folio_at(&self.m, folio), table_shared)
 
-    def asked(self, Engine engine, const unsigned char[::1] operations):
+    def asked(self, Engine engine, operations):
         """The bytes (of a pin: references) that each operation record asks to be done: a uint64 array. Cf. run()."""
-        cdef Machine *m = &self.m
-        cdef uint64_t n = operations.shape[0] // sizeof(hgm_operation), i
-        out = np.empty(n, np.uint64)
+        cdef Records records = records_of(operations)
+        out = np.empty(records.n, np.uint64)
         cdef unsigned long[::1] row = out
         self.fits(engine)
-        for i in range(n):
-            if not record_fits(m, <const hgm_operation *>&operations[0] + i):
-                raise ValueError(f"record {i}: an operation, file, process, mapping or page that is not declared")
-        if n:
-            engine.asked(m, <const hgm_operation *>&operations[0], n, <uint64_t *>&row[0])
+        records.check(&self.m, 0)
+        if records.n:
+            engine.asked(&self.m, records.first, records.n, <uint64_t *>&row[0])
         return out
 
     def cost(self) -> dict:

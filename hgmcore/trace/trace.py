@@ -13,6 +13,7 @@ import sys
 
 import numpy as np
 
+from hgmcore.core.records import Records
 from hgmcore.files import writing
 from hgmcore.trace import binary, text, wellformed
 from hgmcore.trace.header import NO_TIME, TraceError
@@ -29,6 +30,8 @@ class Trace:
 
     Raises TraceError where the records contradict the header or the rules of their statements.
     """
+
+    _records = None
 
     def __init__(self, header, operations, thread=None, time=None, *, lines=None, name="<trace>", maps=()):
         self.header, self.name, self._maps = header, name, maps
@@ -53,6 +56,16 @@ class Trace:
 
     def __repr__(self) -> str:
         return f"<Trace {self.name}: {len(self)} operations, {len(self.header.processes)} processes>"
+
+    @property
+    def records(self) -> Records:
+        """The operations as a machine runs them, checked once for all machines that have declared the trace's names.
+
+        From here on `operations` is read-only. To edit a trace that ran, make another one of a copy of them.
+        """
+        if self._records is None or self._records.operations is not self.operations:
+            self._records = Records(self.operations, kept=True)
+        return self._records
 
     def chunks(self, size: int):
         """Slices of at most `size` statements, in order; memory mapped from files is given back after each."""
@@ -121,7 +134,7 @@ class Trace:
         raise TraceError(self.name, reason, int(self.lines[index]))
 
     def check(self) -> None:
-        """Check again, after records were changed in place. Raises TraceError as the constructor does."""
+        """Check again after records were edited (before it ran). Raises TraceError as the constructor does."""
         wellformed.check(self)
 
 
