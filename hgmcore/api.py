@@ -244,7 +244,7 @@ class Machine:
         before = self.core.nr_results
         record = np.array([(offset, length, target, arg, CODES[op], flags)], OPERATION)
         self.run(record)
-        for result in self.results(before):
+        for result in self.results(before)[-1:]:    # before it may stand that of a `fail` that never fired
             if result["errno"]:
                 raise OperationError(op, int(result["errno"]), int(result["done"]))
             return int(result["done"])

@@ -67,7 +67,7 @@ cdef extern from "hgmcore/hgm.h" nogil:
         int32_t error
         uint32_t event
 
-    const uint32_t HGM_EVENT_MINOR
+    const uint32_t HGM_EVENT_MINOR, HGM_EVENT_NEVER_FIRED
 
     ctypedef struct hgm_cost:
         uint64_t ref
@@ -122,6 +122,7 @@ cdef extern from "hgmcore/hgm.h" nogil:
         HGM_AROUND_NONE, HGM_AROUND_16, HGM_AROUND_FOLIO
 
     enum:
+        HGM_BATCH_NO, HGM_BATCH_6_9, HGM_BATCH_6_12
         HGM_CHECK_NONE, HGM_CHECK_AFTER, HGM_CHECK_TRY, HGM_CHECK_HALF
 
     enum:

@@ -15,7 +15,8 @@ from hgmcore.trace.statements import CODES, NAMES
 CHUNK = 1 << 20
 """Operations between two reports of progress."""
 
-EVENTS = {1: "minor"}
+EVENTS = {1: "minor", 2: "never_fired"}
+"""Names of events: a userfaultfd minor fault; of a `fail`, that the next operation made fewer allocations."""
 
 
 def machine_for(trace, scheme, options) -> Machine:

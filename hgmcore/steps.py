@@ -34,7 +34,7 @@ class Step:
 
     index: its number in the trace, from 0. line: in a text file, or None. statement: its text. error: "EEXIST", or
     None.
-    event: "minor", or None. done: bytes. cost: atomics (ref, map, transient), page-table entries scanned, leaves
+    event: "minor"; "never_fired", where a `fail` was for the operation and had no effect; or None. done: bytes. cost: atomics (ref, map, transient), page-table entries scanned, leaves
     installed and removed. The lists have one dict for each change, with "before" and "after":
 
     entries: process, mapping (None outside of one), offset (bytes in the mapping, or else the address), level, entries
@@ -89,6 +89,8 @@ def _steps(trace, machine, start, stop):
         cost = machine.run_each(record)
         results = machine.results(seen)
         seen += len(results)
+        events = [EVENTS[event] for event in results["event"].tolist() if event]  # of a `fail` before, then its own
+        results = results[results["index"] == index]
         done = int(results["done"][-1] if len(results) else asked(record, trace.header, machine.geometry)[0])
         after, last, observation = _Memory(machine, before), observation, machine.observe()
         answers, truth = observed_changes(last, observation)
@@ -96,7 +98,7 @@ def _steps(trace, machine, start, stop):
         yield Step(
             index, None if trace.lines is None else int(trace.lines[index]), next(text.spelled(record, trace.header)),
             error_name(results["errno"][-1]) if len(results) and results["errno"][-1] else None,
-            EVENTS.get(int(results["event"][-1])) if len(results) else None, done,
+            events[-1] if events else None, done,
             {name: int(cost[name][0]) for name in cost.dtype.names},
             entries, after.word_changes(before), answers, truth, observation)
         before = after

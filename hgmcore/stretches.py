@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hgmcore.trace.statements import CODES
+from hgmcore.trace.statements import CODES, told_to_fail
 
 CONTINUE, DONTNEED, TOUCH = CODES["continue"], CODES["dontneed"], CODES["touch"]
 
@@ -56,9 +56,7 @@ def layout(machine) -> Layout:
 
 def alone(operations) -> np.ndarray:
     """Which operations of a trace stand alone; that behind a `fail` does, as it is the one to fail."""
-    alone = ~np.isin(operations["op"], [CONTINUE, TOUCH, DONTNEED])
-    alone[1:] |= operations["op"][:-1] == CODES["fail"]
-    return alone
+    return ~np.isin(operations["op"], [CONTINUE, TOUCH, DONTNEED]) | told_to_fail(operations)
 
 
 class Rows:

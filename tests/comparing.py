@@ -38,7 +38,8 @@ def replay_in_core(text, scheme, **options):
     trace = Trace.parse(f"hgmcore-trace 1\ngeometry {geometry}\n{text}")
     result = replay(trace, scheme, operations="all", **options)
     reported = to_json(result, trace)["operations"]
-    operations = [(entry.get("error"), entry["done"], entry.get("event")) for entry in reported]
+    operations = [(entry.get("error"), entry["done"], None if entry["op"] == "fail" else entry.get("event"))
+                  for entry in reported]
     assert [entry["index"] for entry in reported] == list(range(len(trace)))
     observations = [plain(seen) for seen in result["observations"]]
     return Replayed(operations, observations, plain_cost(result["cost"]), result["counters"])
@@ -71,6 +72,8 @@ class CoreMachine:
         before = len(self.machine.results())
         self.machine.run(trace.operations[-1:])
         for result in self.machine.results(before):
+            if result["index"] != self.machine.operations - 1:  # a `fail` before, which never fired
+                continue
             event = "minor" if result["event"] else None
             return error_name(int(result["errno"])), int(result["done"]), event
         return None, asked(trace, self.machine.geometry), None

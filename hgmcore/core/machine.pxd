@@ -113,6 +113,7 @@ cdef struct Context:
     Region results                     # hgm_result
     uint64_t nr_results
     uint64_t fail                      # the internal allocation of the next operation that fails, 0: none
+    uint64_t fail_at                   # number + 1 of the `fail` that asked for that, 0: none did
     bint out_of_memory                 # the host has no more memory for this machine
     int exclusion
     size_t tables_populated            # bytes of the page tables that are committed

@@ -27,7 +27,8 @@ cdef extern from "<time.h>" nogil:
     const int CLOCK_THREAD_CPUTIME_ID
 
 RESULT = np.dtype([("index", "u8"), ("done", "u8"), ("errno", "i4"), ("event", "u4")])
-"""dtype of an operation's result: its index, bytes done, errno (0: none) and event (1: minor)."""
+"""dtype of an operation's result: its index, bytes done, errno (0: none) and event (1: minor; 2, of a `fail`:
+the operation that it was for made fewer allocations)."""
 
 PAGE = np.dtype([("flags", "u8"), ("private", "u8"), ("_large_mapcount", "i4"), ("_nr_pages_mapped", "i4"),
                  ("_entire_mapcount", "i4"), ("_pincount", "i4"), ("_mm_id_mapcount", "i4", 2), ("_mm_id", "u4", 2),
@@ -189,7 +190,7 @@ cdef class Core:
         m.config.options.rmap_aware = code["rmap_aware"]
         m.config.options.base_only = code["policy"]
         m.config.options.batch = code["batch"]
-        m.config.options.transient_real = code["transient"]
+        m.config.options.transient_real = options["transient"] == "real"
         m.config.options.overflow_check = code["overflow_check"]
         m.config.options.posted = code["model"]
         m.config.options.locks = code["locks"]

@@ -315,6 +315,7 @@ cdef inline bint snapshot_restore(Machine *m, const Copy *s) noexcept nogil:
     c.nr_tables_peak = s.context.nr_tables_peak
     c.nr_results = s.context.nr_results
     c.fail = s.context.fail
+    c.fail_at = s.context.fail_at
     c.out_of_memory = False
     c.tables_populated = min(c.tables_populated, to.tables.used)
     return True

@@ -259,6 +259,7 @@ def changes(checked: Checked, steps) -> list[dict]:
         machine.run(trace.records[at : at + len(statement)])
         at += len(statement)
         after, result = words_of(machine), machine.results(seen)
+        result = result[result["index"] == machine.operations - 1]    # not that of a `fail` before
         error, event = (int(result[0]["errno"]), int(result[0]["event"])) if len(result) else (0, 0)
         changed = {
             word: [before.get(word, 0), after.get(word, 0)]

@@ -117,12 +117,31 @@ cdef inline void asked(Machine *m, const hgm_operation *ops, uint64_t n, uint64_
     for i in range(n):
         out[i] = bytes_asked(m, &ops[i], row_of(ops[i].op).asked)
 
+cdef inline void end_of_failure(Machine *m, uint64_t seen) noexcept nogil:
+    """The operation that a `fail` was for is over, and `seen` results were there before.
+
+    If it made fewer allocations, the `fail` has a result that says so, before that of the operation.
+    """
+    cdef Outcome unused
+    cdef hgm_result *last
+    cdef hgm_result swapped
+    if m.context.fail and m.context.fail_at:
+        unused = outcome(0, 0)
+        unused.event = HGM_EVENT_NEVER_FIRED
+        record(m, m.context.fail_at - 1, &unused)
+        if m.context.nr_results > seen + 1:
+            last = &(<hgm_result *>m.context.results.base)[m.context.nr_results - 1]
+            swapped = last[0]
+            last[0] = (last - 1)[0]
+            (last - 1)[0] = swapped
+    m.context.fail = m.context.fail_at = 0
+
 cdef inline uint64_t run(Machine *m, const hgm_operation *ops, uint64_t n, uint64_t index) noexcept nogil:
     """Execute `n` records, of which the first has number `index` in its trace.
 
     Returns how many were executed: fewer only if the host ran out of memory. Results are kept in the machine.
     """
-    cdef uint64_t i = 0
+    cdef uint64_t i = 0, seen
     cdef const hgm_operation *op
     cdef Row r
     cdef bint by_hugetlb
@@ -130,19 +149,25 @@ cdef inline uint64_t run(Machine *m, const hgm_operation *ops, uint64_t n, uint6
     while i < n and not m.context.out_of_memory:
         op = &ops[i]
         if op.op == HGM_OP_FAIL:    # for the next operation alone
+            end_of_failure(m, m.context.nr_results)
             m.context.fail = op.offset
+            m.context.fail_at = index + i + 1
             i += 1
             continue
+        if op.op == HGM_OP_OBSERVE or op.op == HGM_OP_PHASE or op.op == HGM_OP_FILE:    # no operation of a machine
+            i += 1
+            continue
+        seen = m.context.nr_results
         r = row_of(op.op)
         by_hugetlb = on_hugetlb(m, op, r.about)
         if by_hugetlb and r.hugetlb is NULL:
             i += streaks(m, op, 1 if m.context.fail else n - i, index + i)
-            m.context.fail = 0
+            end_of_failure(m, seen)
             continue
         o = r.hugetlb(m, op) if by_hugetlb else r.thp(m, op)
-        m.context.fail = 0
         if o.error or o.event or o.done < bytes_asked(m, op, r.asked) or (
                 op.op == HGM_OP_MIGRATE and o.done > op.length):
             record(m, index + i, &o)
+        end_of_failure(m, seen)
         i += 1
     return i

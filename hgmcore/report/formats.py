@@ -96,7 +96,8 @@ INTERVAL = described(record({"median": NUMBER, "low": NUMBER, "high": NUMBER, "r
                      "ns, with a 95 % confidence interval and each run")
 ERRORS = by_name(grows({"observations": COUNT, "worst": NUMBER, "last": NUMBER}))
 COUNTED = {"options": OPTIONS, "cost": record(COST), "phases": by_name(PHASE), "refused": by_name(COUNT),
-           "less_done": record({"operations": COUNT, "bytes": COUNT}),
+           "less_done": record({"operations": COUNT, "bytes": COUNT}, {"by_operation": by_name(record(
+               {"operations": COUNT, "bytes": COUNT}))}),
            "memory": grows({"struct_pages": COUNT, "struct_pages_hvo": maybe(COUNT), "tables_peak": COUNT,
                             "scheme": COUNT, "host_committed": COUNT}),
            "errors": record({"own": ERRORS, "per_page": ERRORS, "consequences": ERRORS})}

@@ -10,6 +10,7 @@ from hgmcore.errnos import error_name
 from hgmcore.report.compare import trace_lines
 from hgmcore.report.prose import indented, plural, wrapped
 from hgmcore.report.table import MOST, Column, Table, as_text, count, nanoseconds
+from hgmcore.replay import EVENTS
 from hgmcore.runs import difference
 from hgmcore.sizes import format_size
 from hgmcore.trace.describe import describe
@@ -104,7 +105,9 @@ def _operations(operations, trace):
 def _answer(entry, op):
     if entry["errno"]:
         return error_name(entry["errno"])
-    return "minor event" if entry["event"] else "less than asked" if entry["done"] < op["length"] else "ok"
+    if entry["event"]:
+        return {"minor": "minor event", "never_fired": "never fired"}[EVENTS[int(entry["event"])]]
+    return "less than asked" if entry["done"] < op["length"] else "ok"
 
 
 def _observation(observation):

@@ -67,9 +67,10 @@ def _of_scheme(name, step):
 def _answer(step):
     if step.error:
         return f"= {step.error}" + (f", {format_size(step.done)} done" if step.done else "")
-    if step.event:
-        return f"= {step.event} event"
-    return f"= {format_size(step.done)}" if step.done else "= ok"
+    if step.event == "minor":
+        return "= minor event"
+    fired = "; the failure asked for never fired" if step.event == "never_fired" else ""
+    return (f"= {format_size(step.done)}" if step.done else "= ok") + fired
 
 
 def _entries(step):

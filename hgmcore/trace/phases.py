@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hgmcore.trace.statements import CODES, NAMES, NO_ARG
+from hgmcore.trace.statements import CODES, NAMES, NO_ARG, told_to_fail
 
 BEFORE = "setup"
 """Name of what stands before the first declared phase, and of operations that only prepare."""
@@ -33,7 +33,7 @@ def phases(trace) -> Phases:
     the first is in `setup`. Where a trace declares none, the kind of operation decides: install (continue), access
     (touch, which may have to map something), fork, partial_unmap (dontneed and munmap of no whole huge page), zap
     (those of one at least, and exit), collapse, migrate, truncate (and punch), failures (hwpoison, and fail with the
-    statement behind it), setup (all else). An `observe` then belongs to what stands before it.
+    operation that is to fail), setup (all else). An `observe` then belongs to what stands before it.
     """
     ops = trace.operations
     marks = np.flatnonzero(ops["op"] == CODES["phase"])
@@ -63,8 +63,7 @@ def _by_kind(trace):
     first = (base + ops["offset"][unmapping] + size - np.uint64(1)) // size * size
     whole = first + size <= base + ops["offset"][unmapping] + ops["length"][unmapping]
     number[unmapping] = np.where(whole, KINDS.index("zap"), KINDS.index("partial_unmap"))
-    behind = np.flatnonzero(ops["op"][:-1] == CODES["fail"]) + 1
-    number[behind] = KINDS.index("failures")
+    number[told_to_fail(ops)] = KINDS.index("failures")
     at = np.where(ops["op"] == CODES["observe"], 0, np.arange(len(ops)))
     return number[np.maximum.accumulate(at)] if len(ops) else number
 

@@ -351,7 +351,7 @@ STATEMENTS = (
     Statement("unpin", 20, _file, _page, _references, limits=(page_in_file,), example="unpin F 0 3",
               help="Drop references that `pin` took."),
     Statement("fail", 21, Number(OFFSET, "N", count=True, minimum=1), example="fail 1",
-              help="The Nth internal allocation of the next statement fails."),
+              help="The Nth internal allocation of the next operation fails; `observe` and `phase` are none."),
     Statement("observe", 22, example="observe", help="Record an observation: counts, answers, truth."),
     Statement("phase", 23, Phase(), example="phase install",
               help="What follows belongs to phase NAME in reports; counts nothing, changes nothing."),
@@ -360,6 +360,15 @@ STATEMENTS = (
 CODES = {statement.name: statement.code for statement in STATEMENTS}
 NAMES = tuple(CODES)
 FORMS = {name: tuple(s for s in STATEMENTS if s.name == name) for name in NAMES}
+
+
+def told_to_fail(operations) -> np.ndarray:
+    """Which operations a `fail` is for: the next behind it that is no `observe`, `phase`, `file` or another `fail`."""
+    codes = operations["op"]
+    about = np.where(np.isin(codes, [CODES[name] for name in ("observe", "phase", "file")]), 0, np.arange(len(codes)))
+    told = np.zeros(len(codes), bool)
+    told[1:] = codes[np.maximum.accumulate(about)[:-1]] == CODES["fail"]
+    return told & (about > 0) & (codes != CODES["fail"])
 
 
 def form(name: str, count: int) -> Statement:

@@ -146,6 +146,7 @@ typedef struct hgm_result {
 } hgm_result;
 
 #define HGM_EVENT_MINOR 1u
+#define HGM_EVENT_NEVER_FIRED 2u	/* of a `fail`: the next operation made fewer allocations */
 
 /*
  * Cost
@@ -219,6 +220,7 @@ typedef struct hgm_answer {
 enum hgm_fault_around { HGM_AROUND_NONE, HGM_AROUND_16, HGM_AROUND_FOLIO };
 
 enum hgm_overflow_check { HGM_CHECK_NONE, HGM_CHECK_AFTER, HGM_CHECK_TRY, HGM_CHECK_HALF };
+enum hgm_batch { HGM_BATCH_NO, HGM_BATCH_6_9, HGM_BATCH_6_12 };
 enum hgm_locks { HGM_LOCKS_NONE, HGM_LOCKS_PT, HGM_LOCKS_POSTED };
 
 /* The options that the core and the schemes act on. */
@@ -229,7 +231,7 @@ typedef struct hgm_options {
 	uint8_t zap_frees_tables;
 	uint8_t rmap_aware;
 	uint8_t base_only;
-	uint8_t batch;
+	uint8_t batch;	/* enum hgm_batch */
 	uint8_t transient_real;
 	uint8_t overflow_check;	/* enum hgm_overflow_check */
 	uint8_t posted;		/* model=posted */
