@@ -25,7 +25,7 @@ def resident() -> int:
 
 def filled(scheme: str, gigabytes: int):
     """Fill a guest of 1G pages by continues of 4K in order. Returns (its machine, ns for each page)."""
-    machine = hgm.Machine(scheme)
+    machine = hgm.Machine(scheme, transient="counted")
     file = machine.file("F", "1G", gigabytes, populate=True)
     machine.process("A").mmap(file, "v", minor=True, hgm=True)
     machine.core.prefault(gigabytes * (1 + ENTRIES) + 2)

@@ -77,7 +77,7 @@ def roofline(library, scheme: str) -> float:
 def test_threads(benchmark, library, work, locks, scheme):
     mapped, number, mapping, first, held = WORKS[work]
     trace, start = trace_of(mapped, number, mapping, first)
-    machine = hgm.Machine(scheme, zap_frees_tables="no", locks=locks)
+    machine = hgm.Machine(scheme, zap_frees_tables="no", locks=locks, transient="counted")
     machine.declare(trace.header)
     machine.run(trace.operations)
     dontneed = np.zeros(mapping + 1, OPERATION)

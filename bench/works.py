@@ -42,7 +42,7 @@ class Guest:
     page_size, pages, hgm, filling = "1G", 1, True, PIECE_BY_PIECE
 
     def __init__(self, scheme: str, **options):
-        self.machine = hgm.Machine(scheme, zap_frees_tables="no", **options)
+        self.machine = hgm.Machine(scheme, **{"zap_frees_tables": "no", "transient": "counted", **options})
         self.file = self.machine.file("F", self.page_size, self.pages, populate=True)
         self.process = self.machine.process("A")
         self.map()

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class Option:
-    """One option: its values, the first of which is the general default, and what it means."""
+    """One option: its values, the first of which is the general default, and what it means.
+
+    other: further spellings of values.
+    """
 
     values: tuple[str, ...]
     help: str
+    other: dict[str, str] = field(default_factory=dict)
 
     @property
     def default(self) -> str:
         return self.values[0]
+
+    def value(self, given) -> str | None:
+        """The value that `given`, a word or a truth value, spells; None if it spells none."""
+        words = (("yes", "on") if given else ("no", "off")) if isinstance(given, bool) else (str(given),)
+        spelled = (self.other.get(word, word) for word in words)
+        return next((word for word in spelled if word in self.values), None)
 
     def code(self, value: str) -> int:
         """The number by which the engine knows a value: its place among the values."""
@@ -35,8 +45,10 @@ OPTIONS = {
     "overflow_check": Option(("none", "after", "try", "half"),
                              "refuse a reference when the count is at most 0 after it (after), before it (try), "
                              "or more than INT_MAX / 2 (half)"),
-    "batch": Option(("no", "yes"), "one atomic for a run of leaves in fork and zap, as kernels from 6.9 do"),
-    "transient": Option(("counted", "real"), "references of look-ups that do not stay: only counted, or executed"),
+    "batch": Option(("no", "6.9", "6.12"),
+                    "one atomic for a run of leaves in fork and zap, as kernels from 6.9 do; 6.9: but one on "
+                    "_nr_pages_mapped for each page, as 6.9 to 6.11 do; yes is 6.12", {"yes": "6.12"}),
+    "transient": Option(("real", "counted"), "references of look-ups that do not stay: executed, or only counted"),
     "locks": Option(("none", "pt", "posted"),
                     "what is held around each leaf that is mapped: nothing, the page-table lock, or all that the "
                     "posted series holds (fault mutex, VMA lock, folio lock, page-table lock)"),
@@ -60,16 +72,13 @@ def resolve(engine, given: dict) -> dict[str, str]:
     options = {name: option.default for name, option in OPTIONS.items()} | engine.defaults
     if given.get("model") == "posted":
         options |= engine.posted
-    for name, value in given.items():
+    options |= given
+    for name, value in options.items():
         if name not in OPTIONS:
             raise ValueError(f"unknown option '{name}' (known: {', '.join(OPTIONS)})")
-        if isinstance(value, bool):
-            words = ("yes", "on") if value else ("no", "off")
-            value = next((word for word in words if word in OPTIONS[name].values), value)
-        value = str(value)
-        if value not in OPTIONS[name].values:
+        options[name] = OPTIONS[name].value(value)
+        if options[name] is None:
             raise ValueError(f"option '{name}': '{value}' is not one of {', '.join(OPTIONS[name].values)}")
-        options[name] = value
     if options["hvo"] == "on" and engine.writes_tails:
         raise ValueError(f"scheme {engine.name} counts on struct pages that hvo=on takes away")
     return options

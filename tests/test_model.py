@@ -27,8 +27,8 @@ OPERATIONS = operations(X86_64)
 def option_sets(scheme):
     usual = Model(scheme).options
     first, zap = ({name: OTHER_WAY[usual[name]]} for name in ("lookup_first", "zap_frees_tables"))
-    return [{}, {"cache_refs": "folio", "era": "6.15", "transient": "real", **first, **zap},
-            {"batch": "yes"}, {"policy": "base_only"}, {"model": "posted"}, first,
+    return [{}, {"cache_refs": "folio", "era": "6.15", "transient": "counted", **first, **zap},
+            {"batch": "yes"}, {"batch": "6.9"}, {"policy": "base_only"}, {"model": "posted"}, first,
             {"rmap_aware": "yes", **zap}, {"overflow_check": "after", "era": "6.3"},
             {"policy": "base_only", "batch": "yes", **first}, {"overflow_check": "try", "era": "6.3"},
             {"overflow_check": "half", "batch": "yes"}, {"overflow_check": "after", "model": "posted"}]

@@ -155,7 +155,8 @@ def option_sets(scheme):
     return [{"fault_around": "folio", "era": "6.15", "batch": "yes"}, {"fault_around": "16", "batch": "yes"}, {},
             {"fault_around": "folio", "era": "6.3", **other}, {"fault_around": "16", "era": "6.15", **other},
             {"fault_around": "folio", "rmap_aware": "yes", "zap_frees_tables": "yes", "cache_refs": "folio"},
-            {"model": "posted", "fault_around": "folio"}, {"overflow_check": "half", "transient": "real"}]
+            {"model": "posted", "fault_around": "folio"},
+            {"overflow_check": "half", "transient": "counted", "batch": "6.9"}]
 
 
 def cases(first, step):

@@ -66,8 +66,8 @@ CASES = {
          "collapse A v 0 2M", "collapse A w 2M 2M", "collapse A v 2M 2M", "collapse A w 0 1G"]),
 }
 # Options that choose another loop, by the first words of a case.
-OTHER_WAYS = {"a streak": {"transient": "real"}, "one continue": {"policy": "base_only"}, "unmapping": {"batch": "yes"},
-              "a fork": {"batch": "yes"}, "a collapse": {"batch": "yes"}}
+OTHER_WAYS = {"a streak": {"transient": "counted"}, "one continue": {"policy": "base_only"},
+              "unmapping": {"batch": "yes"}, "a fork": {"batch": "6.9"}, "a collapse": {"batch": "yes"}}
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -128,7 +128,7 @@ CASES = {
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_streaks_count_as_the_model_says(scheme, case):
     text = "\n".join([START, *CASES[case], "observe"])
-    for options in ({}, {"transient": "real", "zap_frees_tables": "no", "lookup_first": "no"},
+    for options in ({}, {"transient": "counted", "zap_frees_tables": "no", "lookup_first": "no"},
                     {"overflow_check": "half"}):
         expected, got = replay_in_model(text, scheme, **options), replay_in_core(text, scheme, **options)
         assert got.operations == expected.operations, options
@@ -138,7 +138,7 @@ def test_streaks_count_as_the_model_says(scheme, case):
 
 
 # Random bursts of records in a few tables; now and then one that is odd, or another operation.
-OPTIONS = [{}, {}, {"transient": "real"}, {"policy": "base_only"}, {"locks": "pt"}, {"locks": "posted"},
+OPTIONS = [{}, {}, {"transient": "counted"}, {"policy": "base_only"}, {"locks": "pt"}, {"locks": "posted"},
            {"model": "posted"}, {"lookup_first": "yes", "zap_frees_tables": "yes"},
            {"lookup_first": "no", "zap_frees_tables": "no"}, {"batch": "yes", "cache_refs": "folio"},
            {"rmap_aware": "yes"}, {"overflow_check": "half"}]

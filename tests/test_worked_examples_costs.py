@@ -38,6 +38,27 @@ def test_costs(replay, scheme, row):
         assert added_cost(replay, scheme, setup, action, **options) == expected, action[:40]
 
 
+# Lasting atomics of an munmap, and of a fork, of n = 512 leaves as kernels before 6.9 (batch=no), 6.9 and 6.12 do them.
+# A fork's copies are second mappings of their pages, so _nr_pages_mapped does not change.
+READINGS = """
+nr_pages_mapped                     | 1536 1025 514 | 1024 513 513
+large_mapcount mm_id                | 2048 1026 515 | 1536 514 514
+no_page_mapcount total_mapped_pages | 1024 2 2      | 1024 2 2
+head_per_leaf                       | 1024 2 2      | 1024 2 2
+"""
+
+
+@pytest.mark.parametrize("scheme, row", [(s, row) for schemes, *row in cells(READINGS) for s in schemes.split()])
+@pytest.mark.parametrize("reading, batch", list(enumerate(("no", "6.9", "6.12"))))
+def test_fork_and_zap_in_three_readings(replay, scheme, row, reading, batch):
+    whole = f"{FORKED}; continue A v 0 4K; continue A v 4K 2044K"
+    for action, costs in zip(("munmap A v 0 2M", "fork A C"), row, strict=True):
+        cost = added_cost(replay, scheme, whole, action, batch=batch)
+        assert cost[0] == int(costs.split()[reading]), action
+    assert added_cost(replay, scheme, whole, "fork A C", batch="yes") == added_cost(
+        replay, scheme, whole, "fork A C", batch="6.12")
+
+
 def test_cost_of_classic_map_and_unmap(replay):
     setup = "file F 2M 1; populate F 0 1; mmap A v F 0 2M shared"
     assert added_cost(replay, "hugetlb", setup, "touch A v 0") == (2, 0, 2)

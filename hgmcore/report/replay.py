@@ -7,10 +7,10 @@ import numpy as np
 
 from hgmcore.analysis.errors import smaps_shared
 from hgmcore.errnos import error_name
+from hgmcore.replay import EVENTS
 from hgmcore.report.compare import trace_lines
 from hgmcore.report.prose import indented, plural, wrapped
 from hgmcore.report.table import MOST, Column, Table, as_text, count, nanoseconds
-from hgmcore.replay import EVENTS
 from hgmcore.runs import difference
 from hgmcore.sizes import format_size
 from hgmcore.trace.describe import describe

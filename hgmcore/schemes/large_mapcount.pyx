@@ -38,7 +38,7 @@ cdef inline bint likely_mapped_shared(const hgm_folio *folio) noexcept nogil:
 cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_options *options,
                                                 const hgm_leaf *leaf) noexcept nogil:
     hgm_ref_add(cost, leaf.folio, <int32_t>leaf.count)
-    per_page_add(cost, leaf, 1)
+    per_page_add(cost, options, leaf, 1)
     large_add(cost, leaf.folio, mappings_of(leaf))
     return HGM_KEEPS
 
@@ -46,7 +46,7 @@ cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_option
 cdef inline void leaf_remove "hgm_leaf_remove"(hgm_cost *cost, const hgm_options *options,
                                                const hgm_leaf *leaf) noexcept nogil:
     large_add(cost, leaf.folio, -mappings_of(leaf))
-    per_page_add(cost, leaf, -1)
+    per_page_add(cost, options, leaf, -1)
     hgm_ref_add(cost, leaf.folio, -<int32_t>leaf.count)
 
 
@@ -70,4 +70,4 @@ EXCEPTIONS = {
 engine = instantiate("large_mapcount", __doc__,
                      {"entire": "_entire_mapcount", "nr_pages_mapped": "_nr_pages_mapped",
                       "large": "_large_mapcount"},
-                     {}, {"era": "6.15", "cache_refs": "folio", "batch": "yes"}, EXCEPTIONS)
+                     {}, {"era": "6.15", "cache_refs": "folio", "batch": "6.12"}, EXCEPTIONS)

@@ -35,7 +35,7 @@ from hgmcore.schemes.per_page cimport per_page_add, per_page_mapcount, per_page_
 cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_options *options,
                                                 const hgm_leaf *leaf) noexcept nogil:
     hgm_ref_add(cost, leaf.folio, <int32_t>leaf.count)
-    per_page_add(cost, leaf, 1)
+    per_page_add(cost, options, leaf, 1)
     owners_lock(leaf)
     owners_add(cost, leaf, mappings_of(leaf))
     owners_unlock(leaf)
@@ -45,7 +45,7 @@ cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_option
 cdef inline void leaf_remove "hgm_leaf_remove"(hgm_cost *cost, const hgm_options *options,
                                                const hgm_leaf *leaf) noexcept nogil:
     owners_sub(cost, leaf.folio, leaf.process, mappings_of(leaf))
-    per_page_add(cost, leaf, -1)
+    per_page_add(cost, options, leaf, -1)
     hgm_ref_add(cost, leaf.folio, -<int32_t>leaf.count)
 
 
@@ -69,4 +69,4 @@ EXCEPTIONS = {
 engine = instantiate("mm_id", __doc__,
                      {"entire": "_entire_mapcount", "nr_pages_mapped": "_nr_pages_mapped", "large": "_large_mapcount",
                       "slots": "_mm_id_mapcount", "shared_bit": "_mm_id"},
-                     {"era": "6.15"}, {"cache_refs": "folio", "batch": "yes"}, EXCEPTIONS)
+                     {"era": "6.15"}, {"cache_refs": "folio", "batch": "6.12"}, EXCEPTIONS)

@@ -71,4 +71,4 @@ EXCEPTIONS = {
 engine = instantiate("no_page_mapcount", __doc__,
                      {"entire": "_entire_mapcount", "large": "_large_mapcount", "slots": "_mm_id_mapcount",
                       "shared_bit": "_mm_id"},
-                     {"era": "6.15"}, {"cache_refs": "folio", "batch": "yes"}, EXCEPTIONS)
+                     {"era": "6.15"}, {"cache_refs": "folio", "batch": "6.12"}, EXCEPTIONS)

@@ -31,13 +31,13 @@ from hgmcore.schemes.per_page cimport per_page_add, per_page_answer, per_page_ma
 cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_options *options,
                                                 const hgm_leaf *leaf) noexcept nogil:
     hgm_ref_add(cost, leaf.folio, <int32_t>leaf.count)
-    per_page_add(cost, leaf, 1)
+    per_page_add(cost, options, leaf, 1)
     return HGM_KEEPS
 
 
 cdef inline void leaf_remove "hgm_leaf_remove"(hgm_cost *cost, const hgm_options *options,
                                                const hgm_leaf *leaf) noexcept nogil:
-    per_page_add(cost, leaf, -1)
+    per_page_add(cost, options, leaf, -1)
     hgm_ref_add(cost, leaf.folio, -<int32_t>leaf.count)
 
 

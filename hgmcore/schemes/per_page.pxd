@@ -35,10 +35,12 @@ cdef inline void nr_pages_mapped_add(hgm_cost *cost, hgm_folio *folio, int32_t b
     hgm_map_add(cost, &folio.page[1], &folio.page[1]._nr_pages_mapped, by)
 
 
-cdef inline void per_page_add(hgm_cost *cost, const hgm_leaf *leaf, int32_t by) noexcept nogil:
+cdef inline void per_page_add(hgm_cost *cost, const hgm_options *options, const hgm_leaf *leaf,
+                              int32_t by) noexcept nogil:
     """A leaf, or a run of leaves, comes (`by` is 1) or goes (-1).
 
-    A single leaf changes _nr_pages_mapped by an atomic for each count that left or reached 0, a run by one atomic.
+    A single leaf changes _nr_pages_mapped by an atomic for each count that left or reached 0, and so does a run in
+    kernels 6.9 to 6.11; from 6.12 on a run changes _nr_pages_mapped by one atomic.
     """
     cdef uint64_t _, n
     if leaf.whole:
@@ -46,7 +48,7 @@ cdef inline void per_page_add(hgm_cost *cost, const hgm_leaf *leaf, int32_t by) 
             nr_pages_mapped_add(cost, leaf.folio, by * ENTIRELY_MAPPED)
         return
     n = page_counts_add(cost, leaf, by)
-    if leaf.count == 1:
+    if leaf.count == 1 or options.batch == HGM_BATCH_6_9:
         for _ in range(n):
             nr_pages_mapped_add(cost, leaf.folio, by)
     elif n > 0:

@@ -67,4 +67,4 @@ EXCEPTIONS = {
 engine = instantiate("total_mapped_pages", __doc__,
                      {"entries": "_large_mapcount", "total_pages": "_total_mapped_pages", "slots": "_mm_id_mapcount",
                       "shared_bit": "_mm_id"},
-                     {"era": "6.15"}, {"cache_refs": "folio", "batch": "yes"}, EXCEPTIONS)
+                     {"era": "6.15"}, {"cache_refs": "folio", "batch": "6.12"}, EXCEPTIONS)

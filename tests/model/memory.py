@@ -2,7 +2,7 @@
 from collections import Counter
 
 from .geometry import GEOMETRIES
-from .schemes import DEFAULTS, SCHEMES, Place
+from .schemes import DEFAULTS, SAME, SCHEMES, Place
 from .tables import POISON, Folio, Table, has_leaf, leaves_in, scan_for_leaf, tables_in
 
 STRUCT_PAGES = 64  # in a base page of the host
@@ -41,7 +41,7 @@ class Memory:
     def __init__(self, scheme, geometry="x86-64", **options):
         self.geometry = GEOMETRIES[geometry]
         self.cost_counts = Cost()
-        chosen, given = SCHEMES[scheme], {k: str(v) for k, v in options.items()}
+        chosen, given = SCHEMES[scheme], {k: SAME.get((k, str(v)), str(v)) for k, v in options.items()}
         posted = chosen.posted if given.get("model") == "posted" else {}
         self.options = {**DEFAULTS, **chosen.defaults, **posted, **given}
         self.scheme = chosen(self.cost_counts, self.options)
@@ -208,7 +208,7 @@ class Memory:
         runs = []
         for leaf in leaves:
             last = runs[-1][-1] if runs else None
-            if (self.options["batch"] == "yes" and last and last.pages == leaf.pages == 1
+            if (self.options["batch"] != "no" and last and last.pages == leaf.pages == 1
                     and last.first + 1 == leaf.first and leaf.first % self.geometry.fanout):
                 runs[-1].append(leaf)
             else:

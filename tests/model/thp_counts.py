@@ -75,7 +75,7 @@ class Counts(Memory):
         """The leaves one by one, or with `batch` runs of adjacent ones; each is (slot, Leaf)."""
         runs, last = [], None
         for slot, leaf in leaves:
-            together = self.options["batch"] == "yes" and self.scheme.hgm
+            together = self.options["batch"] != "no" and self.scheme.hgm
             if together and last and last[0] + 1 == slot and last[1].first + 1 == leaf.first:
                 runs[-1].append(leaf)
             else:

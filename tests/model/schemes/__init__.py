@@ -5,7 +5,7 @@ from .pages import DoubleMap, LargeMapcount, NrPagesMapped, PerPagePosted
 from .scheme import Place
 from .subtrees import LogicalCounter, LogicalScan, LogicalTable, PerVma, SpecialBit, SubtreeCount, SubtreePosted
 
-__all__ = ["DEFAULTS", "SCHEMES", "Place"]
+__all__ = ["DEFAULTS", "SAME", "SCHEMES", "Place"]
 
 SCHEMES = {
     "hugetlb": Hugetlb,
@@ -26,6 +26,7 @@ SCHEMES = {
     "per_vma": PerVma,
     "special_bit": SpecialBit,
 }
-DEFAULTS = {"cache_refs": "1", "era": "6.2", "transient": "counted", "lookup_first": "no",
+DEFAULTS = {"cache_refs": "1", "era": "6.2", "transient": "real", "lookup_first": "no",
             "zap_frees_tables": "no", "rmap_aware": "no", "policy": "any", "overflow_check": "none",
             "batch": "no", "model": "default", "hvo": "off"}
+SAME = {("batch", "yes"): "6.12"}  # another spelling of a value

@@ -36,7 +36,7 @@ class Owners:
 
 class MmId(Owners, LargeMapcount):
     defaults = {"era": "6.15"}
-    posted = {"cache_refs": "folio", "batch": "yes"}
+    posted = {"cache_refs": "folio", "batch": "6.12"}
 
     def count_large(self, leaves, sign, place):
         mappings = super().count_large(leaves, sign, place)
@@ -52,7 +52,7 @@ def average(total, pages):
 
 class NoPageMapcount(Owners, Scheme):
     defaults = {"era": "6.15"}
-    posted = {"cache_refs": "folio", "batch": "yes"}
+    posted = {"cache_refs": "folio", "batch": "6.12"}
 
     def count_map(self, leaves, sign, place):
         folio, mappings = leaves[0].folio, len(base_pages(leaves))
@@ -79,7 +79,7 @@ class NoPageMapcount(Owners, Scheme):
 
 class TotalMappedPages(Owners, Scheme):
     defaults = {"era": "6.15"}
-    posted = {"cache_refs": "folio", "batch": "yes"}
+    posted = {"cache_refs": "folio", "batch": "6.12"}
 
     def count_map(self, leaves, sign, place):
         folio = leaves[0].folio

@@ -59,9 +59,10 @@ class NrPagesMapped(PerPagePosted):
                 self.count(folio, 1, "nr_pages_mapped", sign * self.FLAG)
             return
         turned = self.count_subpages(leaves, sign)
-        if len(leaves) > 1 and turned:
-            self.count(folio, 1, "nr_pages_mapped", sign * turned)
-        elif len(leaves) == 1:
+        if len(leaves) > 1 and self.options["batch"] != "6.9":
+            if turned:
+                self.count(folio, 1, "nr_pages_mapped", sign * turned)
+        else:
             for _ in range(turned):
                 self.count(folio, 1, "nr_pages_mapped", sign)
 
@@ -81,7 +82,7 @@ class NrPagesMapped(PerPagePosted):
 
 class LargeMapcount(NrPagesMapped):
     defaults = {}
-    posted = {"era": "6.15", "cache_refs": "folio", "batch": "yes"}
+    posted = {"era": "6.15", "cache_refs": "folio", "batch": "6.12"}
 
     def count_map(self, leaves, sign, place):
         super().count_map(leaves, sign, place)

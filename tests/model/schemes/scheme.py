@@ -27,7 +27,7 @@ class Scheme:
     posted = {}
 
     def __init__(self, cost, options):
-        self.cost, self.era = cost, options["era"]
+        self.cost, self.options, self.era = cost, options, options["era"]
         self.rmap_aware = options["rmap_aware"] == "yes"
 
     def count(self, folio, page, word, change):
