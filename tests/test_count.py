@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from hgmcore import Trace, replay, schemes
 from hgmcore.analysis.count import SAMPLES, count, count_batched, refusals, samples
+from hgmcore.analysis.watch import WATCHED
 from hgmcore.trace.phases import phases
 
 SMALL = """\
@@ -97,17 +98,58 @@ def test_refusals_by_errno_as_replay_names_them():
 
 def test_less_done_is_counted_where_nothing_is_said():
     """A migration that moves nothing says so by 0 bytes alone; a refusal is counted apart."""
-    assert counted(SMALL, "head_per_leaf")["less_done"] == {"operations": 0, "bytes": 0}
+    assert counted(SMALL, "head_per_leaf")["less_done"] == {"operations": 0, "bytes": 0, "by_operation": {}}
     assert counted(SMALL, "head_per_leaf")["refused"] == {"EEXIST": 1}
     found = counted(SMALL + "migrate A v 0 2M\n", "head_per_leaf")
-    assert found["less_done"] == {"operations": 1, "bytes": 2 << 20}
+    one = {"operations": 1, "bytes": 2 << 20}
+    assert found["less_done"] == {**one, "by_operation": {"migrate": one}}
+
+
+def test_a_collapse_that_silently_does_nothing_shows():
+    """RFC v1's loop ends at once: two pieces of 4K stay where a leaf of 2M should stand. It answers success."""
+    one = {"operations": 1, "bytes": 8192}
+    found = counted(SMALL + "collapse A v 0 2M\n", "subtree_posted")
+    assert found["refused"] == {"EEXIST": 1} and found["less_done"] == {**one, "by_operation": {"collapse": one}}
+    assert counted(SMALL + "collapse A v 0 2M\n", "subtree")["less_done"]["operations"] == 0
+    nothing_mapped = SMALL + "dontneed A v 0 2M\ncollapse A v 0 2M\n"
+    assert counted(nothing_mapped, "subtree_posted")["less_done"]["operations"] == 0
+    refused = counted(SMALL + "collapse A v 4K 2M\n", "subtree_posted")
+    assert refused["less_done"]["operations"] == 0, "an errno is no silence"
+
+
+GIGABYTE = SMALL.replace("2M", "1G")
+
+
+@pytest.mark.parametrize("collapse, left", [
+    ("collapse A v 0 1G", 8192), ("collapse A v 0 2M", 8192), ("collapse A v 2M 2M", 0), ("collapse A v 0 4K", 0),
+    ("collapse A v 1M 3M", 0), ("collapse A v 0 1M", 0)])
+def test_what_a_collapse_of_a_part_should_have_replaced(collapse, left):
+    """Both pieces lie in the first 2M: a leaf of 2M is the least that fits where these are covered whole."""
+    assert counted(GIGABYTE + collapse + "\n", "subtree_posted")["less_done"]["bytes"] == left
+    assert counted(GIGABYTE + collapse + "\n", "head_per_leaf")["less_done"]["bytes"] == 0
+
+
+def test_a_folio_with_a_failed_page_is_rightly_not_collapsed():
+    text = SMALL + "hwpoison A v 28K\ncollapse A v 0 2M\n"
+    for scheme in ("subtree_posted", "head_per_leaf"):
+        assert counted(text, scheme)["less_done"]["operations"] == 0
+
+
+def test_every_other_silence():
+    """DONTNEED of 4K and a punch of 4K answer success and do nothing; munmap of a hole was asked for nothing."""
+    text = SMALL.split("split")[0] + "touch A v 0\nunregister A v\ntouch A v 0\n{}\n"
+    for line, number in (("dontneed A v 0 4K", 1), ("punch F 0 4K", 1), ("dontneed A v 0 2M", 0), ("punch F 0 2M", 0),
+                         ("munmap A v 0 2M\nmunmap A v 0 2M", 0), ("fork A B", 0)):
+        found = counted(text.format(line), "head_per_leaf")["less_done"]
+        assert found["operations"] == number, line
 
 
 def test_a_migration_that_silently_moves_nothing_shows():
     """Two pieces of one process are two maps by hugetlb's rule, so mm_id's huge page stays where it is."""
-    found = counted(SMALL + "migrate A v 0 2M\n", "mm_id")
-    assert found["refused"] == {"EEXIST": 1} and found["less_done"] == {"operations": 1, "bytes": 2 << 20}
-    assert found["errors"].result()["consequences"]["bytes_not_moved"]["worst"] == 2 << 20
+    found = counted(SMALL + "migrate A v 0 2M\n" + "continue A v 0 4K\n" * 300, "mm_id")
+    assert found["less_done"]["by_operation"] == {"migrate": {"operations": 1, "bytes": 2 << 20}}
+    assert found["errors"].result()["consequences"]["bytes_not_moved"] == {
+        "observations": 1, "worst": 2 << 20, "last": 2 << 20}
     assert (
         "bytes_not_moved"
         not in counted(SMALL + "migrate A v 0 2M\n", "logical_counter")["errors"].result()["consequences"]
@@ -138,10 +180,42 @@ def test_fork_and_zap_in_both_readings():
     for name in batch:
         assert batch[name]["leaves"] == loop[name]["leaves"]
         assert batch[name]["atomics"]["persistent"] < loop[name]["atomics"]["persistent"]
-    batched, other = both(FORK, "head_per_leaf", batch="yes")
+    batched, other = both(FORK, "head_per_leaf", batch="6.12")
     assert {name: batched[name]["atomics"] for name in other} == {name: batch[name]["atomics"] for name in batch}
     assert {name: other[name]["atomics"] for name in other} == {name: loop[name]["atomics"] for name in other}
 
 
 def test_nothing_to_batch_needs_no_other_reading():
     assert both(SMALL, "head_per_leaf")[1] == {}
+
+
+def test_in_how_many_migrations_memory_stays():
+    """Two pieces stay; one moves; a third that finds nothing mapped has nothing to move."""
+    text = SMALL + "migrate A v 0 2M\n" * 2
+    text += "dontneed A v 0 4K\nmigrate A v 0 2M\ndontneed A v 0 2M\nmigrate A v 0 2M\n"
+    found = counted(text, "mm_id", every=100)
+    assert found["errors"].result()["consequences"]["bytes_not_moved"] == {
+        "observations": 2, "worst": 2 << 20, "last": 0}
+    assert found["less_done"]["by_operation"]["migrate"]["operations"] == 2
+    refused = counted(text, "logical_table", every=100)["errors"].result()["consequences"]["migrations_refused"]
+    assert refused == {"observations": 3, "worst": 1, "last": 0}
+
+
+def test_of_many_operations_some_are_looked_at_and_that_is_said():
+    text = SMALL + "migrate A v 0 2M\n" * 3 * WATCHED
+    found = counted(text, "mm_id")
+    assert found["watched"] == {"migrate": {"operations": 3 * WATCHED, "looked_at": WATCHED}}
+    assert found["errors"].result()["consequences"]["bytes_not_moved"]["observations"] == WATCHED
+    assert counted(SMALL, "mm_id")["watched"] == {}
+
+
+def test_counts_below_zero_are_events():
+    """RFC v1 counts a piece behind a failed `continue` not at all, and takes it back at the zap."""
+    text = "hgmcore-trace 1\nfile F 2M 1\nmmap A v F 0 2M shared minor\nsplit A v 0 2M\ncontinue A v 0 4K\n"
+    text += "populate F 0 1\n" + "continue A v 0 4K\ndontneed A v 0 2M\n" * 3
+    found = counted(text, "subtree_posted", every=1)["errors"].result()["own"]["counter_underflows"]
+    assert found["observations"] == 3 and found["worst"] == 1 and found["last"] == 1
+
+
+def test_failures_that_never_fire_are_counted():
+    assert counted(SMALL + "fail 9\ncontinue A v 0 4K\nfail 1\ncontinue A v 4K 4K\n", "mm_id")["never_fired"] == 2

@@ -5,9 +5,12 @@ Every number is labelled as what it is: counted (exact, the same on every machin
 
 from __future__ import annotations
 
+import numpy as np
+
 from hgmcore import inputs
 from hgmcore import schemes as known_schemes
 from hgmcore.analysis.count import count, count_batched
+from hgmcore.analysis.errors import Errors
 from hgmcore.analysis.judge import baseline as choose_baseline
 from hgmcore.analysis.judge import less_work
 from hgmcore.analysis.long import Comparison
@@ -67,7 +70,8 @@ def compare(trace=None, schemes="all", repeat=ROUNDS, *, every=None, baseline=No
         observed[name] = found.pop("errors")
         entries[name].update(found, errors=observed[name].result())
         entries[name]["phases_batched"] = count_batched(trace, engine, cut, found, **options)
-    _extra_copies([entries[name] for name in able])
+    less = less_work({name: entries[name] for name in able})
+    _extra_copies({name: entries[name] for name in able}, less)
     if repeat:
         memory = {name: entries[name]["memory"] for name in able}
         sizes = {name: memory[name]["tables_peak"] + memory[name]["host_committed"] for name in able}
@@ -76,7 +80,6 @@ def compare(trace=None, schemes="all", repeat=ROUNDS, *, every=None, baseline=No
         for name in able:
             entries[name]["measured"] = times[name]
     report(total, total, "done")
-    less = less_work({name: entries[name] for name in able})
     for name in less:
         entries[name]["less_work"] = less[name]
     result = {
@@ -169,10 +172,14 @@ def _phases(cut):
              "operations": int((cut.number == index).sum())} for index, name in enumerate(cut.names)]
 
 
-def _extra_copies(entries):
-    """Folios of anonymous memory that a scheme allocated beyond the least that any scheme needed for the same trace."""
-    least = min(entry["anonymous"] for entry in entries)
-    for entry in entries:
-        extra = entry.pop("anonymous") - least
-        if extra:
-            entry["errors"]["consequences"]["copies_made"] = {"observations": extra, "worst": extra, "last": extra}
+def _extra_copies(entries, less):
+    """Folios of anonymous memory that a scheme allocated beyond the least that any scheme needed for the same trace.
+
+    Schemes that did less of the work (`less`) are no measure of the least.
+    """
+    folios = {name: entry.pop("anonymous") for name, entry in entries.items()}
+    least = np.min([number for name, number in folios.items() if name not in less] or list(folios.values()), axis=0)
+    for name, number in folios.items():
+        copies = Errors({})
+        copies.grew("copies_made", np.maximum(np.array(number) - least, 0).tolist())
+        entries[name]["errors"]["consequences"].update(copies.result()["consequences"])

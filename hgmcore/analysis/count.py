@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from hgmcore.analysis.errors import Errors, pages_of
+from hgmcore.analysis.errors import Errors
+from hgmcore.analysis.watch import Collapses, Migrations
 from hgmcore.errnos import error_name
+from hgmcore.options import OPTIONS
 from hgmcore.replay import machine_for
 from hgmcore.trace import wellformed
-from hgmcore.trace.statements import ALL, CODES
+from hgmcore.trace.statements import CODES, NAMES
 
 SAMPLES = 64
 """Observations that a pass takes where nobody asks for others."""
-
-WATCHED = 200
-"""Migrations that are looked at one by one, with a recount before each; of more, the first so many."""
 
 
 def samples(count: int, every: int | None = None) -> np.ndarray:
@@ -33,17 +32,20 @@ def count(trace, name, phases, *, every=None, **options) -> dict:
 
     phases: of trace.phases.phases(trace). every: operations between two observations (default: about SAMPLES in all).
     Returns "cost" (as in a replay, without times), "phases", "errors", "observations", "refused", "less_done",
-    "memory" and "options", as `hgmcore-compare 2` has them, and "anonymous", how many folios of anonymous memory were
-    allocated. MemoryError: the host has no more memory.
+    "memory" and "options", as `hgmcore-compare 2` has them; "watched", how many operations of a kind were looked at one
+    by one where these were not all; and "anonymous", how many folios of anonymous memory there had been up to each
+    observation. MemoryError: the host has no more memory.
     """
-    machine = machine_for(trace, name, options)
-    errors, moves = Errors(machine.engine.exceptions), Moves(trace, machine)
+    machine = machine_for(trace, name, {**options, "transient": "counted"})    # the counts are the same
+    errors, moves, collapses = Errors(machine.engine.exceptions), Migrations(trace, machine), Collapses(trace, machine)
+    watches, seen = (moves, collapses), {"underflows": [], "overflows": [], "anonymous": []}
+    around = [number for watch in watches for number in (watch.at, watch.at + 1)]
     stops = samples(len(trace), every)
     costs, lines = np.zeros((len(phases.names), 5), np.int64), np.zeros(len(phases.names), np.int64)
     scanned: list[list[np.ndarray]] = [[] for _ in phases.names]
     edges = _edges(phases.number) if phases.declared else np.zeros(0, np.int64)
     start = 0
-    for stop in np.unique(np.concatenate([stops, edges, moves.at, moves.at + 1, [len(trace)]])).tolist():
+    for stop in np.unique(np.concatenate([stops, edges, *around, [len(trace)]])).tolist():
         if stop > start:
             rows = machine.run_each(trace.records[start:stop])
             number = phases.number[start:stop]
@@ -54,29 +56,43 @@ def count(trace, name, phases, *, every=None, **options) -> dict:
             # Each struct page once for each stay in a phase, so the pieces between observations must not be summed up.
             if phases.declared and (stop == len(trace) or phases.number[stop] != phases.number[start]):
                 lines[phases.number[start]] += machine.core.lines_since()
-        if stop in moves:
-            moves.before(stop)
-        if stop - 1 in moves:
-            moves.behind(stop - 1)
+        for watch in watches:
+            if stop - 1 in watch:
+                watch.behind(stop - 1)
+            if stop in watch:
+                watch.before(stop)
         if np.isin(stop, stops):
             errors({**machine.observe(), "index": stop})
+            _look(machine, seen)
         start = stop
     results, cost = machine.results(), machine.cost()
     for key in ("underflows", "overflows"):
-        errors.event(f"counter_{key}", cost.pop(key))
-    errors.event("bytes_not_moved", moves.not_moved)
-    errors.event("migrations_refused", moves.refused)
+        errors.grew(f"counter_{key}", seen[key])
+        cost.pop(key)
+    errors.events("bytes_not_moved", moves.not_moved)
+    errors.events("migrations_refused", moves.refused)
     leaves = cost["leaf_installs"] + cost["leaf_removes"]
     return {
-        "options": machine.options,
+        "options": {**machine.options, "transient": options.get("transient", OPTIONS["transient"].default)},
         "cost": {**cost, "operations": len(trace)},
         "phases": {phase: _phase(phases, i, costs[i], lines[i] if phases.declared else None, scanned[i])
                    for i, phase in enumerate(phases.names)},
         "errors": errors, "observations": errors.observations, "leaves": leaves,
-        "refused": refusals(results), "less_done": less_done(trace, machine, results),
+        "refused": refusals(results), "less_done": less_done(trace, machine, results, moves, collapses),
+        "never_fired": int(np.count_nonzero(results["event"] == NEVER_FIRED)),
+        "watched": {name: {"operations": watch.total, "looked_at": len(watch.at)}
+                    for name, watch in (("migrate", moves), ("collapse", collapses)) if len(watch.at) < watch.total},
         "memory": memory(machine, trace.header, cost),
-        "anonymous": int(np.count_nonzero(machine.core.folios()["flags"] & ANON)),
+        "anonymous": seen["anonymous"],
     }
+
+
+def _look(machine, seen):
+    """Note how many counts went below zero or overflowed, and how many folios of anonymous memory were allocated."""
+    cost = machine.core.cost()
+    for key in ("underflows", "overflows"):
+        seen[key].append(cost[key])
+    seen["anonymous"].append(int(np.count_nonzero(machine.core.folios()["flags"] & ANON)))
 
 
 BATCHED = ("fork", "exit", "dontneed", "munmap", "punch", "truncate", "collapse", "migrate", "mremap")
@@ -86,13 +102,13 @@ BATCHED = ("fork", "exit", "dontneed", "munmap", "punch", "truncate", "collapse"
 def count_batched(trace, engine, phases, found, **options) -> dict:
     """The costs of phases in the other reading of `batch`: {PHASE: {"leaves", "atomics"}}, where it makes a difference.
 
-    Kernels of 2023 (batch=no) update a count for each leaf that fork and zap meet, those of today once for a run.
-    found:
-    what `count` found in the reading that `options` ask for.
+    Kernels of 2023 (batch=no) update a count for each leaf that fork and zap meet, those of today (6.12) once for a
+    run. found: what `count` found in the reading that `options` ask for.
     """
     if not np.isin(trace.operations["op"], [CODES[name] for name in BATCHED]).any():
         return {}
-    machine = machine_for(trace, engine, {**options, "batch": "yes" if found["options"]["batch"] == "no" else "no"})
+    machine = machine_for(trace, engine, {**options, "transient": "counted",
+                                          "batch": "6.12" if found["options"]["batch"] == "no" else "no"})
     costs = np.zeros((len(phases.names), 5), np.int64)
     for part in trace.chunks(wellformed.CHUNK):
         rows = machine.run_each(trace.records[part])
@@ -107,7 +123,7 @@ def _costs(costs):
     return {"leaves": leaves, "atomics": {"persistent": ref + map, "transient": transient, "ref": ref, "map": map}}
 
 
-ANON = 8  # HGM_FOLIO_ANON
+ANON, NEVER_FIRED = 8, 2  # HGM_FOLIO_ANON, HGM_EVENT_NEVER_FIRED
 
 
 def _edges(number):
@@ -132,17 +148,24 @@ def refusals(results) -> dict:
     return {error_name(numbers[i]): int(counts[i]) for i in order}
 
 
-def less_done(trace, machine, results) -> dict:
+def less_done(trace, machine, results, moves, collapses) -> dict:
     """Operations that did less than they were asked to and said nothing: neither an errno nor an event.
 
-    What is unmapped by munmap counts only what was mapped, and a collapse or a punch skips what it cannot take, so the
-    bytes are those that the kernel's answer leaves out.
+    A migration is asked to move what can move by the truth, a collapse to leave no leaf where a larger one fits
+    (`moves`, `collapses`). All others say themselves how much they did; munmap is asked for what is mapped. Returns
+    "operations" and "bytes", and the same for each kind of operation: "by_operation".
     """
     quiet = results[(results["errno"] == 0) & (results["event"] == 0)]
     ops = trace.operations[quiet["index"].astype(np.int64)]
-    asked = machine.core.asked(machine.engine, ops).astype(np.int64)
-    missing = asked - quiet["done"].astype(np.int64)
-    return {"operations": int(np.count_nonzero(missing > 0)), "bytes": int(missing[missing > 0].sum())}
+    missing = machine.core.asked(machine.engine, ops).astype(np.int64) - quiet["done"].astype(np.int64)
+    missing[np.isin(ops["op"], [CODES[name] for name in ("migrate", "collapse", "munmap")])] = 0
+    found = {NAMES[op]: missing[(ops["op"] == op) & (missing > 0)] for op in np.unique(ops["op"][missing > 0]).tolist()}
+    for name, left in (("migrate", moves.not_moved), ("collapse", collapses.left)):
+        if any(left):
+            found[name] = np.array([size for size in left if size])
+    kinds = {name: {"operations": len(sizes), "bytes": int(sizes.sum())} for name, sizes in found.items()}
+    return {**{key: sum(kind[key] for kind in kinds.values()) for key in ("operations", "bytes")},
+            "by_operation": kinds}
 
 
 def memory(machine, header, cost) -> dict:
@@ -164,53 +187,3 @@ def memory(machine, header, cost) -> dict:
 
 
 STRUCT_PAGE = 64  # bytes
-
-
-class Moves:
-    """Watches `migrate`: what should have moved by the truth, and what did.
-
-    at: numbers of the operations that are watched. not_moved: bytes that one process alone maps (`all`: that anybody
-    maps), that nobody pins and no memory failure holds, and that an operation without an error left where they were.
-    refused: operations that ended in an error though there was such memory to move.
-    """
-
-    def __init__(self, trace, machine):
-        self.trace, self.machine = trace, machine
-        self.at = np.flatnonzero(trace.operations["op"] == CODES["migrate"])[:WATCHED]
-        self._numbers = set(self.at.tolist())
-        self.not_moved = self.refused = self._movable = 0
-
-    def __contains__(self, index):
-        return index in self._numbers
-
-    def before(self, index) -> None:
-        """The operation of that number is about to run."""
-        everything = bool(self.trace.operations["flags"][index] & ALL)
-        mapping = self.trace.header.mappings[self.trace.operations["target"][index]]
-        seen = self.machine.observe()
-        mine = self._folios(index)
-        self._movable = sum(
-            pages_of(folio) * self.machine.geometry.base_page for folio in seen["folios"]
-            if (folio["file"], folio["page"]) in mine and folio["truth"]["leaves"] and not folio["pins"]
-            and (everything or folio["truth"]["processes"] == 1)) if mapping else 0
-
-    def _folios(self, index):
-        """(file, huge page) pairs that the range of the operation covers."""
-        operation, core = self.trace.operations[index], self.machine.core
-        _, file, _, length, offset = (int(value) for value in core.mappings()[operation["target"]])
-        entry = self.trace.header.files[file]
-        if not length or entry.kind == "anon":
-            return set()
-        first = (offset + int(operation["offset"])) // entry.page_size
-        last = -(-(offset + min(int(operation["offset"]) + int(operation["length"]), length)) // entry.page_size)
-        return {(entry.name, page) for page in range(first, last)}
-
-    def behind(self, index) -> None:
-        """The operation of that number has run."""
-        done, errno = self._movable, 0
-        results = self.machine.results()
-        if len(results) and results["index"][-1] == index:
-            done, errno = int(results["done"][-1]), int(results["errno"][-1])
-        if self._movable:
-            self.refused += errno != 0
-            self.not_moved += max(0, self._movable - done) if not errno else 0

@@ -23,7 +23,8 @@ PER_PAGE = ("page_mapcount_wrong_pages", "page_mapcount_max_error", "false_share
 CONSEQUENCES = ("pss_error_bytes", "smaps_shared_error_bytes", "pages_not_freed", "bytes_not_moved",
                 "migrations_refused", "copies_made")
 EVENTS = ("counter_underflows", "counter_overflows", "bytes_not_moved", "migrations_refused", "copies_made")
-"""Keys that count events over the whole trace; all others look at the sampled observations one by one."""
+"""Keys that count events over the whole trace, in "observations"; all others look at the sampled observations one by
+one."""
 
 
 def of_observation(observation) -> dict:
@@ -84,9 +85,22 @@ class Errors:
         for key, value in found.items():
             self._note(key, value, bool(value))
 
-    def event(self, key, number) -> None:
-        """Count `number` (events, or bytes) of `key`, one of EVENTS, over the whole trace."""
-        self.counts[key] = {"observations": int(number), "worst": int(number), "last": int(number)}
+    def events(self, key, each) -> None:
+        """Note `key`, one of EVENTS, from what each operation that could show the error shows of it, 0 if nothing.
+
+        "observations" is then the number of operations that show it.
+        """
+        self.counts[key] = {"observations": sum(one > 0 for one in each), "worst": int(max(each, default=0)),
+                            "last": int(each[-1]) if each else 0}
+
+    def grew(self, key, totals) -> None:
+        """Note `key`, one of EVENTS, from how many events there had been up to each observation.
+
+        "observations" is then the number of events, "worst" the most between two observations, "last" those before the
+        last.
+        """
+        each = [int(total) - int(before) for before, total in zip([0, *totals], totals)]
+        self.counts[key] = {"observations": sum(each), "worst": max(each, default=0), "last": each[-1] if each else 0}
 
     def _note(self, key, value, wrong):
         count = self.counts.setdefault(key, {"observations": 0, "worst": 0, "last": 0})

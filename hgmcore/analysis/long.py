@@ -74,7 +74,8 @@ def _numbers(result, name):
             yield group, None, f"{key}.worst", count["worst"], unit, "counted"
             yield group, None, f"{key}.last", count["last"], unit, "counted"
     yield from (("refused", None, errno, number, "operations", "counted") for errno, number in entry["refused"].items())
-    yield from (("less_done", None, key, value, key, "counted") for key, value in entry["less_done"].items())
+    yield from (("less_done", None, key, value, key.rpartition(".")[2], "counted")
+                for key, value in _flat(entry["less_done"]))
 
 
 def _times(part, found):

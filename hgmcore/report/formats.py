@@ -119,7 +119,7 @@ FORMATS = {
         "scheme": TEXT, "options": OPTIONS, "geometry": TEXT, "threads": COUNT, "stretches": COUNT,
         "operations_at_once": COUNT,
         "operations": array(record({"index": COUNT, "op": OPERATION_NAME, "error": ERROR, "done": DONE},
-                                   {"event": {"enum": ["minor"]}})),
+                                   {"event": {"enum": ["minor", "never_fired"]}})),
         "cost": record({**COST, "ns_per_operation": NUMBER}),
         "counters": record({"underflows": COUNT, "overflows": COUNT}), "observations": array(OBSERVATION)})),
     "hgmcore-info 1": ("hgmcore info --json", named("hgmcore-info 1", TRACE)),
