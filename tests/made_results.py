@@ -12,13 +12,20 @@ def entry(
     scan=0,
     hvo=True,
     refused=0,
+    maps_of=None,
+    transient=0,
+    batched=None,
     own=None,
     per_page=None,
     consequences=None,
     short=False,
     met=0,
 ):
-    """A scheme's entry: `atomics` a leaf in either phase, `runs` nanoseconds an operation, errors {key: how often}."""
+    """A scheme's entry: `atomics` a leaf in either phase, `runs` nanoseconds an operation, errors {key: how often}.
+
+    batched: atomics a leaf of the phase zap in the other reading of `batch`. Errors are {key: (number, is it known)};
+    known is None for a definition.
+    """
 
     def counts(of):
         return {
@@ -26,12 +33,16 @@ def entry(
             for key, (number, known) in (of or {}).items()
         }
 
-    phase = {
-        "operations": 5000,
-        "leaves": leaves // 2,
-        "atomics": {"persistent": atomics * leaves // 2, "transient": 0, "ref": atomics * leaves // 2, "map": 0},
-        "scanned": {"operations": int(scan > 0), "p50": scan, "p99": scan, "max": scan},
-    }
+    def phase_of(atomics):
+        kept = int(atomics * leaves / 2)
+        return {
+            "operations": 5000,
+            "leaves": leaves // 2,
+            "atomics": {"persistent": kept, "transient": transient * leaves // 2, "ref": kept, "map": 0},
+            "scanned": {"operations": int(scan > 0), "p50": scan, "p99": scan, "max": scan},
+        }
+
+    phase = phase_of(atomics)
     made = {
         "summary": "made up",
         "exceptions": {},
@@ -51,7 +62,8 @@ def entry(
             "lines": 1,
         },
         "phases": {name: phase for name in PHASES},
-        "phases_batched": {},
+        "phases_batched": {} if batched is None else {"zap": phase_of(batched)},
+        **({"maps_of": maps_of} if maps_of else {}),
         "memory": {
             "struct_pages": 1 << 20,
             "struct_pages_hvo": 4096 if hvo else None,

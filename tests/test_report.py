@@ -127,9 +127,9 @@ def test_the_screen_has_question_answer_table_and_what_is_untested(result):
             "QUESTION  which way of counting fits this input?",
             "ANSWER    ",
             "WARNING   ",
-            "scheme  ",
-            "smaps  ",
             "UNTESTED  ",
+            "scheme  ",
+            "; smaps: ",
         )
     ]
     assert places == sorted(places)
@@ -213,7 +213,7 @@ def test_no_difference_has_a_mark_and_too_few_runs_have_none():
 
 def test_intervals_where_there_is_room():
     times = {"median": 10.61, "low": 10.4, "high": 10.9, "runs": [1, 2]}
-    assert interval(times) == "10.6 [10.4, 10.9]" and interval({**times, "tied": True}, 10) == "10.6 ~"
+    assert interval(times) == "10.6 [10.4, 10.9]" and interval({**times, "tied": True}, 10) == "10.6~"
     assert interval({**times, "runs": [10.61]}) == "10.6", "one run has no interval"
 
 
@@ -237,14 +237,14 @@ def test_atomics_of_a_leaf(kept, temporary, text):
 def test_short_names_of_phases_differ():
     names = ["install", "postcopy_recorded", "postcopy_generated", "postcards", "fork", "partial_unmap"]
     short = columns.short_names(names)
-    assert len(set(short.values())) == len(names) and max(map(len, short.values())) <= 5
-    assert short["install"] == "inst" and short["postcopy_recorded"] == "postc"
+    assert len(set(short.values())) == len(names) and max(map(len, short.values())) <= 4
+    assert short["install"] == "inst" and short["postcopy_recorded"] == "post"
 
 
 def test_both_readings_of_batch_stand_on_the_screen(fork_storm):
     titles = [column.title for column in screen_table(fork_storm).columns]
     assert any(title.endswith("\nbatch") for title in titles)
-    assert "batch=yes: one update for a run" in " ".join(compare_text(fork_storm).split())
+    assert "batch: fork and zap with batch=yes" in " ".join(compare_text(fork_storm).split())
 
 
 def test_keys_of_columns_differ(fork_storm):
@@ -262,12 +262,43 @@ def test_names_of_a_trace_cannot_break_the_report(result):
         assert text.isascii() and "\x1b" not in text
 
 
-def test_who_did_less_work_is_marked_and_said_once(result):
-    text = compare_text(result)
-    assert "hugetlb*" in text and " ".join(text.split()).count(result["schemes"]["hugetlb"]["less_work"]) == 1
-    made = copy.deepcopy(result)
-    made["verdict"]["answers"] = []
-    assert f"* hugetlb {result['schemes']['hugetlb']['less_work']}." in " ".join(compare_text(made).split())
+def test_who_did_less_work_is_marked_and_in_full_said_once(result):
+    screen, full = (" ".join(compare_text(result, full).split()) for full in (False, True))
+    assert "hugetlb* " in screen and "*: did less of the work" in screen
+    assert full.count(f"* hugetlb {result['schemes']['hugetlb']['less_work']}.") == 1
+    everybody = made_result({"a": entry(), "b": entry()})
+    assert "did less" not in compare_text({**everybody, "verdict": verdict(everybody)})
+
+
+def test_the_screen_of_every_scheme_is_one_of_fifty_lines():
+    """With errors of every kind, warnings and what is untested, and a line of the shell."""
+    schemes_of = {}
+    for i, name in enumerate(schemes.NAMES):
+        schemes_of[name] = entry(atomics=i % 4, runs=(9 + i, 10, 10, 10, 10, 13 + 5 * i), scan=100_000 * (i // 9),
+                                 hvo=i % 3 > 0, transient=2 * (i % 2), batched=i % 2, maps_of={"1G": 8192 << i},
+                                 own={"false_shared": (1, True)},
+                                 consequences={key: (i % 9, False) for key in ("pss_error_bytes", "bytes_not_moved")
+                                               if i % 9})
+    made = made_result(schemes_of, processes=1, by_operation={"continue": 1, "migrate": 1})
+    made["trace"]["question"] = "q" * 100
+    text = compare_text({**made, "verdict": verdict(made)})
+    assert len(made["schemes"]) == 17 and len(text.splitlines()) <= 49
+
+
+def test_maps_until_an_overflow_are_a_column_where_they_are_counted():
+    made = made_result({"a": entry(maps_of={"2M": 1 << 22, "1G": 8192}), "b": entry(maps_of={"2M": 9, "1G": 1 << 31}),
+                        "c": {"refused_why": "why"}})
+    table = screen_table(made)
+    assert table.columns[-1].title == "maps\nof 1G" and [row[-1] for row in table.rows[:2]] == [8192, 1 << 31]
+    assert [line.split()[-1] for line in as_text(table)[-3:-1]] == ["8,192", "2^31"]
+    assert "maps" not in screen_table(made_result({"a": entry()})).columns[-1].title
+
+
+def test_in_full_every_scheme_has_its_verdict(result):
+    full = " ".join(compare_text(result, full=True).split())
+    for name, sentence in result["verdict"]["details"].items():
+        assert f"{name}: {' '.join(sentence.split())}" in full
+        assert f"* {name}: {sentence}" in compare_markdown(result, full=True)
 
 
 def test_without_times_the_report_repeats_exactly():

@@ -2,12 +2,13 @@
 
 import re
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_results import entry, result
 
 from hgmcore import Trace, compare
-from hgmcore.analysis.verdict import verdict
+from hgmcore.analysis.verdict import APART, SLIGHT, verdict
 
 RUNS = st.lists(st.floats(1, 100), min_size=6, max_size=6)
 
@@ -20,10 +21,11 @@ def wrong(**keys):
 @st.composite
 def entries(draw):
     return entry(
-        atomics=draw(st.integers(0, 3)),
+        atomics=draw(st.sampled_from([0, 1, 1.02, 3])),
         runs=draw(RUNS),
         scan=draw(st.sampled_from([0, 600])),
         hvo=draw(st.booleans()),
+        maps_of={"2M": draw(st.sampled_from([8, 16]))},
         own=wrong(false_shared=draw(st.integers(1, 3))) if draw(st.booleans()) else None,
         consequences=wrong(pss_error_bytes=draw(st.integers(1, 3))) if draw(st.booleans()) else None,
     )
@@ -32,34 +34,43 @@ def entries(draw):
 SCHEMES = st.lists(entries(), min_size=1, max_size=6).map(lambda made: dict(zip("abcdef", made)))
 
 
-def numbers(one):
-    """What a scheme is judged by, worked out apart from the verdict: (low, high) each."""
-    times = one["measured"]["ns_per_operation"]
-    found = [
-        2 * [one["cost"]["atomics"]["persistent"]],
-        2 * [one["phases"]["install"]["scanned"]["max"]],
-        2 * [not one["hvo"]],
-        [times["low"], times["high"]],
+def counted(one):
+    """The counted numbers that a scheme is judged by, worked out apart from the verdict, atomics first."""
+    errors = [
+        one["errors"][group].get(key, {"observations": 0})["observations"]
+        for group, key in (("own", "false_shared"), ("consequences", "pss_error_bytes"))
     ]
-    for group, key in (("own", "false_shared"), ("consequences", "pss_error_bytes")):
-        found.append(2 * [one["errors"][group].get(key, {"observations": 0})["observations"]])
-    return found
+    scanned = one["phases"]["install"]["scanned"]["max"]
+    atomics = one["cost"]["atomics"]["persistent"] / one["leaves"]
+    return [atomics, scanned, not one["hvo"], -one["maps_of"]["2M"], *errors]
+
+
+def faster(one, other):
+    """Is one scheme faster than another in each round, and in the median by the factor APART?"""
+    ratios = sorted(a / b for a, b in zip(*(made["measured"]["ns_per_operation"]["runs"] for made in (one, other))))
+    return max(ratios) < 1 and (ratios[2] + ratios[3]) / 2 <= 1 / APART
+
+
+def beats(one, other):
+    pairs = list(zip(counted(one), counted(other)))
+    margins = [SLIGHT, *(0 for _ in pairs[1:])]
+    better = [theirs - mine > margin for (mine, theirs), margin in zip(pairs, margins)] + [faster(one, other)]
+    worse = [mine - theirs > margin for (mine, theirs), margin in zip(pairs, margins)] + [faster(other, one)]
+    return any(better) and not any(worse)
 
 
 @given(SCHEMES)
 def test_the_front_are_those_that_nobody_beats(schemes):
     found = verdict(result(schemes))
-
-    def beats(one, other):
-        pairs = list(zip(numbers(schemes[one]), numbers(schemes[other])))
-        return any(mine[1] < theirs[0] for mine, theirs in pairs) and not any(
-            theirs[1] < mine[0] for mine, theirs in pairs
-        )
-
-    beaten = {name for name in schemes if any(beats(other, name) for other in schemes)}
+    beaten = {name for name in schemes if any(beats(schemes[other], schemes[name]) for other in schemes)}
     assert set(found["front"]) == set(schemes) - beaten and set(found["beaten"]) == beaten
     for name, by in found["beaten"].items():
-        assert beats(by["by"], name) and by["on"]
+        assert beats(schemes[by["by"]], schemes[name]) and by["on"]
+        winners = {other for other in schemes if beats(schemes[other], schemes[name])}
+        assert by["by"] in found["front"] or not winners & set(found["front"]), "a winner that nobody beats, if any"
+        assert f"{by['by']} beats " in found["answers"][0] and name in found["answers"][0]
+        assert found["details"][name].startswith(f"beaten by {by['by']} on ")
+    assert all(found["details"][name].startswith("beaten by none. ") for name in found["front"])
 
 
 @given(SCHEMES)
@@ -67,37 +78,55 @@ def test_no_scheme_is_called_faster_or_slower_where_a_round_says_otherwise(schem
     for line in verdict(result(schemes))["answers"]:
         if not line.startswith("Time of"):
             continue
-        base = schemes["a"]["measured"]["ns_per_operation"]["runs"]
-        for sign, word in ((-1, "Less"), (1, "More")):
-            told = re.search(rf" {word}: ([^.]*)\.", line)
-            for name in re.findall(r"\b([a-f]) [-+]\d", told[1]) if told else ():
-                runs = schemes[name]["measured"]["ns_per_operation"]["runs"]
-                assert all(sign * (mine - theirs) > 0 for mine, theirs in zip(runs, base)), (line, name)
+        for word in ("less", "more"):
+            told = re.search(rf"; [\d to]+ % {word} under ([^;.]*)", line)
+            base = schemes["a"]
+            right = [name for name, one in schemes.items()
+                     if (faster(one, base) if word == "less" else faster(base, one))]
+            assert bool(told) == bool(right)
+            if told:
+                assert re.findall(r"\b([a-f])\b", told[1]) == right or told[1] == f"{len(right)} of {len(schemes)}"
 
 
 def answers(*arguments, **changes):
     return " ".join(verdict(result(*arguments, **changes))["answers"])
 
 
-def test_times_that_overlap_are_tied_and_others_have_a_change():
-    said = answers(
-        {"a": entry(), "b": entry(runs=(9, 11, 9, 11, 9, 11)), "c": entry(runs=(5,) * 6), "d": entry(runs=(20,) * 6)}
-    )
-    assert "Less: c -50 %. More: d +100 %. No difference is shown (~) for b." in said
+def test_times_name_nobody_in_an_order_that_could_be_a_ranking():
+    said = answers({"base": entry(), "z": entry(runs=(5,) * 6), "y": entry(runs=(4,) * 6), "x": entry(runs=(20,) * 6),
+                    "w": entry(runs=(11,) * 6), "v": entry(runs=(9, 20, 9, 20, 9, 20))})
+    assert ("Time of a leaf in install (measured): 20 ns [20, 20] under base; 50 to 60 % less under y and z; 100 % "
+            "more under x; 2 others tie (~).") in said
+    assert "; all others tie (~)." in answers({"a": entry(), "b": entry(), "c": entry()})
+    many = {name: entry(runs=(20 + i,) * 6) for i, name in enumerate("bcdef")}
+    assert "100 to 140 % more under 5 of 6." in answers({"a": entry(), **many})
+
+
+def test_times_of_other_work_are_not_told():
+    schemes = {"a": entry(), "b": entry(runs=(20,) * 6), "c": entry(runs=(5,) * 6)}
+    phases = schemes["c"]["phases"]
+    schemes["c"]["phases"] = {**phases, "install": {**phases["install"], "leaves": 1500}}
+    assert "100 % more under b" in answers(schemes) and "less under c" not in answers(schemes)
+
+
+def test_times_of_a_trace_without_a_long_phase_are_of_operations():
+    said = answers({name: entry(leaves=1000, runs=(runs,) * 6) for name, runs in (("a", 10), ("b", 20))})
+    assert "Time of an operation (measured): 10 ns [10, 10] under a; 100 % more under b." in said
 
 
 def test_too_few_runs_show_no_difference_and_are_warned_of():
     made = result({"a": entry(runs=(10,) * 3), "b": entry(runs=(5,) * 3)}, repeat=3)
     found = verdict(made)
-    assert "Time of" not in " ".join(found["answers"])
+    assert "Time of" not in " ".join(found["answers"]) and found["beaten"] == {}
     assert "3 timed runs are too few" in " ".join(found["warnings"])
 
 
 def test_noise_and_short_traces_are_warned_of():
     noisy = verdict(result({"a": entry(runs=(10, 10, 10, 10, 10, 13)), "b": entry()}))["warnings"]
     assert len(noisy) == 1 and "too noisy now for a:" in noisy[0]
-    short = verdict(result({"a": entry(short=True), "b": entry(short=True)}))
+    short = verdict(result({"a": entry(short=True), "b": entry(short=True, runs=(5,) * 6)}))
     assert "too short" in short["warnings"][0] and "Time of" not in " ".join(short["answers"])
+    assert short["beaten"] == {}, "times of a short trace decide nothing"
 
 
 def test_threads_that_never_met_are_told():
@@ -108,23 +137,109 @@ def test_threads_that_never_met_are_told():
 
 def test_less_work_is_not_judged():
     """A scheme that refuses everything is cheapest, and beats nobody."""
-    found = verdict(result({"a": entry(), "b": entry(), "c": entry(atomics=0, leaves=10, refused=9000, runs=(1,) * 6)}))
+    lazy = entry(atomics=0, leaves=10, refused=9000, runs=(1,) * 6)
+    found = verdict(result({"a": entry(), "b": entry(), "c": lazy}))
     assert "c" not in found["front"] and "c" not in found["beaten"] and found["front"] == ["a", "b"]
-    assert any(line.startswith("c did less of the work") for line in found["answers"])
+    assert not re.search(r"\bc\b", " ".join(found["answers"])) and "c" not in found["details"]
+
+
+def test_refused_schemes_are_not_judged():
+    found = verdict(result({"a": entry(), "b": {"refused_why": "why"}}))
+    assert found["front"] == ["a"] and found["beaten"] == {}
+
+
+def test_who_beats_whom_and_on_what():
+    found = verdict(result({"a": entry(atomics=3, scan=600), "b": entry(atomics=2), "c": entry(scan=600, hvo=False)}))
+    assert found["answers"][0] == "b beats a and c (nowhere worse, somewhere better)."
+    assert found["beaten"]["a"]["on"] == ["atomics a leaf in install", "atomics a leaf in zap",
+                                          "entries scanned for one operation"]
+    assert found["details"]["a"].startswith("beaten by b on atomics a leaf in install and zap, entries scanned for one "
+                                            "operation. Atomics a leaf: 3 in install and zap; 20 ns [20, 20] a leaf")
+
+
+@pytest.mark.parametrize("better, worse", [
+    ({"atomics": 2}, {"atomics": 2.1}), ({"transient": 0}, {"transient": 1}), ({"scan": 0}, {"scan": 1}),
+    ({"hvo": True}, {"hvo": False}), ({"maps_of": {"2M": 1 << 31}}, {"maps_of": {"2M": 8192}}),
+    ({}, {"own": wrong(false_shared=1)}), ({}, {"own": {"false_shared": (1, True)}}),
+    ({"per_page": wrong(false_shared=1)}, {"per_page": wrong(false_shared=2)}),
+    ({"consequences": wrong(pss_error_bytes=1)}, {"consequences": wrong(pss_error_bytes=2)}),
+    ({}, {"runs": (15,) * 6}),
+])
+def test_each_criterion_decides_alone(better, worse):
+    found = verdict(result({"a": entry(**worse), "b": entry(**better)}))
+    assert found["beaten"].keys() == {"a"} and found["front"] == ["b"]
+    both = verdict(result({"a": entry(**{"atomics": 2, **worse}), "b": entry(**{"atomics": 3, **better})}))
+    assert ("atomics" in worse) == bool(both["beaten"]), "one that is better elsewhere is not beaten"
+
+
+@pytest.mark.parametrize("slight", [{"atomics": 2.02}, {"runs": (11,) * 6}, {"runs": (9, 30, 30, 30, 30, 30)}])
+def test_slight_differences_and_intervals_that_overlap_decide_nothing(slight):
+    assert verdict(result({"a": entry(**slight), "b": entry()}))["beaten"] == {}
+    assert answers({"a": entry(**slight), "b": entry(atomics=3)}).startswith("a beats b ")
+
+
+def test_an_error_that_is_as_frequent_but_larger_is_worse():
+    schemes = {"a": entry(consequences=wrong(pss_error_bytes=3)), "b": entry(consequences=wrong(pss_error_bytes=3))}
+    schemes["a"]["errors"]["consequences"]["pss_error_bytes"]["worst"] = 9000
+    assert verdict(result(schemes))["beaten"].keys() == {"a"}
+
+
+def test_schemes_that_beat_nobody_and_those_that_cannot_differ_are_told_so():
+    said = answers({"a": entry(atomics=1, scan=600), "b": entry()})
+    assert said.startswith("No scheme beats another (nowhere worse, somewhere better).")
+    same = result({"a": entry(), "b": entry()})
+    assert "The schemes do not differ on this input in anything that is counted." in verdict(same)["answers"]
+    same["trace"]["files"] = [{"name": "F", "page_size": 4096, "pages": 9, "kind": "shmem"}]
+    assert verdict(same)["answers"][0].endswith("counted: each of its folios is one base page.")
+    assert "do not differ" not in answers({"a": entry()}), "one scheme has nothing to differ from"
+
+
+def test_what_decides_are_the_phases_where_atomics_differ_most_in_both_readings():
+    schemes = {"a": entry(atomics=0), "b": entry(atomics=3, batched=1), "c": entry(atomics=2, transient=2)}
+    assert "Atomics a leaf: 0 to 4 in install and zap." in answers(schemes)
+    schemes.pop("c")
+    assert "Atomics a leaf: 0 to 3 in install; 0 to 3 in zap (0 to 1 with batch=yes)." in answers(schemes)
+    made = result(schemes)
+    made["options"] = {"batch": "6.12"}
+    assert "(0 to 1 with batch=no)" in " ".join(verdict(made)["answers"])
+    assert "Atomics a leaf" not in answers({"a": entry(), "b": entry(atomics=2.4)}), "half an atomic is needed"
+    few = {"a": entry(atomics=0, leaves=1000), "b": entry(atomics=3, leaves=1000)}
+    assert "Atomics a leaf" not in answers(few), "a phase of few leaves decides nothing"
 
 
 def test_own_promises_are_told_apart_from_stated_faults_and_definitions():
-    said = answers(
-        {
-            "a": entry(own=wrong(false_shared=2)),
-            "b": entry(own={"refs_not_explained": (3, True)}),
-            "c": entry(per_page=wrong(page_mapcount_wrong_pages=4)),
-        }
+    found = verdict(
+        result(
+            {
+                "a": entry(own=wrong(false_shared=2)),
+                "b": entry(own={"refs_not_explained": (3, True)}),
+                "c": entry(per_page=wrong(page_mapcount_wrong_pages=4)),
+                "d": entry(own=wrong(false_shared=3)),
+            }
+        )
     )
-    assert "a breaks its own promise: pages of one process are called shared (2 of 9 observations" in said
-    assert "b breaks" not in said and "Faults that their own files state show in b" in said
+    said = " ".join(found["answers"])
+    assert ("a and d break their own promise: pages of one process are called shared (2 to 3 of 9 observations, 3 at "
+            "worst).") in said
+    assert "b break" not in said and "as its file says" in found["details"]["b"]
     assert "page_mapcount" not in said, "a definition is no error"
     assert "Nothing goes wrong under c." in said
+    assert "a breaks its own promise" in answers({"a": entry(own=wrong(leaked_folios=1)), "b": entry()})
+
+
+def test_what_a_kernel_does_is_told_with_how_often_over_all_schemes():
+    schemes = {name: entry(consequences=wrong(pss_error_bytes=n)) for n, name in enumerate("abcd", start=1)}
+    schemes["e"] = entry(consequences=wrong(smaps_shared_error_bytes=6, bytes_not_moved=8192, migrations_refused=1))
+    schemes["f"] = entry(consequences=wrong(copies_made=7))
+    said = answers(schemes)
+    assert "Under all but f, smaps is wrong (1 to 6 of 9 observations, 6 at worst)." in said
+    assert "Under e, mbind silently leaves memory where it is (8.00K)." in said
+    assert "Under e, migration is refused (once)." in said
+    assert "Under f, writes copy more than they must (7 times)." in said
+    assert "Nothing goes wrong" not in said
+    more = {name: entry() for name in "ghij"}
+    assert "Under 5 of 10, smaps is wrong" in answers({**schemes, **more})
+    assert "Under every scheme, smaps" in answers({name: schemes[name] for name in "abcd"})
 
 
 def test_what_was_not_tested_is_told():
@@ -141,12 +256,26 @@ def test_what_was_not_tested_is_told():
 
 def test_a_trace_that_tests_nothing_says_so_and_praises_nobody():
     found = compare(Trace.parse("hgmcore-trace 1\nfile F 2M 1\npopulate F 0 1\n"), repeat=0)["verdict"]
-    assert found["untested"] == ["Nothing was tested: no scheme mapped or unmapped anything."]
-    said = " ".join(found["answers"])
-    assert "wrong" not in said and "No error" not in said
+    assert found["untested"] == found["answers"] == ["Nothing was tested: no scheme mapped or unmapped anything."]
+    assert found["details"] == {}
 
 
-def test_memory_and_scans():
-    said = answers({"a": entry(), "b": entry(hvo=False), "c": entry(scan=260_606)})
-    assert "HVO is lost under b: 2G of struct pages a TiB against 16G in 2M pages." in said
-    assert "c read up to 260,606 entries for one operation" in said
+def test_hvo_is_told_with_what_it_saves():
+    said = answers({"a": entry(), "b": entry(hvo=False)})
+    assert "HVO is lost under b (16G of struct pages for 1T in 2M pages, not 2G)." in said
+    assert "HVO" not in answers({"a": entry(hvo=False), "b": entry(hvo=False)}) + answers({"a": entry()})
+
+
+def test_overflow_is_told_for_the_largest_pages():
+    few, many = {"2M": 1 << 22, "1G": 8192}, {"2M": 1 << 31, "1G": 1 << 31}
+    said = answers({"a": entry(maps_of=few), "b": entry(maps_of=many)})
+    assert "Under a, a count overflows after 8,192 maps of a 1G page." in said
+    assert "overflows" not in answers({"a": entry(maps_of=many), "b": entry(maps_of=many)})
+    large = answers({"a": entry(maps_of={"2M": 1 << 22}), "b": entry(maps_of={"2M": 1 << 31})})
+    assert "after 2^22 maps of a 2M page" in large
+
+
+def test_scans_are_told_from_more_than_a_table_on():
+    said = answers({"a": entry(), "b": entry(scan=600), "c": entry(scan=260_606)})
+    assert "To find a first or last piece, c reads up to 260,606 entries." in said
+    assert "first or last piece" not in answers({"a": entry(), "b": entry(scan=512)})

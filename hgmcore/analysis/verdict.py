@@ -1,54 +1,42 @@
 """The verdict: sentences made from the numbers of a comparison by the rules of this file, and by nothing else.
 
 A scheme is judged by criteria, each a number that is better the smaller it is. One scheme beats another if it is
-nowhere worse and somewhere better. Counted numbers compare exactly; measured ones only where their intervals do not
-overlap. Schemes that did less of the work are judged by nothing but what they refused. The front are those that no
-other beats.
+nowhere worse and somewhere better. Counted numbers compare exactly, but for SLIGHT differences of atomics a leaf;
+measured ones differ only where the interval of their ratio does not hold 1 and the ratio is at least APART. Schemes
+that did less of the work are not judged. The front are those that no other beats.
+
+`answers` are few and short: who is beaten by whom, the time of the longest phase, what decides, what goes wrong. A
+sentence names up to three schemes and counts more, as the table under it shows which. `details` has a sentence for
+each scheme: on what which other one beats it, or what it costs and breaks.
 """
 
 from __future__ import annotations
 
-from hgmcore.analysis.errors import EVENTS
+from statistics import median
+
 from hgmcore.analysis.judge import broken, less_work, ran
 from hgmcore.analysis.measure import NOISY, ROUNDS, change
-from hgmcore.sizes import format_size
+from hgmcore.analysis.words import NAMED, WORDS, how, listed, power, who
+from hgmcore.geometry import GEOMETRIES
+from hgmcore.sizes import format_size, parse_size
 
 MANY = 1000
 """Leaves from which on a phase is long enough to time."""
 
-PHASES = 2
-"""The most phases whose times the verdict tells."""
+APART = 1.2
+"""The ratio from which on two times are told apart. On a loaded machine smaller differences come and go."""
 
-NAMED = 3
-"""The most schemes or phases that a sentence names one by one."""
+SLIGHT = 0.05
+"""Atomics a leaf: a smaller difference is of the few operations that allocate a table, and counts as none."""
 
-WORDS = {
-    "false_shared": "pages of one process are called shared",
-    "false_exclusive": "pages of several processes are called exclusive",
-    "mapped_but_reported_unmapped": "mapped pages are reported as unmapped",
-    "unmapped_but_reported_mapped": "unmapped pages are reported as mapped",
-    "refs_not_explained": "references exceed what the map count explains",
-    "leaked_folios": "pages keep references that nobody has", "freed_while_mapped": "pages are freed in use",
-    "counter_underflows": "counts go below zero", "counter_overflows": "counts overflow",
-    "page_mapcount_wrong_pages": "page_mapcount() is not the number of leaves over a page",
-    "page_mapcount_max_error": "page_mapcount() is not the number of leaves over a page",
-    "false_shared_hugetlb": "hugetlb's rule (mapcount > 1) calls pages of one process shared",
-    "false_exclusive_hugetlb": "hugetlb's rule (mapcount > 1) calls pages of several processes exclusive",
-    "pss_error_bytes": "smaps has a wrong Pss", "smaps_shared_error_bytes": "smaps has a wrong amount of shared memory",
-    "pages_not_freed": "memory is not freed", "bytes_not_moved": "mbind silently leaves memory where it is",
-    "migrations_refused": "migration is refused", "copies_made": "writes copy more than they must",
+MUCH = 512
+"""Entries: a scan for one operation that reads more than one page table is told."""
+
+UNTESTED = {
+    "fork and its copies": ("fork",), "unmapping": ("dontneed", "munmap"), "collapse": ("collapse",),
+    "migration": ("migrate",), "truncation and hole punching": ("punch", "truncate"), "memory failure": ("hwpoison",),
 }
-"""What each error means, as a sentence."""
-
-UNTESTED = (
-    ("fork", ("fork",), "fork and its copies"),
-    ("partial unmapping", ("dontneed", "munmap"), "unmapping"),
-    ("collapse", ("collapse",), "collapse"),
-    ("migration", ("migrate",), "migration"),
-    ("truncation", ("punch", "truncate"), "truncation and hole punching"),
-    ("memory failure", ("hwpoison",), "memory failure"),
-)
-"""(name, operations that test it, how a sentence calls it)."""
+"""What an input may leave out: the operations that test it."""
 
 
 def verdict(result) -> dict:
@@ -56,43 +44,69 @@ def verdict(result) -> dict:
     schemes = ran(result)
     less = less_work(schemes)
     full = {name: entry for name, entry in schemes.items() if name not in less}
-    criteria = {name: _criteria(entry) for name, entry in full.items()}
-    beaten = {}
-    for name in full:
-        winners = [other for other in full if other != name and _beats(criteria[other], criteria[name])]
-        if winners:
-            by = max(winners, key=lambda other: len(_better(criteria[other], criteria[name])))
-            beaten[name] = {"by": by, "on": _better(criteria[by], criteria[name])}
-    front = [name for name in full if name not in beaten]
-    return {"answers": [*_time(result, full), *_counted(result, full, front), *_errors(result, full), *_memory(full),
-                        *_scans(full), *_less(less)],
-            "front": front, "beaten": beaten, "untested": _untested(result, full),
-            "warnings": _warnings(result, schemes)}
+    beaten = _beaten({name: _criteria(result, entry) for name, entry in full.items()})
+    tested = any(entry["leaves"] for entry in full.values())
+    more = [*_memory(result, full), *_overflow(full), *_scans(full)]
+    answers = [*_dominated(result, full, beaten), *_time(result, full), *_decides(result, full),
+               *_broken(result, full), *_errors(result, full), " ".join(more)]
+    details = {name: _detail(result, entry, beaten.get(name)) for name, entry in full.items()}
+    return {"answers": list(filter(None, answers)) if tested else [NOTHING],
+            "front": [name for name in full if name not in beaten], "beaten": beaten,
+            "details": details if tested else {},
+            "untested": _untested(result, tested), "warnings": _warnings(result, full)}
 
 
-def _criteria(entry) -> dict:
-    """{key: (low, high)}: what a scheme is judged by; a counted number is both."""
+ATOMICS = "atomics a leaf"
+NOTHING = "Nothing was tested: no scheme mapped or unmapped anything."
+
+
+def _criteria(result, entry) -> dict:
+    """{key: number}: what a scheme is judged by; a time is an interval of `measure`."""
     found = {}
     for phase, counts in entry["phases"].items():
         if counts["leaves"]:
-            value = (counts["atomics"]["persistent"] + counts["atomics"]["transient"]) / counts["leaves"]
-            found[f"atomics a leaf in {phase}"] = value, value
-    worst = max((counts["scanned"]["max"] for counts in entry["phases"].values()), default=0)
-    found["entries scanned for one operation"] = worst, worst
-    kept = entry["memory"]["struct_pages_hvo"]
-    memory = entry["memory"]["struct_pages"] if kept is None else kept
-    found["struct pages with HVO"] = memory, memory
+            found[f"{ATOMICS} in {phase}"] = _atomics(counts)
+    found["entries scanned for one operation"] = worst_scan(entry)
+    for size, needed in entry["struct_pages"].items():
+        found[f"struct pages of {size} pages"] = needed
+    for size, maps in entry.get("maps_of", {}).items():
+        found[f"maps of a {size} page"] = -maps
     for group in ("own", "per_page", "consequences"):
         for key in WORDS:
             count = entry["errors"][group].get(key)
-            if group == "consequences" or count:
-                number = count["observations"] if count else 0
-                found[f"{group}: {key}"] = number, number
-    for phase, times in entry.get("measured", {}).get("phases", {}).items():
-        if entry["phases"][phase]["leaves"] > MANY:
-            scale = entry["phases"][phase]["operations"] / entry["phases"][phase]["leaves"]
-            found[f"time in {phase}"] = scale * times["low"], scale * times["high"]
+            for part in ("observations", "worst") if count or group == "consequences" else ():
+                found[f"{group}: {key}, {part}"] = count[part] if count else 0
+    if "measured" in entry and result["repeat"] >= ROUNDS and not entry["measured"]["short"]:
+        for phase, times in entry["measured"]["phases"].items():
+            if entry["phases"][phase]["leaves"] > MANY:
+                found[f"time in {phase}"] = per_leaf(entry, phase)
     return found
+
+
+def _atomics(counts) -> float:
+    """Atomics a leaf of a phase, those that look-ups put back too."""
+    return (counts["atomics"]["persistent"] + counts["atomics"]["transient"]) / counts["leaves"]
+
+
+def worst_scan(entry) -> int:
+    """The most page-table entries that a scheme read for one operation of the whole trace."""
+    return max((counts["scanned"]["max"] for counts in entry["phases"].values()), default=0)
+
+
+def per_leaf(entry, phase) -> dict:
+    """The measured time of a leaf in a phase, an interval of `measure`."""
+    scale = entry["phases"][phase]["operations"] / entry["phases"][phase]["leaves"]
+    times = entry["measured"]["phases"][phase]
+    return {**{key: scale * times[key] for key in ("median", "low", "high")},
+            "runs": [scale * run for run in times["runs"]]}
+
+
+def smaller(one, other, slight=0.0) -> bool:
+    """Is one criterion of a scheme better than another's? slight: a counted difference that is none."""
+    if not isinstance(one, dict):
+        return other - one > slight
+    factor = change(one, other)
+    return factor["high"] < 1 and factor["median"] <= 1 / APART
 
 
 def _better(one, other) -> list[str]:
@@ -102,28 +116,65 @@ def _better(one, other) -> list[str]:
     """
     keys = dict.fromkeys([*one, *other])
     return [key for key in keys if (key in one and key in other or ": " in key)
-            and one.get(key, (0, 0))[1] < other.get(key, (0, 0))[0]]
+            and smaller(one.get(key, 0), other.get(key, 0), SLIGHT if key.startswith(ATOMICS) else 0)]
 
 
 def _beats(one, other) -> bool:
     return bool(_better(one, other)) and not _better(other, one)
 
 
+def _beaten(criteria) -> dict:
+    """{name: {"by": another, "on": [key]}} of schemes that another beats: one that is not beaten, and beats most."""
+    beats = {name: [other for other in criteria if other != name and _beats(criteria[name], criteria[other])]
+             for name in criteria}
+    losers = {other for others in beats.values() for other in others}
+    found = {}
+    for name in (name for name in criteria if name in losers):
+        winners = [other for other in criteria if name in beats[other]]
+        by = max(winners, key=lambda other: (other not in losers, len(beats[other])))
+        found[name] = {"by": by, "on": _better(criteria[by], criteria[name])}
+    return found
+
+
+def _dominated(result, full, beaten):
+    """Who is beaten by whom; or that nobody is, or that nobody can be, and why."""
+    if len(full) < 2:
+        return []
+    if not beaten:
+        counted = [{key: value for key, value in _criteria(result, entry).items() if not isinstance(value, dict)}
+                   for entry in full.values()]
+        if all(not _better(one, other) for one in counted for other in counted):
+            base = GEOMETRIES[result["trace"]["geometry"]].base_page
+            single = result["trace"]["files"] and all(file["page_size"] == base for file in result["trace"]["files"])
+            why = ": each of its folios is one base page" if single else ""
+            return [f"The schemes do not differ on this input in anything that is counted{why}."]
+        return ["No scheme beats another (nowhere worse, somewhere better)."]
+    by = {}
+    for name, found in beaten.items():
+        by.setdefault(found["by"], []).append(name)
+    said = [f"{winner} beats {listed(names, len(names))}" for winner, names in by.items()]
+    return [f"{'; '.join(said)} (nowhere worse, somewhere better)."]
+
+
+def longest_phase(result) -> str | None:
+    """The phase whose times are told: the one with most operations of those that are long under the baseline."""
+    base = result["schemes"][result["baseline"]]
+    long = [phase for phase in base.get("measured", {}).get("phases", ()) if base["phases"][phase]["leaves"] > MANY]
+    return max(long, key=lambda phase: base["phases"][phase]["operations"], default=None)
+
+
 def _time(result, full):
-    """Who is faster than the baseline and who slower in the longest phases, of those that did the same work."""
+    """Who is faster than the baseline and who slower in the longest phase, of those that did the same work."""
     base = result["baseline"]
     timed = {name: entry["measured"] for name, entry in full.items() if "measured" in entry}
     if base not in timed or len(timed) < 2 or result["repeat"] < ROUNDS or timed[base]["short"]:
         return []
-    operations = {phase["name"]: phase["operations"] for phase in result["trace"]["phases"]}
-    longest = sorted(timed[base]["phases"], key=lambda name: -operations[name] * timed[base]["phases"][name]["median"])
-    longest = [name for name in longest if full[base]["phases"][name]["leaves"] > MANY][:PHASES]
-    if not longest:
+    phase = longest_phase(result)
+    if phase is None:
         return [_against("an operation", base, {name: one["ns_per_operation"] for name, one in timed.items()
-                                                if same_work(full[name], full[base])}, 1)]
-    return [_against(f"a leaf in {phase}", base, {name: one["phases"][phase] for name, one in timed.items()
-                                                  if same_work(full[name], full[base], phase)},
-                     operations[phase] / full[base]["phases"][phase]["leaves"]) for phase in longest]
+                                                if same_work(full[name], full[base])})]
+    return [_against(f"a leaf in {phase}", base, {name: per_leaf(full[name], phase) for name in timed
+                                                  if same_work(full[name], full[base], phase)})]
 
 
 def same_work(one, other, phase=None) -> bool:
@@ -132,134 +183,166 @@ def same_work(one, other, phase=None) -> bool:
     return abs(mine - theirs) <= 0.01 * theirs
 
 
-def _against(what, base, times, scale):
-    """A sentence on times of one kind, each times `scale`: the baseline's, and who differs from it."""
-    faster, tied, slower = [], [], []
+def _against(what, base, times):
+    """A sentence on times of one kind: the baseline's, and who differs from it. No order among those."""
+    less, more = {}, {}
     for name in times:
         if name != base:
-            factor = change(times[name], times[base])
-            where = faster if factor["high"] < 1 else slower if factor["low"] > 1 else tied
-            where.append((factor["median"], name))
-    of = times[base]
-    low, middle, high = (scale * of[key] for key in ("low", "median", "high"))
-    line = f"Time of {what} (measured): {middle:.3g} ns [{low:.3g}, {high:.3g}] under {base}."
-    for group, word in ((sorted(faster), "Less"), (sorted(slower, reverse=True), "More")):
+            changed = 100 * (change(times[name], times[base])["median"] - 1)
+            if smaller(times[name], times[base]):
+                less[name] = changed
+            elif smaller(times[base], times[name]):
+                more[name] = changed
+    middle, low, high = (f"{times[base][key]:.3g}" for key in ("median", "low", "high"))
+    parts = [f"Time of {what} (measured): {middle} ns [{low}, {high}] under {base}"]
+    for group, word in ((less, "less"), (more, "more")):
         if group:
-            named = ", ".join(f"{name} {100 * (factor - 1):+.0f} %" for factor, name in group[:NAMED])
-            rest = len(group) - NAMED
-            more = f" and {rest} other{'s' * (rest > 1)}" if rest > 0 else ""
-            line += f" {word}: {named}{more}."
-    if tied:
-        line += f" No difference is shown (~) for {_names([name for _, name in tied])}."
-    return line
+            ends = sorted(group.values(), key=abs)[::len(group) - 1 or 1]
+            ends = dict.fromkeys(f"{abs(value):.0f}" for value in ends)
+            parts.append(f"{' to '.join(ends)} % {word} under {who(group, len(times), sort=True)}")
+    rest = len(times) - 1 - len(less) - len(more)
+    if rest:
+        parts.append(f"{rest if less or more else 'all'} other{'s' * (rest > 1)} tie{'s' * (rest == 1)} (~)")
+    return f"{'; '.join(parts)}."
 
 
-def _counted(result, full, front):
-    """What decides between schemes: the phases in which lasting atomics differ most, and who is beaten by nobody."""
+def _decides(result, full):
+    """What decides between schemes: the phases in which atomics differ most, in both readings of `batch`."""
     found = []
-    for phase in result["trace"]["phases"]:
-        counts = {name: entry["phases"][phase["name"]] for name, entry in full.items()}
-        values = {name: one["atomics"]["persistent"] / one["leaves"] for name, one in counts.items()
-                  if one["leaves"] > MANY}
-        least, most = min(values.values(), default=0), max(values.values(), default=0)
-        if most - least >= 0.5:
-            low = [name for name, value in values.items() if value == least]
-            high = [name for name, value in values.items() if value == most]
-            found.append((most - least, least, most, low, high, phase["name"]))
-    lines, told = [], {}
-    for _, least, most, low, high, name in sorted(found, key=lambda one: -one[0])[:3]:
-        numbers = (f"{value:.2g}" if value >= 0.01 else "0" for value in (least, most))
-        told.setdefault((*numbers, _names(low), _names(high)), []).append(name)
-    for (least, most, low, high), phases in told.items():
-        lines.append(f"Lasting atomics a leaf in {_names(phases)}: {least} under {low}, {most} under {high}.")
-    if len(front) < len(full):
-        beaten = [name for name in full if name not in front]
-        lines.append(f"Nowhere better and somewhere worse than another scheme: {_names(beaten, 9)} (--json).")
-    return lines
+    for phase in (phase["name"] for phase in result["trace"]["phases"]):
+        ends, leaves = _ends([entry["phases"][phase] for entry in full.values()])
+        if ends[1] - ends[0] >= 0.5:
+            found.append((-leaves * (ends[1] - ends[0]), _span(ends), phase))
+    told = {}
+    for _, span, phase in sorted(found)[:NAMED]:
+        other, _ = _ends([{**entry["phases"], **entry.get("phases_batched", {})}[phase] for entry in full.values()])
+        reading = "yes" if result["options"].get("batch", "no") == "no" else "no"
+        told.setdefault((span, "" if _span(other) == span else f" ({_span(other)} with batch={reading})"),
+                        []).append(phase)
+    parts = [f"{span} in {listed(phases)}{other}" for (span, other), phases in told.items()]
+    return [f"Atomics a leaf: {'; '.join(parts)}."] if parts else []
+
+
+def _ends(counts):
+    """((least, most) atomics a leaf, median of leaves) of a phase under several schemes, of those with MANY leaves."""
+    counts = [one for one in counts if one["leaves"] > MANY]
+    values = [_atomics(one) for one in counts]
+    return (min(values, default=0), max(values, default=0)), median(one["leaves"] for one in counts) if counts else 0
+
+
+def _span(ends):
+    low, high = (f"{value:.2g}" if value >= 0.01 else "0" for value in ends)
+    return f"{low} to {high}" if low != high else low
+
+
+SMAPS = ("pss_error_bytes", "smaps_shared_error_bytes")
+
+
+def _broken(result, full):
+    """Who breaks a promise of its own that its file does not take back."""
+    breaks = {}
+    for name, entry in full.items():
+        for key, count in broken(entry).items():
+            breaks.setdefault(key, {})[name] = count
+    return [f"{listed(counts, 9)} break{'s' if len(counts) == 1 else ''} {'its' if len(counts) == 1 else 'their'} own "
+            f"promise: {WORDS[key]} ({how(key, counts.values(), result['observations'])})."
+            for key, counts in breaks.items()]
 
 
 def _errors(result, full):
-    """Who breaks a promise, what a kernel does with wrong answers, and who has faults that its file states."""
-    lines, observations = [], result["observations"]
-    for name, entry in full.items():
-        for key, count in broken(entry).items():
-            lines.append(f"{name} breaks its own promise: {WORDS[key]} ({_of(key, count, observations)}).")
-    for key in WORDS:
-        counts = {name: entry["errors"]["consequences"][key] for name, entry in full.items()
-                  if key in entry["errors"]["consequences"]}
-        if counts and key != "pss_error_bytes":
-            worst = max(counts.values(), key=lambda count: (count["worst"], count["observations"]))
-            right = [name for name in full if name not in counts]
-            who = _names(counts, 9) if len(right) >= len(counts) else f"all but {_names(right, 9)}"
-            who = who if right else "every scheme"
-            lines.append(f"Under {who}, {WORDS[key]} ({_of(key, worst, observations)}).")
-    stated = [name for name, entry in full.items()
-              if any(count.get("known") for count in entry["errors"]["own"].values())]
-    if stated:
-        lines.append(f"Faults that their own files state show in {_names(stated, 9)} (--full).")
+    """What a kernel does with wrong answers, and under whom nothing goes wrong."""
+    lines = []
+    others = [((key,), words) for key, words in WORDS.items() if key not in SMAPS]
+    for keys, words in ((SMAPS, "smaps is wrong"), *others):
+        counts = {}
+        for name, entry in full.items():
+            mine = [entry["errors"]["consequences"][key] for key in keys if key in entry["errors"]["consequences"]]
+            if mine:
+                counts[name] = {key: max(count[key] for count in mine) for key in ("observations", "worst")}
+        if counts:
+            much = how(keys[0], counts.values(), result["observations"])
+            lines.append(f"Under {who(counts, full)}, {words} ({much}).")
     clean = [name for name, entry in full.items() if not entry["errors"]["own"] and not entry["errors"]["consequences"]]
     if clean and len(clean) < len(full):
-        lines.append(f"Nothing goes wrong under {_names(clean, 9)}.")
-    return lines
+        lines.append(f"Nothing goes wrong under {who(clean, full)}.")
+    return [" ".join(lines)]
 
 
-def _of(key, count, observations):
-    """How often and how much, in words."""
-    worst = count["worst"]
-    if key == "bytes_not_moved":
-        return amount(worst)
-    if key in EVENTS:
-        return f"{worst:,} {'time' if worst == 1 else 'times'}"
-    size = amount(worst) if key.endswith("bytes") else f"{worst:,}"
-    return f"{count['observations']} of {observations} observations, {size} at worst"
-
-
-def amount(size) -> str:
-    """Bytes in three digits and a unit: 512, 4.00K, 1.46M."""
-    unit = 0
-    while size >= 1000 and unit < 4:
-        size, unit = size / 1024, unit + 1
-    return f"{size:.{0 if not unit else 2 if size < 9.995 else 1 if size < 99.95 else 0}f}{' KMGT'[unit].strip()}"
-
-
-def _memory(full):
+def _memory(result, full):
     """Who lives with HVO."""
-    without = [name for name, entry in full.items() if entry["memory"]["struct_pages_hvo"] is None]
+    without = [name for name, entry in full.items() if not entry["hvo"]]
     if not without or len(without) == len(full):
         return []
     one = full[without[0]]["struct_pages"]
-    other = next(entry for entry in full.values() if entry["memory"]["struct_pages_hvo"] is not None)["struct_pages"]
-    sizes = [f"{format_size(other[size])} of struct pages a TiB against {format_size(one[size])} in {size} pages"
-             for size in one]
-    return [f"HVO is lost under {_names(without)}{': ' + '; '.join(sizes) if sizes else ''}."]
+    other = next(entry for entry in full.values() if entry["hvo"])["struct_pages"]
+    sizes = [f"{format_size(one[size])} of struct pages for {format_size(result['machine_size'])} in {size} pages, not "
+             f"{format_size(other[size])}" for size in one]
+    return [f"HVO is lost under {who(without, full)}{' (' + '; '.join(sizes) + ')' if sizes else ''}."]
+
+
+def _overflow(full):
+    """Whose counts overflow first, for the largest huge pages of the input; nothing where all overflow alike."""
+    size = largest_page(full)
+    maps = {name: entry["maps_of"][size] for name, entry in full.items() if size in entry.get("maps_of", ())}
+    if len(set(maps.values())) < 2:
+        return []
+    least = min(maps.values())
+    first = [name for name in maps if maps[name] == least]
+    return [f"Under {who(first, maps)}, a count overflows after {power(least)} maps of a {size} page."]
+
+
+def largest_page(entries) -> str | None:
+    """The largest huge page of the input, as "1G", of those for which mappings until an overflow are counted."""
+    sizes = dict.fromkeys(size for entry in entries.values() for size in entry.get("maps_of", ()))
+    return max(sizes, key=parse_size, default=None)
 
 
 def _scans(full):
-    """Who pays for finding the last piece by a scan."""
-    worst = {name: max((counts["scanned"]["max"] for counts in entry["phases"].values()), default=0)
-             for name, entry in full.items()}
-    scans = {name: number for name, number in worst.items() if number > 512}
-    if not scans:
+    """Who pays for finding the first or last piece by a scan."""
+    worst = max(map(worst_scan, full.values()), default=0)
+    if worst <= MUCH:
         return []
-    most = max(scans.values())
-    who = _names([name for name in scans if scans[name] == most])
-    return [f"To find a first or last piece by a scan, {who} read up to {most:,} entries for one operation; counts and "
-            "bits in the page tables need none."]
+    most = [name for name, entry in full.items() if worst_scan(entry) == worst]
+    return [f"To find a first or last piece, {listed(most)} read{'s' * (len(most) == 1)} up to {worst:,} entries."]
 
 
-def _less(less):
-    return [f"{_names(less, 9)} did less of the work (*), so the costs do not compare."] if less else []
+def _detail(result, entry, beaten):
+    """A sentence on one scheme: which other one beats it and on what, and what it costs and breaks."""
+    values = {}
+    for phase, counts in entry["phases"].items():
+        if counts["leaves"] > MANY:
+            values.setdefault(f"{_atomics(counts):.3g}" if _atomics(counts) >= 0.01 else "0", []).append(phase)
+    parts = [f"atomics a leaf: {', '.join(f'{value} in {listed(phases, 99)}' for value, phases in values.items())}"
+             if values else "no long phase"]
+    phase = longest_phase(result)
+    if "measured" in entry and phase in entry["measured"]["phases"] and entry["phases"][phase]["leaves"] > MANY:
+        times = per_leaf(entry, phase)
+        parts.append(f"{times['median']:.3g} ns [{times['low']:.3g}, {times['high']:.3g}] a leaf in {phase}")
+    for group in ("own", "consequences"):
+        for key, count in entry["errors"][group].items():
+            known = ", as its file says" if count.get("known") else ""
+            parts.append(f"{WORDS[key]} ({how(key, [count], result['observations'])}{known})")
+    who_beats = f"beaten by {beaten['by']} on {_in_words(beaten['on'])}" if beaten else "beaten by none"
+    return f"{who_beats}. {'; '.join(parts).capitalize()}."
 
 
-def _untested(result, full):
+def _in_words(keys):
+    """Criteria in words, those of one kind together: time in a and b, pss_error_bytes."""
+    kinds = {}
+    for key in keys:
+        kind, of, phase = key.partition(" in ")
+        kinds.setdefault((kind.partition(": ")[2] or kind).partition(",")[0], []).append(phase)
+    return ", ".join(f"{kind} in {listed(phases, 99)}" if phases[0] else kind for kind, phases in kinds.items())
+
+
+def _untested(result, tested):
     """What this input cannot tell, and why."""
     lines, done = [], result["trace"]["by_operation"]
-    if not any(entry["leaves"] for entry in full.values()):
-        return ["Nothing was tested: no scheme mapped or unmapped anything."]
+    if not tested:
+        return [NOTHING]
     if result["trace"]["most_processes_on_a_page"] < 2:
-        lines.append("Sharing: at no observation did two processes map one page, so a scheme that never sees sharing "
-                     "looks right.")
-    absent = [what for _, operations, what in UNTESTED if not any(done.get(op) for op in operations)]
+        lines.append("Sharing: no two processes map one page at any observation.")
+    absent = [what for what, operations in UNTESTED.items() if not any(done.get(op) for op in operations)]
     if absent:
         lines.append(f"Not in this input: {', '.join(absent)}.")
     if result["observations"] < 2:
@@ -280,7 +363,7 @@ def _warnings(result, schemes):
         lines.append("The trace is too short to time: a run takes less than 0.1 ms.")
     noisy = [name for name, one in timed.items() if _width(one["ns_per_operation"]) > NOISY]
     if noisy and not all(one["short"] for one in timed.values()):
-        lines.append(f"This machine is too noisy now for {_names(noisy)}: the interval is wider than "
+        lines.append(f"This machine is too noisy now for {who(noisy, schemes)}: the interval is wider than "
                      f"{100 * NOISY:.0f} % of the median.")
     if result["threads"] > 1 and not any(one["threads_met"] for one in timed.values()):
         lines.append(f"--threads {result['threads']}: no two threads of this trace ever had work at the same time.")
@@ -289,11 +372,3 @@ def _warnings(result, schemes):
 
 def _width(times):
     return (times["high"] - times["low"]) / times["median"] if times["median"] else 0.0
-
-
-def _names(names, most=NAMED):
-    """"a", "a and b", "a, b and c", "a, b, c, d and 3 more"."""
-    names = list(names)
-    if len(names) > most:
-        names = [*names[:most], f"{len(names) - most} more"]
-    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

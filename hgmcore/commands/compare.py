@@ -40,14 +40,24 @@ def size(context, parameter, text):
 @command(epilog=INPUT_HELP + """
 \b
 How to read the screen
-  ANSWER           sentences that follow from the numbers alone; a difference
-                   of times is told only where no interval holds 0
-  atomics/leaf     what each leaf mapped or unmapped costs in the phases that
-                   differ most; 2t: two of a look-up, taken and put back
-  ns/leaf          11.3 or 10.6 [10.4, 10.9]: of the longest phase, median of
-                   warm runs and its 95 % interval; ~: no difference is shown
-  NAME*            did less of the work than others: its costs do not compare
-  UNTESTED         what this input cannot tell
+  ANSWER        follows from the numbers alone. One scheme beats another if
+                it is nowhere worse and somewhere better; --full has on what
+  UNTESTED      what this input cannot tell
+  atomics/leaf  for each leaf mapped or unmapped, in the phases that differ
+                most; 2t: two of a look-up, taken and put back
+  batch, loop   the same phase, in fork and zap, with one update for a run of
+                leaves as in kernels of today, or one for each as in 2023
+  worst scan    most page-table entries read for one operation
+  ns in PHASE   of a leaf: 11.3 or 10.6 [10.4, 10.9], median of warm runs and
+                95 % interval; ~: no difference of 20 % from the baseline
+  smaps         WRONG: Pss or shared memory is wrong at some observation
+  moved         no: migrate left, or refused, what one process alone maps
+  stale after   the phase in which map counts, references or sharing are first
+                wrong; (PHASE): the scheme's own file says so
+  HVO           NO: it counts on struct pages that the HugeTLB vmemmap
+                optimisation takes away
+  maps of 1G    of one page of 1G, after which a count overflows
+  NAME*         did less of the work than others: its costs do not compare
 
 \b
 Examples
@@ -92,7 +102,7 @@ def compare(input, names, options, baseline, every, repeat, threads, machine, js
             html, timeline, full, markdown):
     """Replay a trace under several schemes: what each costs, what each gets wrong, and what follows from that.
 
-    The answer comes first, in sentences; one table of 80 columns is under it. Costs are counted (the same on every
+    The answer comes first, in sentences; one table of 80 columns is under it, on a screen of 50 lines. Costs are counted (the same on every
     machine) and measured (ns of an operation, warm). Errors are of three kinds: what breaks the scheme's own promise,
     what differs from the truth of single base pages, and what a kernel then does with the answer.
     """

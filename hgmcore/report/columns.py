@@ -12,7 +12,8 @@ from statistics import median
 
 from hgmcore.analysis.errors import CONSEQUENCES, OWN, PER_PAGE
 from hgmcore.analysis.judge import ran
-from hgmcore.analysis.verdict import MANY, WORDS, same_work
+from hgmcore.analysis.verdict import largest_page, longest_phase, per_leaf, same_work, worst_scan
+from hgmcore.analysis.words import WORDS
 from hgmcore.report.table import Column
 
 TABLES = {
@@ -33,8 +34,7 @@ ERRORS = ("own", "per_page", "consequences")
 MOST_PHASES = 4
 """Columns that the phases of a trace take on the screen, at most."""
 
-SHORT_NAMES = {"install": "inst", "partial_unmap": "part", "collapse": "coll", "failures": "fail"}
-LETTERS = 5
+LETTERS = 4
 
 
 @dataclass(frozen=True)
@@ -112,30 +112,28 @@ MEMORY = (
 
 TIME = Measure("ns_per_operation", "ns/op", "ns/operation", "time", "measured", "time",
                _in("measured", "ns_per_operation"),
-               "median and 95 % interval; ~: no difference is shown against {baseline}; only ratios carry over")
+               "median [95 % interval], measured; ~: no difference of 20 % from {baseline}")
 
 
-def per_leaf(counts) -> dict | None:
+def atomics_per_leaf(counts) -> dict | None:
     """Atomics for each leaf of a phase of an entry: {"persistent": x, "transient": x}; None where it has no leaf."""
     if not counts or not counts["leaves"]:
         return None
     return {key: counts["atomics"][key] / counts["leaves"] for key in ("persistent", "transient")}
 
 
-OTHER_LEGENDS = {"batch": "the same with batch=yes: one update for a run of leaves, as kernels of today do in fork and "
-                          "zap",
-                 "loop": "the same with batch=no: an update for each leaf, as kernels of 2023 do in fork and zap"}
+OTHER_LEGENDS = {"batch": "fork and zap with batch=yes", "loop": "fork and zap with batch=no"}
 
 
 def phase_atomics(name, title=None, other=False, group="") -> Measure:
     """The column of atomics a leaf in phase `name`. other: in the other reading of `batch` than the options ask for."""
     def value(entry):
         counts = entry.get("phases_batched", {}).get(name) if other else None
-        return per_leaf(counts or entry.get("phases", {}).get(name))
+        return atomics_per_leaf(counts or entry.get("phases", {}).get(name))
     return Measure(f"atomics_per_leaf.{name}{'.batched' if other else ''}", title or name, "atomics/leaf", "atomics",
                    "counted", "atomics", value,
                    OTHER_LEGENDS[title.split("\n")[-1]] if other else
-                   "atomics that stay for each leaf mapped or unmapped; t: of look-ups, put back", group, name)
+                   "t: of look-ups, put back", group, name)
 
 
 def other_batch(result) -> str:
@@ -189,10 +187,10 @@ def measures(result) -> list[Measure]:
 
 
 def short_names(names) -> dict:
-    """Phase -> a name of at most six letters, each another one: install -> inst, postcopy_recorded -> postc."""
+    """Phase -> a name of at most four letters, each another one: install -> inst, postcopy_recorded -> post."""
     found = {}
     for name in names:
-        short = base = SHORT_NAMES.get(name, name.split("_")[0][:LETTERS])
+        short = base = name.split("_")[0][:LETTERS]
         number = 2
         while short in found.values():
             short, number = f"{base[:LETTERS - 1]}{number}", number + 1
@@ -209,7 +207,7 @@ def chosen_phases(result) -> list[str]:
     entries = [entry for entry in ran(result).values() if "less_work" not in entry] or list(ran(result).values())
     for phase in result["trace"]["phases"]:
         counts = [entry["phases"][phase["name"]] for entry in entries]
-        costs = [per_leaf(count)["persistent"] for count in counts if count["leaves"]]
+        costs = [atomics_per_leaf(count)["persistent"] for count in counts if count["leaves"]]
         if costs:
             weights[phase["name"]] = (1 + max(costs) - min(costs)) * median(count["leaves"] for count in counts)
     room, best = MOST_PHASES, []
@@ -226,34 +224,20 @@ def batched(result, phase) -> bool:
     return any(phase in entry.get("phases_batched", ()) for entry in ran(result).values())
 
 
-def worst_scan(entry) -> int | None:
-    """The most entries that the scheme read for one operation of the whole trace."""
-    if "phases" not in entry:
-        return None
-    return max((counts["scanned"]["max"] for counts in entry["phases"].values()), default=0)
-
-
 def longest_time(result, short) -> Measure:
     """The column of time: for each leaf of the longest phase, of schemes that did the same work in it as the baseline.
 
     Of a trace in which no phase is long: for each operation. A whole trace has work that some schemes refuse.
     """
-    base = result["schemes"][result["baseline"]]
-    timed = base["measured"]["phases"]
-    long = [phase for phase in timed if base["phases"][phase]["leaves"] > MANY]
-    if not long:
+    base, name = result["schemes"][result["baseline"]], longest_phase(result)
+    if name is None:
         return TIME
-    name = max(long, key=lambda phase: base["phases"][phase]["operations"])
 
     def value(entry):
-        if "measured" not in entry or name not in entry["measured"]["phases"] or not same_work(entry, base, name):
-            return None
-        scale = entry["phases"][name]["operations"] / entry["phases"][name]["leaves"]
-        times = entry["measured"]["phases"][name]
-        return {**{key: scale * times[key] for key in ("median", "low", "high")},
-                "runs": [scale * run for run in times["runs"]]}
+        timed = "measured" in entry and name in entry["measured"]["phases"]
+        return per_leaf(entry, name) if timed and same_work(entry, base, name) else None
 
-    return Measure(f"ns_per_leaf.{name}", f"ns/leaf\n{short[name]}", "ns/leaf", "time", "measured", "time", value,
+    return Measure(f"ns_per_leaf.{name}", f"ns in\n{short[name]}", "ns/leaf", "time", "measured", "time", value,
                    TIME.legend, "", name)
 
 
@@ -265,24 +249,28 @@ def screen(result) -> list[Measure]:
         found.append(phase_atomics(name, short[name], group="atomics/leaf"))
         if batched(result, name):
             found.append(phase_atomics(name, f"{short[name]}\n{other_batch(result)}", True, "atomics/leaf"))
-    found.append(Measure("worst_scan", "worst\nscan", "entries", "errors", "counted", "scans", worst_scan,
-                         "the most page-table entries read for one operation"))
+    found.append(Measure("worst_scan", "worst\nscan", "entries", "errors", "counted", "scans",
+                         lambda entry: worst_scan(entry) if "phases" in entry else None,
+                         "entries read for one operation"))
     if result["repeat"]:
         found.append(longest_time(result, short))
     found += [
         Measure("smaps", "smaps", "", "word", "counted", "consequences",
                 lambda entry: _unless(entry, ("pss_error_bytes", "smaps_shared_error_bytes"), "ok", "WRONG"),
-                "ok: Pss and shared memory are right at every observation"),
+                "Pss and shared memory"),
         *([Measure("moved", "moved", "", "word", "counted", "consequences",
                    lambda entry: _unless(entry, ("bytes_not_moved", "migrations_refused"), "yes", "no"),
-                   "yes: migrate moved all that one process alone maps")]
+                   "did migrate move all that one process alone maps")]
           if result["trace"]["by_operation"].get("migrate") else []),
         Measure("own_errors", "stale\nafter", "", "word", "counted", "own", lambda entry: _stale(result, short, entry),
-                "the phase after which the scheme first breaks what a scheme should keep (map counts, references, "
-                "sharing); (..): its own file says so"),
+                "phase where counts or sharing are first wrong; (..): as its own file says"),
         Measure("hvo", "HVO", "", "word", "modelled", "memory", lambda entry: "yes" if entry["hvo"] else "NO",
-                "NO: it counts on struct pages that the HugeTLB vmemmap optimisation takes away"),
+                "lives with it"),
     ]
+    size = largest_page(ran(result))
+    if size:
+        found.append(Measure("maps_of", f"maps\nof {size}", "mappings", "power", "counted", "own", _in("maps_of", size),
+                             "until a count overflows"))
     return found
 
 
@@ -318,7 +306,7 @@ def legend(found, **words) -> list[tuple[str, str]]:
     for one in found:
         title = one.title.replace("-\n", "").replace("\n", " ")
         if one.phase and one.legend not in OTHER_LEGENDS.values():
-            title = {"atomics": "atomics/leaf", "time": "ns/op"}.get(one.table, title)
+            title = {"atomics": "atomics/leaf"}.get(one.table, title)
         if one.legend:
             pairs.setdefault(one.legend, title.split(" ")[-1] if one.legend in OTHER_LEGENDS.values() else title)
     return [(title, meaning.format(**words)) for meaning, title in pairs.items()]

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from hgmcore.analysis.errors import EVENTS
 from hgmcore.analysis.judge import ran
-from hgmcore.analysis.measure import ROUNDS, change
-from hgmcore.analysis.verdict import WORDS
+from hgmcore.analysis.measure import ROUNDS
+from hgmcore.analysis.verdict import smaller
+from hgmcore.analysis.words import WORDS
 from hgmcore.report import columns
 from hgmcore.report.prose import ascii_only, indented, listed, plural, shortened, wrapped
 from hgmcore.report.table import Column, Table, as_markdown, as_text, count
@@ -28,17 +29,23 @@ def compare_text(result, full=False):
     """
     lines = [*wrapped(f"hgmcore compare: {result['trace']['name']}"), *indented(trace_lines(result["trace"], full)), ""]
     lines += _block("QUESTION", [question(result)]) + _block("ANSWER", result["verdict"]["answers"])
-    lines += _block("WARNING", result["verdict"]["warnings"])
-    tables = [screen_table(result), *(full_tables(result) if full else [])]
-    for table in tables:
-        text = as_text(table)
-        lines += ["", *([table.title] if full and table.title else []), *text]
-        lines += ["", *listed(table.legend)] if table.legend else []
+    for title, sentences in (("WARNING", result["verdict"]["warnings"]), ("UNTESTED", result["verdict"]["untested"])):
+        lines += _block(title, [" ".join(sentences)] if sentences else [])
+    table = screen_table(result)
+    lines += ["", *as_text(table), *wrapped("; ".join(f"{term}: {meaning}" for term, meaning in table.legend) + ".")]
     if full:
+        lines += ["", "SCHEME BY SCHEME", *_details_text(result)]
+        for table in full_tables(result):
+            lines += ["", table.title, *as_text(table), *(["", *listed(table.legend)] if table.legend else [])]
         lines += _errors_text(result)
-    lines += [line for note in notes(result) for line in ["", *wrapped(note)]]
-    lines += ["", *_block("UNTESTED", result["verdict"]["untested"])] if result["verdict"]["untested"] else []
+    lines += [line for note in notes(result, full) for line in ["", *wrapped(note)]]
     return "\n".join(lines) + "\n"
+
+
+def _details_text(result):
+    """The verdict on each scheme, a paragraph each."""
+    return [line for name, sentence in result["verdict"]["details"].items()
+            for line in wrapped(f"{name}: {sentence}", "  ", "    ")]
 
 
 def compare_markdown(result, full=False):
@@ -53,11 +60,12 @@ def compare_markdown(result, full=False):
         parts += ["\n".join(as_markdown(table))]
         parts += [_bullets(f"{term}: {meaning}" for term, meaning in table.legend)] if table.legend else []
     if full:
+        parts += ["### Scheme by scheme", _bullets(map(": ".join, verdict["details"].items()))]
         for title, rows in error_rows(result):
             table = Table(title, [Column("error", "text"), Column("observations", "word"), Column("worst", "word"),
                                   Column("last", "word"), Column("schemes", "text")], rows)
             parts += [f"### {title}", "\n".join(as_markdown(table))]
-    parts += notes(result)
+    parts += notes(result, full)
     parts += ["**Untested**", _bullets(verdict["untested"])] if verdict["untested"] else []
     return "\n\n".join(parts).replace("<", "&lt;") + "\n"
 
@@ -114,9 +122,12 @@ def screen_table(result):
     measures = columns.screen(result)
     table = scheme_table(result, "", measures)
     short = columns.short_names([phase["name"] for phase in result["trace"]["phases"]])
-    cut = [f"{short[one.phase]} is {one.phase}" for one in measures if one.phase and one.phase != short[one.phase]]
+    cut = [f"{short[one.phase]} is {one.phase}" for one in measures
+           if one.phase and not one.phase.startswith(short[one.phase])]
     if cut:
         table.legend.insert(0, ("phases", ", ".join(dict.fromkeys(cut))))
+    if any("less_work" in entry for entry in result["schemes"].values()):
+        table.legend.append(("*", "did less of the work (why: --full)"))
     return table
 
 
@@ -175,8 +186,7 @@ def tied(result, name, measure) -> bool:
     if name == base or result["repeat"] < ROUNDS or "less_work" in result["schemes"][name]:
         return False
     mine, theirs = measure.value(result["schemes"][name]), measure.value(result["schemes"][base])
-    factor = change(mine, theirs)
-    return factor["low"] <= 1 <= factor["high"]
+    return not smaller(mine, theirs) and not smaller(theirs, mine)
 
 
 def error_rows(result):
@@ -221,11 +231,9 @@ def _errors_text(result):
     return lines
 
 
-def notes(result):
-    """What the table has no room for: who did less work and why, where the answer does not say it; the options."""
-    said = " ".join(result["verdict"]["answers"])
-    lines = [f"* {name} {entry['less_work']}." for name, entry in ran(result).items()
-             if "less_work" in entry and entry["less_work"] not in said]
+def notes(result, full=True):
+    """What the table has no room for: the options and, in full, who did less work and why."""
+    lines = [f"* {name} {entry['less_work']}." for name, entry in ran(result).items() if full and "less_work" in entry]
     if result["options"]:
         lines.append("Options: " + ", ".join(f"{key}={value}" for key, value in result["options"].items()))
     return lines

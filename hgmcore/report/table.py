@@ -7,6 +7,7 @@ where they fit and scaled by 1000 (k, M, G, T) where they do not.
 import html
 from dataclasses import dataclass, field
 
+from hgmcore.analysis.words import power
 from hgmcore.report.prose import WIDTH, ascii_only
 
 EXACT = 99  # characters: room for any number in full
@@ -42,8 +43,8 @@ def count(value, room=EXACT):
     text = f"{value:,}"
     if len(text) <= room:
         return text
-    for power, unit in enumerate("kMGTPE", start=1):
-        scaled = value / 1000**power
+    for exponent, unit in enumerate("kMGTPE", start=1):
+        scaled = value / 1000**exponent
         if scaled < 999.5:
             break
     return f"{scaled:.{2 if scaled < 9.995 else 1 if scaled < 99.95 else 0}f}{unit}"
@@ -68,14 +69,16 @@ def atomics(value, room=EXACT):
 
 
 def _small(value, room):
+    if room < EXACT and value < 0.995:
+        return f"{value:.2f}" if value >= 0.005 else "0"
     return f"{value:.{2 if room < EXACT else 4}g}" if 0.005 <= value < 9.95 else f"{value:,.0f}"
 
 
 def interval(value, room=EXACT):
     """Nanoseconds: "10.6 [10.4, 10.9]", or "10.6" where there is no room; "~" behind it where `tied` says so."""
     middle, low, high = (nanoseconds(value[key]) for key in ("median", "low", "high"))
-    mark = " ~" if value.get("tied") else ""
-    text = f"{middle} [{low}, {high}]{mark}" if len(value["runs"]) > 1 else middle
+    mark = "~" if value.get("tied") else ""
+    text = f"{middle} [{low}, {high}]{f' {mark}' * bool(mark)}" if len(value["runs"]) > 1 else middle
     return text if len(text) <= room else f"{nanoseconds(value['median'], room - len(mark))}{mark}"
 
 
@@ -109,8 +112,9 @@ FORMATS = {  # kind of a column: function of a value and of the characters it ma
     "time": interval,
     "error": errors,
     "word": word,
+    "power": lambda value, room=EXACT: power(value),
 }
-SHORTENED = {"text": SHORTEST_NAME, "time": SHORTEST + 2,
+SHORTENED = {"text": SHORTEST_NAME, "time": SHORTEST + 1,
              **dict.fromkeys(("count", "kB", "errors", "errors kB", "error"), SHORTEST)}
 
 

@@ -12,7 +12,7 @@ import struct
 import numpy as np
 
 from hgmcore.analysis.course import clock, course, points
-from hgmcore.analysis.verdict import WORDS
+from hgmcore.analysis.words import WORDS
 from hgmcore.report.prose import printable
 from hgmcore.trace.phases import phases as phases_of
 
