@@ -105,6 +105,16 @@ def test_a_state_is_what_it_is_packed_as(scheme):
         assert all(search.round_trip(state) for state in range(search.distinct)), scope
 
 
+@pytest.mark.parametrize("scheme, scope", [("logical_table", "pair"), ("subtree_posted", "pair"), ("mm_id", "fail")])
+def test_threads_change_no_answer(scheme, scope):
+    found = []
+    for threads in (1, 2, 3):
+        result = check([scheme], [find(scope)], symmetry="none", threads=threads)
+        entry = result["scopes"][scope]["schemes"][scheme]
+        found.append({key: value for key, value in entry.items() if key != "seconds"})
+    assert found[0] == found[1] == found[2]
+
+
 ALONE = parse("geometry=tiny-4 processes=1 ops=populate,punch,continue,touch,collapse,dontneed,migrate", "alone")
 POISONED = parse(
     "geometry=tiny-4c processes=1 ops=populate,punch,continue,dontneed,collapse,munmap,mmap,migrate,hwpoison",

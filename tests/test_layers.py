@@ -30,6 +30,7 @@ MAY_CIMPORT = {
                                 "hgmcore.operations.thp."),
     "hgmcore.operations.": ("hgmcore.hgm", "hgmcore.scheme", "hgmcore.core.", "hgmcore.operations."),
     "hgmcore.engine": ("hgmcore.hgm", "hgmcore.scheme", "hgmcore.core.", "hgmcore.operations."),
+    "hgmcore.explore.": ("hgmcore.hgm", "hgmcore.core.", "hgmcore.explore."),
     "hgmcore.": ("hgmcore.hgm", "hgmcore.core."),
 }
 ALL_NAMES_OF = {"hgmcore.hgm", "hgmcore.scheme"}    # the vocabulary; of all others a file names what it takes

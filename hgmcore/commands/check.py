@@ -116,6 +116,14 @@ Examples
     help="States that are the same but for which process is which are one.",
 )
 @click.option(
+    "--threads",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Threads that search side by side; they change no answer.",
+)
+@click.option(
     "--option",
     "options",
     multiple=True,
@@ -143,6 +151,7 @@ def check_command(
     states,
     seconds,
     symmetry,
+    threads,
     options,
     properties,
     traces,
@@ -169,7 +178,13 @@ def check_command(
     wanted = [name for text in properties for name in text.split(",")] or None
     with _progress(json_file == "-") as show:
         result = check(
-            names, chosen, limits=Limits(depth, states, seconds), symmetry=symmetry, properties=wanted, progress=show
+            names,
+            chosen,
+            limits=Limits(depth, states, seconds),
+            symmetry=symmetry,
+            threads=threads,
+            properties=wanted,
+            progress=show,
         )
     if json_file:
         write_json(json_file, result)

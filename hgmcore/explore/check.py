@@ -52,11 +52,14 @@ def permutations_of(scope: Scope, symmetry: str) -> list[tuple[int, ...]]:
 
 
 class Checked:
-    """The search of one scope for one scheme. ended: closed, depth, states, seconds, memory or interrupt."""
+    """The search of one scope for one scheme. ended: closed, depth, states, seconds, memory or interrupt.
 
-    def __init__(self, scheme, scope: Scope, symmetry: str = "processes", **given):
+    threads: that search side by side; they change no answer.
+    """
+
+    def __init__(self, scheme, scope: Scope, symmetry: str = "processes", threads: int = 1, **given):
         self.engine = scheme if isinstance(scheme, Engine) else schemes.load(scheme)
-        self.scope, self.symmetry = scope, symmetry
+        self.scope, self.symmetry, self.threads = scope, symmetry, threads
         if symmetry not in SYMMETRIES:
             raise ValueError(f"symmetry: '{symmetry}' is not one of {', '.join(SYMMETRIES)}")
         self.given = scope.options | given
@@ -91,6 +94,7 @@ class Checked:
                 self.permutations,
                 self.fields,
                 "hwpoison" in scope.ops,
+                self.threads,
             )
             if search.begin(array_of(first_steps(scope), scope)):
                 return search
@@ -302,7 +306,15 @@ def words_of(machine) -> dict:
 
 
 def check(
-    names, scopes, *, limits: Limits = Limits(), symmetry="processes", properties=None, progress=None, **given
+    names,
+    scopes,
+    *,
+    limits: Limits = Limits(),
+    symmetry="processes",
+    threads=1,
+    properties=None,
+    progress=None,
+    **given,
 ) -> dict:
     """Check schemes in scopes: {"format", "scopes": {title: {"definition", "schemes": {name: Checked.result()}}}}.
 
@@ -311,7 +323,7 @@ def check(
     for name in properties or ():
         if name not in NUMBER:
             raise ValueError(f"unknown property '{name}' (known: {', '.join(NUMBER)})")
-    searches = [(scope, name, Checked(name, scope, symmetry, **given)) for scope in scopes for name in names]
+    searches = [(scope, name, Checked(name, scope, symmetry, threads, **given)) for scope in scopes for name in names]
     out = {"format": "hgmcore-check 1", "interrupted": False, "scopes": {}}
     for scope, name, checked in searches:
         checked.run(limits, progress)
