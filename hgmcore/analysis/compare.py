@@ -111,7 +111,7 @@ def engines_of(schemes) -> list:
     Raises ValueError for a name that is not known, and for no name at all.
     """
     if isinstance(schemes, str):
-        schemes = known_schemes.NAMES if schemes == "all" else [s.strip() for s in schemes.split(",")]
+        schemes = known_schemes.names() if schemes == "all" else [s.strip() for s in schemes.split(",")]
     elif hasattr(schemes, "explanation"):
         schemes = [schemes]
     engines = {}

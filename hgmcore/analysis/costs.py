@@ -71,6 +71,6 @@ def action_cost(scheme: str, action: str, geometry: str = "x86-64", page_size="2
 
 def cost_table(names="all", geometry: str = "x86-64", page_size="2M", **options) -> dict:
     """{action: {scheme: action_cost(...)}} for schemes by name, or all."""
-    names = schemes.NAMES if names == "all" else names
+    names = schemes.names() if names == "all" else names
     return {action: {name: action_cost(name, action, geometry, page_size, **options) for name in names}
             for action in ACTIONS}

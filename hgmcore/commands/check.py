@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from hgmcore.analysis.compare import engines_of
-from hgmcore.commands.common import OPTION_HELP, command, json_option, write_json
+from hgmcore.commands.common import OPTION_HELP, command, json_option, scheme_file_option, write_json
 from hgmcore.explore import scopes as known
 from hgmcore.explore.check import SYMMETRIES, Limits, check, status
 from hgmcore.files import write_file
@@ -96,6 +96,7 @@ Examples
     help="A named scope or several, NAME[,NAME..]; a scope as "
     'text, "key=value .."; or a file of it. May be repeated.  [pair, levels, fail and fork; of all: all but the large]',
 )
+@scheme_file_option
 @click.option("--scopes", "list_scopes", is_flag=True, help="List the named scopes and their text, and check nothing.")
 @click.option("--geometry", type=click.Choice(TINY), help="Another geometry for each scope.")
 @click.option("--processes", type=int, metavar="N", help="Another number of processes.")

@@ -61,7 +61,7 @@ def scheme_list(context, parameter, lists):
     names = union(context, parameter, lists)
     if not names:
         raise click.BadParameter("no scheme is named")
-    names = list(dict.fromkeys(each for name in names for each in (schemes.NAMES if name == "all" else [name])))
+    names = list(dict.fromkeys(each for name in names for each in (schemes.names() if name == "all" else [name])))
     for name in names:
         schemes.load(name)
     return names
@@ -98,6 +98,10 @@ version_option = click.version_option(__version__, prog_name="hgmcore", message=
 json_option = click.option(
     "--json", "json_file", metavar="FILE", callback=output_file(),
     help="Write the exact result as JSON; - is standard output, and then nothing else is.")
+scheme_file_option = click.option(
+    "--scheme-file", multiple=True, metavar="FILE.py", is_eager=True, expose_value=False,
+    callback=lambda context, parameter, paths: [schemes.load_file(path) for path in paths],
+    help="Also know the schemes that a Python file defines; may be repeated.")
 option_option = click.option(
     "--option", "options", multiple=True, metavar="KEY=VALUE", callback=pairs,
     help="An option of the schemes (below); may be repeated.")

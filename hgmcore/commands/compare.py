@@ -17,6 +17,7 @@ from hgmcore.commands.common import (
     output_file,
     progress,
     require,
+    scheme_file_option,
     scheme_list,
     write_json,
 )
@@ -72,6 +73,7 @@ Examples
 @click.option("--schemes", "names", multiple=True, default=("all",), metavar="LIST", callback=scheme_list,
               help="Schemes to compare, separated by commas; may be repeated; `hgmcore schemes` lists them.  "
                    "[default: all]")
+@scheme_file_option
 @option_option
 @click.option("--baseline", metavar="NAME",
               help="The scheme that others are compared with.  [default: head_per_leaf for hugetlb, mm_id for the "

@@ -13,6 +13,7 @@ from hgmcore.commands.common import (
     json_option,
     option_option,
     progress,
+    scheme_file_option,
     union,
     write_json,
 )
@@ -36,6 +37,7 @@ Examples
 """)
 @click.argument("input", required=False)
 @click.option("--scheme", required=True, metavar="NAME", help="The scheme whose error to explain.")
+@scheme_file_option
 @option_option
 @click.option("--property", "properties", multiple=True, metavar="NAME[,NAME..]", callback=union,
               help="What counts as an error (below); may be repeated.  [all]")

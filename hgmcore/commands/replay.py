@@ -10,6 +10,7 @@ from hgmcore.commands.common import (
     json_option,
     option_option,
     progress,
+    scheme_file_option,
     write_json,
 )
 from hgmcore.inputs import load_input
@@ -29,6 +30,7 @@ Examples
 """)
 @click.argument("input", required=False)
 @click.option("--scheme", required=True, metavar="NAME", help="The scheme to replay under.")
+@scheme_file_option
 @option_option
 @click.option("--threads", type=click.IntRange(1, MOST), default=1, show_default=True, metavar="N",
               help="Native threads to replay with: operations of different threads of the trace run at the same time "

@@ -4,7 +4,7 @@ import click
 
 from hgmcore import schemes
 from hgmcore.analysis.costs import cost_table
-from hgmcore.commands.common import command, json_option, write_json
+from hgmcore.commands.common import command, json_option, scheme_file_option, write_json
 from hgmcore.report.costs import cost_text
 from hgmcore.report.schemes import scheme_text, schemes_text
 
@@ -19,10 +19,11 @@ Examples
 @click.argument("name", required=False)
 @click.option("--costs", is_flag=True, help="Count what each kind of operation costs under each scheme.")
 @click.option("--page-size", default="2M", show_default=True, metavar="SIZE", help="Huge page for --costs: 2M or 1G.")
+@scheme_file_option
 @json_option
 def list_schemes(name, costs, page_size, json_file):
     """List the schemes and their options, or explain one, or count what single operations cost."""
-    engines = [schemes.load(one) for one in ([name] if name else schemes.NAMES)]
+    engines = [schemes.load(one) for one in ([name] if name else schemes.names())]
     if costs:
         table = cost_table([engine.name for engine in engines], page_size=page_size)
         if json_file:

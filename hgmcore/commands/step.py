@@ -15,6 +15,7 @@ from hgmcore.commands.common import (
     option_option,
     output_file,
     progress,
+    scheme_file_option,
     scheme_list_option,
 )
 from hgmcore.files import write_file, writing
@@ -36,6 +37,7 @@ Examples
 """)
 @click.argument("input", required=False)
 @scheme_list_option("--scheme", "names", required=True, help="The scheme, or several to see side by side.")
+@scheme_file_option
 @option_option
 @click.option("--from", "start", type=click.IntRange(min=0), default=0, show_default=True, metavar="N",
               help="The first operation to show, by its number from 0 on; those before it run at once.")
