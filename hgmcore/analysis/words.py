@@ -12,7 +12,7 @@ WORDS = {
     "false_exclusive": "pages of several processes are called exclusive",
     "mapped_but_reported_unmapped": "mapped pages are reported as unmapped",
     "unmapped_but_reported_mapped": "unmapped pages are reported as mapped",
-    "refs_not_explained": "references exceed what the map count explains",
+    "refs_not_explained": "references are not what the map count explains",
     "leaked_folios": "pages keep references that nobody has", "freed_while_mapped": "pages are freed in use",
     "counter_underflows": "counts go below zero", "counter_overflows": "counts overflow",
     "page_mapcount_wrong_pages": "page_mapcount() is not the number of leaves over a page",
