@@ -12,6 +12,7 @@ from test_trace import EVERY, in_binary, parse, refusal
 from test_trace_errors import NO_VAX
 
 from hgmcore.trace import Trace, TraceError
+from hgmcore.trace.statements import NAMES
 
 
 def load(table):
@@ -51,7 +52,7 @@ BODY = "continue A v 0 4K urgent\n@5:7 pin F 1 2\nfork A B\nmremap A v 0 4K w\nr
 
 @pytest.mark.parametrize("column, row, value, reason", [
     ("op", 2, 99, "statement 2: unknown operation code 99"),
-    ("op", 2, 24, "statement 2: unknown operation code 24"),
+    ("op", 2, len(NAMES), f"statement 2: unknown operation code {len(NAMES)}"),
     ("op", 6, 22, "statement 6: observe: flags 4 hold a bit that it does not have"),
     ("target", 2, 9, "statement 2: continue: target 9 is none of 3 mapping entries"),
     ("target", 2, 1, "statement 2: continue: a mapping is used before it is declared"),

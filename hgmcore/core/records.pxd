@@ -15,7 +15,7 @@ cdef inline bint record_fits(const Machine *m, const hgm_operation *op) noexcept
     cdef bint mapping = op.target < m.state.nr_mappings, file = op.target < m.state.nr_files
     if op.op == HGM_OP_CONTINUE:
         return mapping
-    if op.op > HGM_OP_PHASE:
+    if op.op >= HGM_NR_OPS:
         return False
     if op.op == HGM_OP_FILE or op.op == HGM_OP_PUNCH or op.op == HGM_OP_TRUNCATE:
         return file

@@ -46,7 +46,7 @@ cdef inline Outcome nothing(Machine *m, const hgm_operation *op) noexcept nogil:
     return outcome(op.length, 0)
 
 cdef inline Outcome unsupported(Machine *m, const hgm_operation *op) noexcept nogil:
-    """EINVAL: HGM alone has MADV_SPLIT; migration and memory failure of THP are not modelled."""
+    """EINVAL: the kernel refuses it on this kind of memory (only HGM has MADV_SPLIT), or it is not modelled."""
     return outcome(0, ESRCH if process_exited(m, &m.state.mappings[op.target]) else EINVAL)
 
 cdef inline Row row(About about, Asked asked, operation_function by_hugetlb, operation_function by_thp) noexcept nogil:

@@ -15,9 +15,10 @@ extern "C" {
 /*
  * The layouts of this file and of the machine (core/machine.pxd) have a number, raised with every change of one. What
  * crosses a border between separately compiled modules begins with this number and its own size, and a module
- * refuses another module's structure where either differs.
+ * refuses another module's structure where either differs. A new operation raises it by itself: an engine compiled
+ * before would take the operation for none.
  */
-#define HGM_ABI 1
+#define HGM_ABI (100 + HGM_NR_OPS)
 
 #define HGM_INLINE static inline __attribute__((always_inline))
 
@@ -124,7 +125,8 @@ enum hgm_op {
 	HGM_OP_FILE, HGM_OP_POPULATE, HGM_OP_MMAP, HGM_OP_REGISTER, HGM_OP_UNREGISTER, HGM_OP_SPLIT,
 	HGM_OP_CONTINUE, HGM_OP_TOUCH, HGM_OP_DONTNEED, HGM_OP_COLLAPSE, HGM_OP_MUNMAP, HGM_OP_MPROTECT,
 	HGM_OP_MREMAP, HGM_OP_FORK, HGM_OP_EXIT, HGM_OP_PUNCH, HGM_OP_TRUNCATE, HGM_OP_MIGRATE,
-	HGM_OP_HWPOISON, HGM_OP_PIN, HGM_OP_UNPIN, HGM_OP_FAIL, HGM_OP_OBSERVE, HGM_OP_PHASE
+	HGM_OP_HWPOISON, HGM_OP_PIN, HGM_OP_UNPIN, HGM_OP_FAIL, HGM_OP_OBSERVE, HGM_OP_PHASE,
+	HGM_NR_OPS
 };
 
 #define HGM_NO_ARG 0xffff	/* `arg` of an mremap in place */
