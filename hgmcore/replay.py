@@ -108,18 +108,9 @@ def every_operation(trace, machine, results) -> np.ndarray:
     """A result for each operation: one that is not among `results` did what it was asked to."""
     out = np.zeros(len(trace), RESULT)
     out["index"] = np.arange(len(trace))
-    out["done"] = asked(trace.operations, trace.header, machine.geometry)
+    out["done"] = machine.core.asked(machine.engine, np.ascontiguousarray(trace.operations))
     out[results["index"].astype(np.int64)] = results
     return out
-
-
-def asked(ops, header, geometry) -> np.ndarray:
-    """Bytes that each operation is asked to do."""
-    done = ops["length"].copy()
-    done[np.isin(ops["op"], [CODES["touch"], CODES["hwpoison"]])] = geometry.base_page
-    populate = ops["op"] == CODES["populate"]
-    done[populate] *= header.page_sizes(ops[populate])
-    return done
 
 
 def time(trace, scheme, **options) -> float:

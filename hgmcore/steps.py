@@ -11,7 +11,7 @@ from hgmcore.core.machine import FOLIO, PAGE, PAGE_DOUBLE_MAP
 from hgmcore.errnos import error_name
 from hgmcore.geometry import LEVEL_NAMES
 from hgmcore.inputs import load
-from hgmcore.replay import EVENTS, asked, machine_for, plain
+from hgmcore.replay import EVENTS, machine_for, plain
 from hgmcore.trace import text
 
 PRESENT, MIGRATION, POISON, ZERO, LEAF = 0x001, 0x002, 0x004, 0x008, 0x080
@@ -90,7 +90,8 @@ def _steps(trace, machine, start, stop):
         seen += len(results)
         events = [EVENTS[event] for event in results["event"].tolist() if event]  # of a `fail` before, then its own
         results = results[results["index"] == index]
-        done = int(results["done"][-1] if len(results) else asked(record, trace.header, machine.geometry)[0])
+        asked = machine.core.asked(machine.engine, record)
+        done = int(results["done"][-1] if len(results) else asked[0])
         after, last, observation = _Memory(machine, before), observation, machine.observe()
         answers, truth = observed_changes(last, observation)
         entries = entry_changes(before, after)
