@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
+from built import outdated
 from comparing import replay_in_core, replay_in_model
 from hypothesis import HealthCheck, settings
 
@@ -31,3 +32,10 @@ for name in ("PYTHONDEVMODE", "PYTHONWARNINGS", "TTY_COMPATIBLE", "TTY_INTERACTI
 @pytest.fixture(params=[replay_in_model, replay_in_core], ids=["model", "core"])
 def replay(request):
     return request.param
+
+
+def pytest_terminal_summary(terminalreporter):
+    old = outdated(Path(hgmcore.__file__).parent)
+    if old and terminalreporter.stats.keys() & {"failed", "error"}:
+        terminalreporter.section("compiled before their sources changed (setup.py build_ext --inplace)")
+        terminalreporter.write_line(" ".join(old))

@@ -1,9 +1,11 @@
 """Every scheme and operation has all its parts; a test that fails names the missing part."""
 
+import os
 import re
 from pathlib import Path
 
 import pytest
+from built import outdated
 from model import SCHEMES, Model
 
 import hgmcore as hgm
@@ -21,31 +23,39 @@ def text(*paths):
 
 def missing_of_scheme(name):
     rooflines = text(*sorted((ROOT / "bench").glob("roofline*.c")))
-    rows = [line for line in (ROOT / "bench/README.md").read_text().splitlines() if re.match(rf"{name} *\d", line)]
     if not (ROOT / f"hgmcore/schemes/{name}.pyx").exists():
         yield f"hgmcore/schemes/{name}.pyx"
     if name not in SCHEMES:
         yield "its model in tests/model/schemes"
     if not re.search(rf"SCHEME\({name},|^uint64_t {name}\(world", rooflines, re.MULTILINE):
         yield "its roofline in bench/roofline.c"
-    if name != "hugetlb" and len(rows) < 2:    # hugetlb has no pieces, and so no column of the short table
-        yield "its rows in the two tables of bench/README.md"
+    if not re.search(rf"^{name} +(\.|\d+[fd!]) ", (ROOT / "README.md").read_text(), re.MULTILINE):
+        yield "its row in the matrix of README.md (hgmcore check all)"
+
+
+def families(name):
+    """Whether hugetlb does the operation, and whether shmem and anonymous memory do, by the row in dispatch.pxd."""
+    table = (ROOT / "hgmcore/operations/dispatch.pxd").read_text()
+    row = re.search(rf"HGM_OP_{name.upper()}\b[^\n]*:\n *return row\(\w+, \w+, ([\w.]+), ([\w.]+)\)", table)
+    return [does != "unsupported" for does in row.groups()] if row else [True, True]
 
 
 def missing_of_operation(name):
-    core = text(*sorted((ROOT / "hgmcore").rglob("*.pxd")))
     if f"HGM_OP_{name.upper()}" not in text(ROOT / "hgmcore/include/hgmcore/hgm.h"):
         yield "its code in hgm.h"
     if f"HGM_OP_{name.upper()}" not in (ROOT / "hgmcore/hgm.pxd").read_text():
         yield "its code in hgm.pxd"
     if name in DECLARATIONS:
         return
-    if len(re.findall(rf"\bHGM_OP_{name.upper()}\b", core)) < 2:    # hgm.pxd, and who does it
-        yield "what does it, in hgmcore/operations"
+    if f"HGM_OP_{name.upper()}:" not in (ROOT / "hgmcore/operations/dispatch.pxd").read_text().replace(" or", ":"):
+        yield "its row in hgmcore/operations/dispatch.pxd"
+    if f'"{name}"' not in (ROOT / "hgmcore/api.py").read_text():
+        yield "its method in hgmcore/api.py"
     if not re.search(rf"[\"'(]{name}[\"' ]", text(*sorted((ROOT / "tests/model").glob("*.py"))) + model_methods()):
         yield "its model in tests/model"
-    if not re.search(rf"\b{name} |\"{name}\"", text(ROOT / "tests/sequences.py")):
-        yield "random sequences with it, in tests/sequences.py"
+    for does, file in zip(families(name), ("tests/sequences.py", "tests/test_model_thp.py")):
+        if does and not re.search(rf"\b{name} |\"{name}\"", (ROOT / file).read_text()):
+            yield f"random sequences with it, in {file}"
 
 
 def model_methods():
@@ -76,7 +86,7 @@ def test_no_scheme_is_left_out():
 
 def test_what_is_missing_is_named():
     assert len(list(missing_of_scheme("no_such_scheme"))) == 4
-    assert len(list(missing_of_operation("no_such_operation"))) == 5
+    assert len(list(missing_of_operation("no_such_operation"))) == 7
 
 
 def test_the_glossary_ships():
@@ -84,3 +94,14 @@ def test_the_glossary_ships():
     words = {cell.strip() for line in glossary.splitlines() if line.startswith("| ")
              for cell in line.split("|")[1].split(",")}
     assert words >= {"folio", "leaf", "piece", "subtree", "HVO", "HGM", "refcount", "mapcount", "entire mapcount"}
+
+
+def test_engines_older_than_their_sources_are_named(tmp_path):
+    for name in ("operations/dispatch.pxd", "schemes/new.pyx", "schemes/old.pyx", "schemes/own.pyx",
+                 "schemes/new.cpython.so", "schemes/old.cpython.so", "schemes/own.cpython.so"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (2, 2))
+    os.utime(tmp_path / "schemes/old.cpython.so", (1, 1))
+    os.utime(tmp_path / "schemes/own.pyx", (3, 3))
+    assert outdated(tmp_path) == ["old", "own"]
