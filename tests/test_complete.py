@@ -64,7 +64,8 @@ def model_methods():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_scheme_has_all_its_parts(name):
-    assert not list(missing_of_scheme(name)), f"scheme {name} lacks this (CONTRIBUTING.md, A scheme)"
+    lacking = "; ".join(missing_of_scheme(name))
+    assert not lacking, f"of scheme {name} (CONTRIBUTING.md, A scheme)"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -75,13 +76,15 @@ def test_a_scheme_explains_itself(name):
 
 @pytest.mark.parametrize("name", CODES)
 def test_an_operation_has_all_its_parts(name):
-    assert not list(missing_of_operation(name)), f"operation {name} lacks this (CONTRIBUTING.md, An operation)"
+    lacking = "; ".join(missing_of_operation(name))
+    assert not lacking, f"of operation {name} (CONTRIBUTING.md, An operation)"
 
 
 def test_no_scheme_is_left_out():
     files = {path.stem for path in (ROOT / "hgmcore/schemes").glob("*.pyx")}
     assert files == set(NAMES), "hgmcore/schemes/__init__.py, NAMES"
     assert set(SCHEMES) == set(NAMES), "tests/model/schemes/__init__.py"
+    assert f" {len(NAMES)} ways of counting\n" in (ROOT / "README.md").read_text(), "README.md, first paragraph"
 
 
 def test_what_is_missing_is_named():
