@@ -13,7 +13,7 @@ extern "C" {
 #endif
 
 /*
- * The layouts of this file and of the machine (core/machine.pxd) have a number, raised with every change of one. What
+ * The layouts of this file and of the machine (core/machine.pxd) have a number, raised by 100 with a change. What
  * crosses a border between separately compiled modules begins with this number and its own size, and a module
  * refuses another module's structure where either differs. A new operation raises it by itself: an engine compiled
  * before would take the operation for none.
