@@ -1,4 +1,4 @@
-"""Builds the compiled core: six modules, and one engine for each accounting scheme."""
+"""Builds the compiled core: seven modules, and one engine for each accounting scheme."""
 
 import ast
 import os
@@ -15,7 +15,7 @@ SCHEMES = next(
 )
 # HGMCORE_SCHEMES=mm_id,subtree builds these alone, for work on one scheme in place; an install has all.
 SCHEMES = [name for name in SCHEMES if name in os.environ.get("HGMCORE_SCHEMES", ",".join(SCHEMES)).split(",")]
-MODULES = ["core.machine", "core.records", "core.snapshot", "core.truth", "core.view", "explore.search",
+MODULES = ["core.core", "core.machine", "core.records", "core.snapshot", "core.truth", "core.view", "explore.search",
            *(f"schemes.{name}" for name in SCHEMES)]
 
 

@@ -8,7 +8,8 @@ import operator
 import numpy as np
 
 from hgmcore import observe, options, schemes
-from hgmcore.core.machine import FOLIO_CACHED, RESULT, Core, Engine
+from hgmcore.core.core import Core, Engine
+from hgmcore.core.machine import FOLIO_CACHED, RESULT
 from hgmcore.core.records import Records
 from hgmcore.core.snapshot import Snapshot as CoreSnapshot
 from hgmcore.errnos import error_name
@@ -103,7 +104,7 @@ class Machine:
         return elapsed
 
     def run_each(self, operations) -> np.ndarray:
-        """As `run`, record by record: an array (n,) of core.machine.EACH, its atomics, scanned entries and leaves."""
+        """As `run`, record by record: an array (n,) of core.core.EACH, its atomics, scanned entries and leaves."""
         operations = self._operations(operations)
         rows = self.core.run_each(self.engine, operations, self.operations)
         self.operations += len(operations)

@@ -6,7 +6,8 @@ scheme's functions in one file and inlines these where they are called. So there
 and no call, branch or pointer between them; the pointers of an Engine are followed once for each run of records.
 """
 from hgmcore.hgm cimport *
-from hgmcore.core.machine cimport checked_exceptions, Engine, Machine
+from hgmcore.core.core cimport checked_exceptions, Engine
+from hgmcore.core.machine cimport Machine
 from hgmcore.operations.common cimport folio_answer, folio_movable
 from hgmcore.operations.dispatch cimport asked, run
 from hgmcore.scheme cimport *

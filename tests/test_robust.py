@@ -71,7 +71,7 @@ def test_a_long_run_can_be_interrupted():
 
 
 def test_a_bare_engine_and_none_are_refused():
-    from hgmcore.core.machine import Engine
+    from hgmcore.core.core import Engine
 
     machine = hgm.Machine("mm_id")
     record = np.zeros(1, OPERATION)

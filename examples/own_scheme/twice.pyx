@@ -35,7 +35,7 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
     answer.mapped = answer.mapcount > 0
 
 
-# What the scheme does not promise, as it means something else by it (hgmcore.core.machine.PROPERTIES has the names).
+# What the scheme does not promise, as it means something else by it (hgmcore.core.core.PROPERTIES has the names).
 EXCEPTIONS = {"page_counts_equal_truth": "definition"}
 
 engine = instantiate("twice", __doc__, {"large": "_large_mapcount"}, {}, {}, EXCEPTIONS)

@@ -16,7 +16,7 @@ from hgmcore.analysis.judge import less_work
 from hgmcore.analysis.long import Comparison
 from hgmcore.analysis.measure import ROUNDS, host, measure
 from hgmcore.analysis.verdict import verdict
-from hgmcore.core.machine import PROPERTIES
+from hgmcore.core.core import PROPERTIES
 from hgmcore.geometry import GEOMETRIES
 from hgmcore.options import resolve
 from hgmcore.sizes import format_size, parse_named

@@ -2,11 +2,11 @@
 """The simulated machine: memory, page cache, processes and their mappings, as plain C structures.
 
 Everything that the core knows of is here and nothing of it is a Python object, so that operations run without
-the GIL. `Core` owns one machine and its memory; an `Engine` (engine.pxd) runs operations on it for one scheme.
+the GIL. `Contents` owns one machine and its memory; operations run on it by `Core` (core.pxd).
 """
 from hgmcore.hgm cimport (
-    hgm_answer, hgm_cost, hgm_folio, hgm_operation, hgm_options, hgm_page, hgm_ptdesc, hgm_result, int32_t,
-    uint8_t, uint32_t, uint64_t
+    hgm_cost, hgm_folio, hgm_operation, hgm_options, hgm_page, hgm_ptdesc, hgm_result, int32_t, uint8_t, uint32_t,
+    uint64_t
 )
 from hgmcore.core.memory cimport Region
 
@@ -130,36 +130,11 @@ cdef struct Machine "hgm_machine":
     State state
     Context context
 
-ctypedef uint64_t (*run_function)(Machine *m, const hgm_operation *ops, uint64_t n, uint64_t index) noexcept nogil
-ctypedef uint64_t (*runs_function)(Machine *m, const hgm_folio *folio, long long *out) noexcept nogil
-
-ctypedef void (*answer_function)(const hgm_options *options, const hgm_folio *folio, hgm_answer *answer) noexcept nogil
-
-ctypedef bint (*movable_function)(const hgm_options *options, const hgm_folio *folio, bint table_shared) noexcept nogil
-ctypedef void (*asked_function)(Machine *m, const hgm_operation *ops, uint64_t n, uint64_t *out) noexcept nogil
-
-cdef class Engine:
-    cdef uint32_t abi                  # HGM_ABI and sizeof(Machine) of the module that the engine was compiled in
-    cdef uint32_t machine_size
-    cdef run_function run
-    cdef runs_function page_mapcount_runs
-    cdef answer_function answer
-    cdef movable_function movable
-    cdef asked_function asked
-    cdef readonly str name, explanation
-    cdef readonly dict state, defaults, posted, exceptions
-    cdef readonly bint whole_only, writes_tails, first_come
-
-cdef class Core:
+cdef class Contents:
     cdef Machine m
     cdef unsigned char *reservation    # address space of all regions
     cdef size_t reserved
-    cdef bint busy                     # a thread runs the machine
-    cdef int fits(self, Engine engine) except -1
-    cdef int idle(self) except -1
     cdef int reserve(self, size_t bound) except -1
     cdef int mutexes(self) except -1
     cdef tuple scan_struct_pages(self, bint since)
     cdef object __weakref__
-
-cdef dict checked_exceptions(dict exceptions)

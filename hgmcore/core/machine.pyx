@@ -1,30 +1,23 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, embedsignature=True
-"""Core: the owner of one simulated machine and its memory."""
+"""Contents: the owner of one simulated machine, what is declared in it, and what it holds."""
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memset
 from cpython.buffer cimport PyBuffer_FillInfo
-from cpython.exc cimport PyErr_CheckSignals
 
 from hgmcore.core.folio cimport folio_at
 from hgmcore.hgm cimport *
 from hgmcore.core.lock cimport FAULT_MUTEXES, LINE
 from hgmcore.core.machine cimport ALONE, POSTED_LOCKS, PT_LOCKS
-from hgmcore.core.memory cimport (
-    address_space, host_page, mincore, munmap, region_grow, region_place, region_prefault
-)
-from hgmcore.core.records cimport Records, records_of
+from hgmcore.core.memory cimport address_space, host_page, mincore, munmap, region_grow, region_prefault
+from hgmcore.core.regions cimport PART_OF_PAGES, region_sizes, regions_place, RESULTS
 from hgmcore.core.share cimport vma_may_share
 
 import numpy as np
 
 from hgmcore.options import codes
 
-cdef extern from "<time.h>" nogil:
-    struct timespec:
-        long tv_sec
-        long tv_nsec
-    int clock_gettime(int clock, timespec *t)
-    const int CLOCK_THREAD_CPUTIME_ID
+cdef size_t PART = <size_t>1 << 30      # of address space, by default, and the least that a machine can do with
+cdef size_t LEAST = <size_t>256 << 10
 
 RESULT = np.dtype([("index", "u8"), ("done", "u8"), ("errno", "i4"), ("event", "u4")])
 """dtype of an operation's result: its index, bytes done, errno (0: none) and event (1: minor; 2, of a `fail`:
@@ -37,65 +30,16 @@ PAGE = np.dtype([("flags", "u8"), ("private", "u8"), ("_large_mapcount", "i4"), 
 
 FOLIO = np.dtype([("number", "u4"), ("file", "u4"), ("page", "u4"), ("flags", "u4"), ("pfn", "u8"),
                   ("nr_pages", "u8"), ("pins", "i8"), ("refcount", "i4")])
-"""dtype of a row of Core.folios()."""
-
-EACH = np.dtype([("ref", "u8"), ("map", "u8"), ("transient", "u8"), ("scanned", "u8"), ("leaves", "u8")])
-"""dtype of what one record costs (Core.run_each): atomics, page-table entries scanned, leaves installed and removed."""
-
-cdef struct Each:
-    uint64_t ref
-    uint64_t map
-    uint64_t transient
-    uint64_t scanned
-    uint64_t leaves
+"""dtype of a row of Contents.folios()."""
 
 FOLIO_CACHED = HGM_FOLIO_CACHED
 FOLIO_FREED = HGM_FOLIO_FREED
 PAGE_DOUBLE_MAP = HGM_PAGE_DOUBLE_MAP
 
-cdef enum:
-    UNINTERRUPTED = 1 << 16    # records between two looks for signals
-    PART_OF_PAGES = 4096    # bytes of struct pages that are committed together
-
-# Address space of a machine that may grow to 16 TiB mapped by base pages, or 4 TiB of memory. It has regions of 64
-# parts each for page tables and struct pages; the others follow from how many entries these have.
-cdef size_t PART = <size_t>1 << 30
-cdef size_t LEAST = <size_t>256 << 10
-cdef enum:
-    TABLES = 64
-    VMEMMAP = 64
-    RESULTS = 16
-
-
-cdef size_t region_sizes(const Geometry *g, size_t part, size_t *sizes) noexcept nogil:
-    """The bytes of each region of a machine, in the order in which regions_place() takes them; returns their sum."""
-    cdef size_t page = max(<size_t>PART_OF_PAGES, host_page()), total = 0
-    cdef size_t tables = max(TABLES * part, <size_t>64 << g.table_shift), vmemmap = max(VMEMMAP * part, <size_t>1 << 16)
-    cdef int i
-    sizes[0] = tables
-    sizes[1] = (tables >> g.table_shift) * sizeof(hgm_ptdesc)
-    sizes[2] = vmemmap
-    sizes[3] = vmemmap // sizeof(hgm_page) * sizeof(hgm_folio)
-    sizes[4] = vmemmap // sizeof(hgm_page) * sizeof(uint64_t)
-    sizes[5] = RESULTS * part
-    for i in range(6):
-        sizes[i] = (sizes[i] + page - 1) & ~(page - 1)
-        total += sizes[i]
-    return total
-
-
-cdef void regions_place(Machine *m, unsigned char *at, const size_t *sizes) noexcept nogil:
-    region_place(&m.state.tables, &at, sizes[0])
-    region_place(&m.state.ptdescs, &at, sizes[1])
-    region_place(&m.state.vmemmap, &at, sizes[2])
-    region_place(&m.state.folios, &at, sizes[3])
-    region_place(&m.state.poisoned, &at, sizes[4])
-    region_place(&m.context.results, &at, sizes[5])
-
 
 cdef class Window:
-    """A view of a core's memory for NumPy; keeps the core alive. Read only: a false entry would mislead the core."""
-    cdef Core core
+    """A view of a machine's memory for NumPy, which keeps it alive. Read only: a false entry would mislead the core."""
+    cdef Contents owner
     cdef void *start
     cdef size_t size
 
@@ -103,9 +47,9 @@ cdef class Window:
         PyBuffer_FillInfo(buffer, self, self.start, self.size, 1, flags)
 
 
-cdef object window(Core core, void *start, size_t size, dtype):
+cdef object window(Contents owner, void *start, size_t size, dtype):
     cdef Window w = Window.__new__(Window)
-    w.core = core
+    w.owner = owner
     w.start = start
     w.size = size
     return np.frombuffer(w, dtype) if size else np.empty(0, dtype)
@@ -121,44 +65,11 @@ cdef void *grown(void *array, uint32_t n, size_t size) except NULL:
     return array
 
 
-PROPERTIES = (
-    "never_freed_while_mapped", "never_freed_while_held", "no_leak_at_end", "mapped_if_leaf", "leaf_if_mapped",
-    "never_false_exclusive", "never_false_shared", "page_counts_equal_truth", "refs_explained", "no_underflow",
-    "counts_bounded", "migration_succeeds_when_unpinned", "moved_when_private", "never_moved_when_shared",
-    "truncate_completes", "refusal_changes_no_count", "overflow_safe",
-)
-"""What a scheme promises where its own file states no exception (Engine.exceptions)."""
-
-
-cdef dict checked_exceptions(dict exceptions):
-    """The exceptions of a scheme if each names a property and its kind. ValueError."""
-    for name, kind in exceptions.items():
-        if name not in PROPERTIES or kind not in ("definition", "fault"):
-            raise ValueError(f"exceptions: '{name}': '{kind}' is no property with 'definition' or 'fault' "
-                             f"(properties: {', '.join(PROPERTIES)})")
-    return exceptions
-
-
-cdef class Engine:
-    """One accounting scheme with the whole engine compiled around it (hgmcore.schemes.load gives them).
-
-    name: public name. explanation: the scheme's documentation; its first line is a summary. state: the words that it
-    keeps, as fields of PAGE in page 1 of a folio. defaults: options whose default differs from the general one.
-    posted: the options that model=posted selects. exceptions: properties that the scheme does not promise, each
-    "definition" or "fault". whole_only: maps whole huge pages or nothing. writes_tails: counts
-    on struct pages that HVO takes away. first_come: its state shows which process was the first to map a huge page.
-    """
-
-    def __repr__(self):
-        return f"<hgmcore engine {self.name}>"
-
-
-cdef class Core:
+cdef class Contents:
     """One machine: `geometry` (hgmcore.geometry.Geometry) and resolved `options` (hgmcore.options.resolve).
 
     reserve: bytes of address space that it may reserve, and so a bound on what it may grow to; None: enough for 4 TiB
-    of memory, or what the system gives. Files, processes and mappings are declared and known by number; operations run
-    as arrays of records.
+    of memory, or what the system gives. Files, processes and mappings are declared and known by number.
     """
 
     def __cinit__(self, geometry, dict options, reserve=None):
@@ -246,22 +157,6 @@ cdef class Core:
         if self.reservation is not NULL:
             munmap(self.reservation, self.reserved)
 
-    cdef int fits(self, Engine engine) except -1:
-        """ImportError unless the engine was compiled for machines of this layout; both layouts are named."""
-        if engine is None or engine.run is NULL:
-            raise TypeError("an engine is what a scheme's module gives (hgmcore.schemes.load), not an empty Engine")
-        if engine.abi != self.m.abi or engine.machine_size != self.m.size:
-            raise ImportError(f"scheme {engine.name} was compiled for HGM_ABI {engine.abi}, machines of "
-                              f"{engine.machine_size} bytes; this hgmcore has HGM_ABI {self.m.abi}, machines of "
-                              f"{self.m.size} bytes: compile the scheme anew")
-        return 0
-
-    cdef int idle(self) except -1:
-        """RuntimeError while another thread runs the machine: one thread at a time, or views of it (view.pyx)."""
-        if self.busy:
-            raise RuntimeError("another thread uses this machine")
-        return 0
-
     def add_file(self, geometry, page_size, uint64_t pages, kind="hugetlb") -> int:
         """Declare a file of `pages` huge pages (or folios) of `page_size` bytes. Returns its number.
 
@@ -322,80 +217,6 @@ cdef class Core:
                 and region_prefault(&m.state.ptdescs, (tables + 1) * sizeof(hgm_ptdesc))):
             raise MemoryError(f"no memory for {tables} page tables")
         m.context.tables_populated = max(m.context.tables_populated, size)
-
-    def run(self, Engine engine, operations, uint64_t index=0) -> int:
-        """Run operation records (Records, or an array of statements.OPERATION), the first of number `index`.
-
-        Returns nanoseconds of this thread's CPU time. ValueError: a number in a record was never declared; nothing is
-        run. RuntimeError: another thread runs the machine. MemoryError: there is no more memory or address space; the
-        operations up to there are done, and the machine stays usable.
-        """
-        cdef Machine *m = &self.m
-        cdef Records records = records_of(operations)
-        cdef uint64_t n = records.n, done = 0, some
-        cdef timespec start, stop
-        self.fits(engine)
-        self.idle()
-        if n == 0:
-            return 0
-        records.check(m, index)
-        m.context.tails |= engine.writes_tails
-        m.context.out_of_memory = False
-        self.busy = True
-        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &start)
-        try:
-            while done < n and not m.context.out_of_memory:
-                some = min(n - done, <uint64_t>UNINTERRUPTED)
-                with nogil:
-                    done += engine.run(m, records.first + done, some, index + done)
-                PyErr_CheckSignals()
-        finally:
-            self.busy = False
-        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &stop)
-        if m.context.out_of_memory:
-            raise MemoryError("no memory for page tables, struct pages or results at operation "
-                              f"{index + (done - 1 if done else 0)}; the machine has {self.reserved} bytes of "
-                              "address space")
-        return (stop.tv_sec - start.tv_sec) * 1000000000 + stop.tv_nsec - start.tv_nsec
-
-    def run_each(self, Engine engine, operations, uint64_t index=0):
-        """Run records as run() does, one by one, and count what each costs: an array of EACH, one row a record.
-
-        Results and counts are those of run(); the time is not, as no record profits from the one before. Errors: run().
-        """
-        cdef Machine *m = &self.m
-        cdef Records records = records_of(operations)
-        cdef uint64_t n = records.n, i = 0
-        cdef hgm_cost before
-        cdef Each *row
-        cdef unsigned char[::1] out
-        self.fits(engine)
-        self.idle()
-        rows = np.zeros(n, EACH)
-        if n == 0:
-            return rows
-        records.check(m, index)
-        m.context.tails |= engine.writes_tails
-        m.context.out_of_memory = False
-        out = rows.view(np.uint8)
-        row = <Each *>&out[0]
-        self.busy = True
-        with nogil:
-            while i < n and not m.context.out_of_memory:
-                before = m.context.cost
-                engine.run(m, &records.first[i], 1, index + i)
-                row[i].ref = m.context.cost.ref - before.ref
-                row[i].map = m.context.cost.map - before.map
-                row[i].transient = m.context.cost.transient - before.transient
-                row[i].scanned = m.context.cost.entries_scanned - before.entries_scanned
-                row[i].leaves = (m.context.cost.leaf_installs - before.leaf_installs
-                                 + m.context.cost.leaf_removes - before.leaf_removes)
-                i += 1
-        self.busy = False
-        if m.context.out_of_memory:
-            raise MemoryError(f"no memory for page tables, struct pages or results at operation {index + i - 1}; "
-                              f"the machine has {self.reserved} bytes of address space")
-        return rows
 
     @property
     def nr_results(self) -> int:
@@ -485,53 +306,6 @@ cdef class Core:
         if number == 0 or (<size_t>number + 1) * size > self.m.state.tables.used:
             raise IndexError(f"no page table {number}")
         return window(self, self.m.state.tables.base + number * size, size, np.uint64)
-
-    def page_mapcount(self, Engine engine, uint32_t folio):
-        """The scheme's page_mapcount of a folio's base pages: runs (first, last, count), an int64 array (n, 3)."""
-        cdef Machine *m = &self.m
-        cdef uint64_t n
-        cdef long long[:, ::1] row
-        self.fits(engine)
-        if folio >= m.state.nr_folios:
-            raise IndexError(f"no folio {folio}")
-        with nogil:
-            n = engine.page_mapcount_runs(m, folio_at(m, folio), NULL)
-        runs = np.empty((n, 3), np.int64)
-        row = runs
-        with nogil:
-            engine.page_mapcount_runs(m, folio_at(m, folio), &row[0, 0])
-        return runs
-
-    def answer(self, Engine engine, uint32_t folio):
-        """What the scheme answers about a folio: mapcount, mapped, maybe_shared, refs, sharers, nr_file_mapped.
-
-        refs (references of mappings): -1 for one each leaf. sharers, nr_file_mapped: -1 where the scheme has none.
-        """
-        cdef hgm_answer a
-        self.fits(engine)
-        if folio >= self.m.state.nr_folios:
-            raise IndexError(f"no folio {folio}")
-        engine.answer(&self.m.config.options, folio_at(&self.m, folio), &a)
-        return {"mapcount": a.mapcount, "mapped": bool(a.mapped), "maybe_shared": bool(a.maybe_shared),
-                "refs": a.refs, "sharers": a.sharers, "nr_file_mapped": a.nr_file_mapped}
-
-    def movable(self, Engine engine, uint32_t folio, bint table_shared) -> bool:
-        """Does mbind(MPOL_MF_MOVE) move a folio, by the era's rule? table_shared: a shared page table maps it."""
-        self.fits(engine)
-        if folio >= self.m.state.nr_folios:
-            raise IndexError(f"no folio {folio}")
-        return engine.movable(&self.m.config.options, folio_at(&self.m, folio), table_shared)
-
-    def asked(self, Engine engine, operations):
-        """The bytes (of a pin: references) that each operation record asks to be done: a uint64 array. Cf. run()."""
-        cdef Records records = records_of(operations)
-        out = np.empty(records.n, np.uint64)
-        cdef unsigned long[::1] row = out
-        self.fits(engine)
-        records.check(&self.m, 0)
-        if records.n:
-            engine.asked(&self.m, records.first, records.n, <uint64_t *>&row[0])
-        return out
 
     def cost(self) -> dict:
         """What was counted so far, but for struct pages: see struct_pages()."""

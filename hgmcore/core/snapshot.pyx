@@ -1,6 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, embedsignature=True
 """Snapshots of a core's machine as Python objects; what they hold is in snapshot.pxd."""
-from hgmcore.core.machine cimport Core
+from hgmcore.core.core cimport Core
 
 
 cdef class Snapshot:

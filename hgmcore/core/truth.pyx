@@ -11,7 +11,8 @@ from hgmcore.hgm cimport (
     HGM_PTE_FRAME_SHIFT, HGM_PTE_GROUP, HGM_PTE_LEAF, HGM_PTE_PRESENT, hgm_frame_run, hgm_next_entry,
     hgm_ptdesc, uint32_t, uint64_t
 )
-from hgmcore.core.machine cimport Core, Machine
+from hgmcore.core.core cimport Core
+from hgmcore.core.machine cimport Machine
 from hgmcore.core.table cimport PMD, PTE
 
 import numpy as np

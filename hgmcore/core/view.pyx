@@ -3,8 +3,9 @@
 from libc.string cimport memcpy, memset
 
 from hgmcore.hgm cimport *
+from hgmcore.core.core cimport Core, Engine
 from hgmcore.core.lock cimport hgm_meet
-from hgmcore.core.machine cimport BY_ATOMICS, Core, Engine, Machine
+from hgmcore.core.machine cimport BY_ATOMICS, Machine
 from hgmcore.core.memory cimport address_space, munmap, region_grow, region_place
 
 import numpy as np

@@ -12,7 +12,7 @@ import numpy as np
 from hgmcore import options, schemes
 from hgmcore.api import Machine
 from hgmcore.core import truth
-from hgmcore.core.machine import Core, Engine
+from hgmcore.core.core import Core, Engine
 from hgmcore.errnos import error_name
 from hgmcore.explore.properties import NUMBER, PROPERTIES, asked, promise
 from hgmcore.explore.scopes import FAMILIES, Scope

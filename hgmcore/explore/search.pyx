@@ -14,7 +14,8 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp
 
 from hgmcore.hgm cimport *
-from hgmcore.core.machine cimport Core, Engine, File
+from hgmcore.core.core cimport Core, Engine
+from hgmcore.core.machine cimport File
 from hgmcore.explore.judge cimport fatal_step, judge_state, judge_step, prepare
 from hgmcore.explore.packing cimport (
     canonical, CHILDREN, DOUBLE_MAP, ENTIRE, LARGE, MARKS, NR_PAGES_MAPPED, PER_PAGE, POISON, SLOTS, state_bits,

@@ -13,7 +13,7 @@ import importlib
 import runpy
 from importlib.metadata import entry_points
 
-from hgmcore.core.machine import Engine
+from hgmcore.core.core import Engine
 
 NAMES = (
     "hugetlb", "head_per_leaf", "per_page_posted", "nr_pages_mapped", "subtree_posted", "subtree",
