@@ -34,7 +34,8 @@ class Step:
 
     index: its number in the trace, from 0. line: in a text file, or None. statement: its text. error: "EEXIST", or
     None. event: "minor"; "never_fired", where a `fail` was for the operation and had no effect; or None. done: bytes.
-    cost: atomics (ref, map, transient), page-table entries scanned, leaves installed and removed. The lists have one dict for each change, with "before" and "after":
+    cost: atomics (ref, map, transient), page-table entries scanned, leaves installed and removed. The lists have one
+    dict for each change, with "before" and "after":
 
     entries: process, mapping (None outside of one), offset (bytes in the mapping, or else the address), level, entries
     (how many in a row); an entry is None, or a dict of kind (table, leaf, migration, poison, zero), frame, flags, and

@@ -403,7 +403,7 @@ def test_schemes_explain_themselves(name):
 def test_scheme_texts_tell_options_and_hvo():
     text = scheme_text(schemes.load("mm_id"))
     assert re.search("^  own defaults +era=6.15$", text, re.MULTILINE)
-    assert re.search("^  model=posted +cache_refs=folio, batch=yes$", text, re.MULTILINE)
+    assert re.search("^  model=posted +cache_refs=folio, batch=6.12$", text, re.MULTILINE)
     assert re.search("^  lives with HVO +no", text, re.MULTILINE)
     text = scheme_text(schemes.load("head_per_leaf"))
     assert re.search("^  model=posted +none", text, re.MULTILINE)
