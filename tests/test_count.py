@@ -167,7 +167,7 @@ def both(text, scheme, **options):
     trace = Trace.parse(text)
     cut, engine = phases(trace), schemes.load(scheme)
     found = count(trace, engine, cut, **options)
-    return found["phases"], count_batched(trace, engine, cut, found, **options)
+    return found["phases"], count_batched(trace, engine, cut, found, found["rest"], **options)
 
 
 FORK = SMALL + "continue A v 40K 64K\nregister A v wp\nfork A B\nmunmap A v 0 2M\n"
@@ -183,6 +183,18 @@ def test_fork_and_zap_in_both_readings():
     batched, other = both(FORK, "head_per_leaf", batch="6.12")
     assert {name: batched[name]["atomics"] for name in other} == {name: batch[name]["atomics"] for name in batch}
     assert {name: other[name]["atomics"] for name in other} == {name: loop[name]["atomics"] for name in other}
+
+
+@pytest.mark.parametrize("scheme", ["head_per_leaf", "mm_id", "logical_scan"])
+@pytest.mark.parametrize("other", ["6.12", "6.9", "no"])
+def test_the_other_reading_is_that_of_a_pass_of_its_own(scheme, other):
+    """Only what may meet runs is counted again; the whole is as if all were."""
+    text = FORK + "phase more\ndontneed B v 40K 4K\ncontinue A v 0 4K\nexit B\ntruncate F 0\nobserve\n"
+    batched = both(text, scheme, batch=other)[1]
+    alone = counted(text, scheme, batch="no" if other != "no" else "6.12")["phases"]
+    assert batched or scheme == "logical_scan"
+    for name, cost in batched.items():
+        assert cost["atomics"] == alone[name]["atomics"] and cost["leaves"] == alone[name]["leaves"]
 
 
 def test_nothing_to_batch_needs_no_other_reading():

@@ -62,7 +62,8 @@ def test_no_number_of_a_scheme_is_left_out(result):
             return sum(numbers(inner) for key, inner in value.items() if key not in ("runs", "known"))
         return isinstance(value, (bool, int, float)) or value is None
 
-    parts = ("cost", "memory", "struct_pages", "errors", "refused", "less_done", "phases", "phases_batched", "measured")
+    parts = ("cost", "memory", "struct_pages", "maps_of", "errors", "refused", "less_done", "phases", "phases_batched",
+             "measured")
     rows = long_rows(result)
     for name, entry in result["schemes"].items():
         mine = [row for row in rows if row["scheme"] == name and row["group"] != "front"]

@@ -5,6 +5,8 @@ Every number is labelled as what it is: counted (exact, the same on every machin
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 
 from hgmcore import inputs
@@ -14,6 +16,7 @@ from hgmcore.analysis.errors import Errors
 from hgmcore.analysis.judge import baseline as choose_baseline
 from hgmcore.analysis.judge import less_work
 from hgmcore.analysis.long import Comparison
+from hgmcore.analysis.maps import maps_of
 from hgmcore.analysis.measure import ROUNDS, host, measure
 from hgmcore.analysis.verdict import verdict
 from hgmcore.core.core import PROPERTIES
@@ -64,12 +67,11 @@ def compare(trace=None, schemes="all", repeat=ROUNDS, *, every=None, baseline=No
     total = len(able) * (1 + (repeat + 1 if repeat else 0))
 
     observed = {}
-    for done, (name, engine) in enumerate(able.items()):
+    for done, (name, counted) in enumerate(_counted(trace, able, cut, every, options)):
         report(done, total, f"counting {name}")
-        found = count(trace, engine, cut, every=every, **options)
+        found = counted()
         observed[name] = found.pop("errors")
         entries[name].update(found, errors=observed[name].result())
-        entries[name]["phases_batched"] = count_batched(trace, engine, cut, found, **options)
     less = less_work({name: entries[name] for name in able})
     _extra_copies({name: entries[name] for name in able}, less)
     if repeat:
@@ -99,10 +101,37 @@ def compare(trace=None, schemes="all", repeat=ROUNDS, *, every=None, baseline=No
 
 
 LABELS = {"cost": "counted", "phases": "counted", "errors": "counted", "refused": "counted", "less_done": "counted",
-          "measured": "measured", "memory.struct_pages": "modelled", "memory.struct_pages_hvo": "modelled",
-          "memory.tables_peak": "counted", "memory.scheme": "modelled", "memory.host_committed": "counted",
+          "maps_of": "counted", "measured": "measured", "memory.struct_pages": "modelled",
+          "memory.struct_pages_hvo": "modelled", "memory.tables_peak": "counted", "memory.scheme": "modelled", "memory.host_committed": "counted",
           "struct_pages": "modelled"}
 """What kind of number stands under each key of a scheme's entry."""
+
+
+def _counted(trace, engines, cut, every, options):
+    """Yield (name, function that waits for what is counted) of each scheme.
+
+    Passes run on two threads, as the core runs without the GIL, if two machines fit well into memory.
+    """
+    def one(engine):
+        found = count(trace, engine, cut, every=every, **options)
+        rest = found.pop("rest")
+        return {**found, "phases_batched": count_batched(trace, engine, cut, found, rest, **options),
+                "maps_of": maps_of(engine, trace.header, **options)}
+    base = GEOMETRIES[trace.header.geometry].base_page
+    struct_page_bytes = sum(file.page_size * file.pages for file in trace.header.files) // base * STRUCT_PAGE
+    with ThreadPoolExecutor(COUNTERS if struct_page_bytes <= SMALL else 1) as pool:
+        try:
+            for name, future in [(name, pool.submit(one, engine)) for name, engine in engines.items()]:
+                yield name, future.result
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+COUNTERS = 2
+"""Threads that count."""
+
+SMALL = 1 << 30
+"""Bytes of struct pages up to which several schemes are counted at the same time."""
 
 
 def engines_of(schemes) -> list:

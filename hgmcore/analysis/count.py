@@ -11,9 +11,9 @@ import numpy as np
 from hgmcore.analysis.errors import Errors
 from hgmcore.analysis.watch import Collapses, Migrations
 from hgmcore.errnos import error_name
+from hgmcore.geometry import GEOMETRIES
 from hgmcore.options import OPTIONS
 from hgmcore.replay import machine_for
-from hgmcore.trace import wellformed
 from hgmcore.trace.statements import CODES, NAMES
 
 SAMPLES = 64
@@ -33,26 +33,29 @@ def count(trace, name, phases, *, every=None, **options) -> dict:
     phases: of trace.phases.phases(trace). every: operations between two observations (default: about SAMPLES in all).
     Returns "cost" (as in a replay, without times), "phases", "errors", "observations", "refused", "less_done",
     "memory" and "options", as `hgmcore-compare 2` has them; "watched", how many operations of a kind were looked at one
-    by one where these were not all; and "anonymous", how many folios of anonymous memory there had been up to each
-    observation. MemoryError: the host has no more memory.
+    by one where these were not all; "anonymous", how many folios of anonymous memory there had been up to each
+    observation; and "rest", costs by phase without the operations of `in_runs`. MemoryError: the host has no more
+    memory.
     """
     machine = machine_for(trace, name, {**options, "transient": "counted"})    # the counts are the same
     errors, moves, collapses = Errors(machine.engine.exceptions), Migrations(trace, machine), Collapses(trace, machine)
     watches, seen = (moves, collapses), {"underflows": [], "overflows": [], "anonymous": []}
     around = [number for watch in watches for number in (watch.at, watch.at + 1)]
     stops = samples(len(trace), every)
-    costs, lines = np.zeros((len(phases.names), 5), np.int64), np.zeros(len(phases.names), np.int64)
-    scanned: list[list[np.ndarray]] = [[] for _ in phases.names]
+    costs, lines, scanned = PhaseCosts(phases), np.zeros(len(phases.names), np.int64), [[] for _ in phases.names]
     edges = _edges(phases.number) if phases.declared else np.zeros(0, np.int64)
+    observed, runs, of_runs = set(stops.tolist()), in_runs(trace), PhaseCosts(phases)
     start = 0
     for stop in np.unique(np.concatenate([stops, edges, *around, [len(trace)]])).tolist():
         if stop > start:
             rows = machine.run_each(trace.records[start:stop])
-            number = phases.number[start:stop]
-            for column, field in enumerate(rows.dtype.names):
-                costs[:, column] += np.bincount(number, rows[field], len(phases.names)).astype(np.int64)
-            for phase in np.unique(number).tolist():
-                scanned[phase].append(rows["scanned"][number == phase])
+            costs.add(slice(start, stop), rows)
+            those = runs[np.searchsorted(runs, start):np.searchsorted(runs, stop)]
+            if len(those):
+                of_runs.add(those, rows[those - start])
+            read = np.flatnonzero(rows["scanned"])
+            for phase in set(phases.number[start + read].tolist()):
+                scanned[phase].append(rows["scanned"][read[phases.number[start + read] == phase]])
             # Each struct page once for each stay in a phase, so the pieces between observations must not be summed up.
             if phases.declared and (stop == len(trace) or phases.number[stop] != phases.number[start]):
                 lines[phases.number[start]] += machine.core.lines_since()
@@ -61,7 +64,7 @@ def count(trace, name, phases, *, every=None, **options) -> dict:
                 watch.behind(stop - 1)
             if stop in watch:
                 watch.before(stop)
-        if np.isin(stop, stops):
+        if stop in observed:
             errors({**machine.observe(), "index": stop})
             _look(machine, seen)
         start = stop
@@ -75,7 +78,7 @@ def count(trace, name, phases, *, every=None, **options) -> dict:
     return {
         "options": {**machine.options, "transient": options.get("transient", OPTIONS["transient"].default)},
         "cost": {**cost, "operations": len(trace)},
-        "phases": {phase: _phase(phases, i, costs[i], lines[i] if phases.declared else None, scanned[i])
+        "phases": {phase: _phase(phases, i, costs.of(i), lines[i] if phases.declared else None, scanned[i])
                    for i, phase in enumerate(phases.names)},
         "errors": errors, "observations": errors.observations, "leaves": leaves,
         "refused": refusals(results), "less_done": less_done(trace, machine, results, moves, collapses),
@@ -83,7 +86,7 @@ def count(trace, name, phases, *, every=None, **options) -> dict:
         "watched": {name: {"operations": watch.total, "looked_at": len(watch.at)}
                     for name, watch in (("migrate", moves), ("collapse", collapses)) if len(watch.at) < watch.total},
         "memory": memory(machine, trace.header, cost),
-        "anonymous": seen["anonymous"],
+        "anonymous": seen["anonymous"], "rest": costs.sums - of_runs.sums,
     }
 
 
@@ -95,32 +98,59 @@ def _look(machine, seen):
     seen["anonymous"].append(int(np.count_nonzero(machine.core.folios()["flags"] & ANON)))
 
 
+class PhaseCosts:
+    """What operations cost, summed up by phase. sums: array (phases, 5) of int64, the fields of core.machine.EACH."""
+
+    def __init__(self, phases):
+        self.number, self.sums = phases.number, np.zeros((len(phases.names), 5), np.int64)
+
+    def add(self, operations, rows) -> None:
+        """Add `rows`, the costs of `operations`: a slice of the trace, or an array of numbers, at least one."""
+        number = self.number[operations]
+        alone = (number == number[0]).all()
+        for column, field in enumerate(rows.dtype.names):
+            if alone:
+                self.sums[number[0], column] += int(rows[field].sum())
+            else:
+                self.sums[:, column] += np.bincount(number, rows[field], len(self.sums)).astype(np.int64)
+
+    def of(self, phase) -> dict:
+        """What `hgmcore-compare 2` says of the costs of a phase, by its number."""
+        ref, map, transient, _, leaves = self.sums[phase].tolist()
+        return {"leaves": leaves,
+                "atomics": {"persistent": ref + map, "transient": transient, "ref": ref, "map": map}}
+
+
 BATCHED = ("fork", "exit", "dontneed", "munmap", "punch", "truncate", "collapse", "migrate", "mremap")
 """Operations that may zap, or copy leaves, in runs."""
 
 
-def count_batched(trace, engine, phases, found, **options) -> dict:
+def in_runs(trace) -> np.ndarray:
+    """Numbers of the operations that may zap, or copy, more than one leaf; all others cost the same in any `batch`."""
+    ops, base = trace.operations, GEOMETRIES[trace.header.geometry].base_page
+    one_page = np.isin(ops["op"], [CODES[name] for name in ("dontneed", "munmap")]) & (ops["length"] <= base)
+    return np.flatnonzero(np.isin(ops["op"], [CODES[name] for name in BATCHED]) & ~one_page)
+
+
+def count_batched(trace, engine, phases, found, rest, **options) -> dict:
     """The costs of phases in the other reading of `batch`: {PHASE: {"leaves", "atomics"}}, where it makes a difference.
 
     Kernels of 2023 (batch=no) update a count for each leaf that fork and zap meet, those of today (6.12) once for a
-    run. found: what `count` found in the reading that `options` ask for.
+    run. found, rest: of `count` in the reading that `options` ask for.
     """
-    if not np.isin(trace.operations["op"], [CODES[name] for name in BATCHED]).any():
+    at = in_runs(trace)
+    if not len(at):
         return {}
     machine = machine_for(trace, engine, {**options, "transient": "counted",
                                           "batch": "6.12" if found["options"]["batch"] == "no" else "no"})
-    costs = np.zeros((len(phases.names), 5), np.int64)
-    for part in trace.chunks(wellformed.CHUNK):
-        rows = machine.run_each(trace.records[part])
-        for column, field in enumerate(rows.dtype.names):
-            costs[:, column] += np.bincount(phases.number[part], rows[field], len(phases.names)).astype(np.int64)
-    counted = {name: _costs(costs[i]) for i, name in enumerate(phases.names)}
+    other, start = PhaseCosts(phases), 0
+    other.sums[:] = rest
+    for first, last in zip(at[np.diff(at, prepend=-2) > 1].tolist(), at[np.diff(at, append=-2) != 1].tolist()):
+        machine.run(trace.records[start:first])
+        other.add(slice(first, last + 1), machine.run_each(trace.records[first:last + 1]))
+        start = last + 1
+    counted = {name: other.of(i) for i, name in enumerate(phases.names)}
     return {name: cost for name, cost in counted.items() if cost["atomics"] != found["phases"][name]["atomics"]}
-
-
-def _costs(costs):
-    ref, map, transient, _, leaves = (int(value) for value in costs)
-    return {"leaves": leaves, "atomics": {"persistent": ref + map, "transient": transient, "ref": ref, "map": map}}
 
 
 ANON, NEVER_FIRED = 8, 2  # HGM_FOLIO_ANON, HGM_EVENT_NEVER_FIRED
@@ -136,7 +166,7 @@ def _phase(phases, index, costs, lines, scanned):
     entries = np.concatenate(scanned) if scanned else np.zeros(0, np.uint64)
     asked = entries[entries > 0]
     p50, p99 = (int(value) for value in np.percentile(asked, [50, 99], method="lower")) if len(asked) else (0, 0)
-    return {"operations": int(np.count_nonzero(phases.number == index)), **_costs(costs),
+    return {"operations": int(np.count_nonzero(phases.number == index)), **costs,
             **({} if lines is None else {"lines": int(lines)}),
             "scanned": {"operations": len(asked), "p50": p50, "p99": p99, "max": int(asked.max(initial=0))}}
 
