@@ -102,7 +102,8 @@ def compare(trace=None, schemes="all", repeat=ROUNDS, *, every=None, baseline=No
 
 LABELS = {"cost": "counted", "phases": "counted", "errors": "counted", "refused": "counted", "less_done": "counted",
           "maps_of": "counted", "measured": "measured", "memory.struct_pages": "modelled",
-          "memory.struct_pages_hvo": "modelled", "memory.tables_peak": "counted", "memory.scheme": "modelled", "memory.host_committed": "counted",
+          "memory.struct_pages_hvo": "modelled", "memory.tables_peak": "counted", "memory.scheme": "modelled",
+          "memory.host_committed": "counted",
           "struct_pages": "modelled"}
 """What kind of number stands under each key of a scheme's entry."""
 

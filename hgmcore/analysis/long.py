@@ -7,8 +7,8 @@ from hgmcore.arrow import Tabular
 COLUMNS = ("scheme", "phase", "group", "key", "value", "low", "high", "unit", "label", "note")
 """scheme, group, key, unit and label are words; phase is None for the whole trace; value, low, high: numbers or None.
 
-group: cost, scanned, measured, modelled, memory, struct_pages, maps_of, own, per_page, consequences, refused, less_done,
-front.
+group: cost, scanned, measured, modelled, memory, struct_pages, maps_of, own, per_page, consequences, refused,
+less_done, front.
 low, high: the 95 % interval of a measured or modelled value. label: counted, modelled, measured or published. note: why
 a scheme has no numbers, or did less work so that its costs do not compare.
 """
@@ -68,7 +68,8 @@ def _numbers(result, name):
                 for key, value in entry["memory"].items())
     for size, value in entry["struct_pages"].items():
         yield "struct_pages", None, size, value, "bytes", "modelled"
-    yield from (("maps_of", None, size, number, "mappings", "counted") for size, number in entry.get("maps_of", {}).items())
+    for size, number in entry.get("maps_of", {}).items():
+        yield "maps_of", None, size, number, "mappings", "counted"
     for group, errors in entry["errors"].items():
         for key, count in errors.items():
             unit = "bytes" if "bytes" in key else _unit(key, "errors")
