@@ -106,11 +106,40 @@ def test_a_workloads_question_is_in_the_result():
     assert compare(Trace.parse(TWO_PROCESSES), schemes="subtree", repeat=0)["trace"]["question"] is None
 
 
-def test_threads_that_met_and_that_did_not():
-    for text, met in ((TWO_PROCESSES, False), (TWO_PROCESSES.replace("continue B", "@1 continue B"), False)):
-        result = compare(Trace.parse(text), schemes="subtree", repeat=1, threads=2)
-        assert bool(result["schemes"]["subtree"]["measured"]["threads_met"]) == met
-        assert any("no two threads" in line for line in result["verdict"]["warnings"]) == (not met)
+def two_threads(first, second, pages=4):
+    """Each of two threads maps the pieces of the huge pages of a mapping, in turns."""
+    lines = ["hgmcore-trace 1", f"file F 2M {pages}", f"file G 2M {pages}", f"populate F 0 {pages}",
+             f"populate G 0 {pages}", f"mmap A v F 0 {2 * pages}M shared minor hgm",
+             f"mmap B w G 0 {2 * pages}M shared minor hgm"]
+    for at in range(512 * pages):
+        lines += [f"@1 continue {first} {4 * at}K 4K", f"@2 continue {second} {4 * at}K 4K"]
+    return Trace.parse("\n".join(lines) + "\n")
+
+
+NEVER_MET = "no two threads of this trace ever had work at the same time"
+
+
+@pytest.mark.parametrize("repeat", [1, 6])
+def test_threads_that_met(repeat):
+    """A file for each thread: nothing keeps them apart, and all of their work is done at the same time."""
+    result = compare(two_threads("A v", "B w"), schemes="head_per_leaf,mm_id", repeat=repeat, threads=2)
+    for scheme in result["schemes"].values():
+        assert scheme["measured"]["threads_met"] == 2 * 4 * 512
+        assert scheme["refused"] == {} and scheme["cost"]["leaf_installs"] == 2 * 4 * 512
+        assert scheme["measured"]["ns_per_operation"]["low"] > 0
+    assert not any(NEVER_MET in line for line in result["verdict"]["warnings"]) and result["threads"] == 2
+
+
+@pytest.mark.parametrize("trace", [
+    Trace.parse(TWO_PROCESSES), Trace.parse(TWO_PROCESSES.replace("continue B", "@1 continue B")),
+    two_threads("A v", "A v"), two_threads("A v", "B w", pages=1)],
+    ids=["one thread", "a single operation", "the same pieces", "too few to start threads for"])
+def test_threads_that_never_met_are_told_of(trace):
+    result = compare(trace, schemes="subtree", repeat=1, threads=2)
+    assert result["schemes"]["subtree"]["measured"]["threads_met"] == 0
+    assert any(NEVER_MET in line for line in result["verdict"]["warnings"])
+    alone = compare(trace, schemes="subtree", repeat=1)
+    assert not any(NEVER_MET in line for line in alone["verdict"]["warnings"])
 
 
 @pytest.mark.parametrize("arguments, reason", [
