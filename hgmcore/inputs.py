@@ -14,6 +14,9 @@ from hgmcore.trace.statements import OPERATION
 WORKLOADS = workloads.WORKLOADS | {guest_life.__name__: guest_life}
 """Every workload that an input may name: those of the package `workloads`, and those made of recordings."""
 
+DEFAULT = f"{workloads.PREFIX}{guest_life.__name__}"
+"""The input of a command that is given none: a guest's life."""
+
 
 def load(source) -> Trace:
     """The Trace that `source` is or names.
@@ -43,8 +46,8 @@ def load(source) -> Trace:
 
 
 def load_input(spec) -> Trace:
-    """As `load`, and the default input, a guest's life, if `spec` is None: the argument of a command."""
-    return load(f"{workloads.PREFIX}{guest_life.__name__}" if spec is None else spec)
+    """As `load`, and DEFAULT if `spec` is None: the argument of a command."""
+    return load(DEFAULT if spec is None else spec)
 
 
 def question(trace) -> str | None:

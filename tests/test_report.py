@@ -17,7 +17,18 @@ from hgmcore.report.info import info_text
 from hgmcore.report.prose import ascii_only, paragraphs, wrapped
 from hgmcore.report.replay import replay_text
 from hgmcore.report.schemes import scheme_text, schemes_text
-from hgmcore.report.table import Column, Table, as_text, atomics, count, interval, kilobytes, nanoseconds
+from hgmcore.report.table import (
+    Column,
+    Table,
+    as_html,
+    as_markdown,
+    as_text,
+    atomics,
+    count,
+    interval,
+    kilobytes,
+    nanoseconds,
+)
 
 TRACE = """\
 hgmcore-trace 1
@@ -317,6 +328,14 @@ def test_refused_schemes_stay_in_every_table():
             assert (row[1:] == ["refused: counts on struct pages that hvo=on takes away"]) == (row[0] in refused)
             assert row[0] in refused or len(row) == len(table.columns)
     assert "| mm_id | refused: counts on" in compare_markdown(made)
+
+
+def test_a_refused_scheme_stands_in_a_table_of_one_column():
+    made = made_result({"a": entry(), "b": {"refused_why": "scheme b counts on struct pages"}})
+    table = scheme_table(made, "", [columns.TIME])
+    assert as_text(table)[-1] == "b       refused: counts on struct pages"
+    assert as_markdown(table)[-1] == "| b | refused: counts on struct pages |"
+    assert '<td class="text">b</td><td colspan="1">refused: counts on struct pages</td>' in as_html(table)
 
 
 def test_a_trace_that_tests_nothing_says_so_and_calls_nobody_right():

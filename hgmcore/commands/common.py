@@ -10,8 +10,9 @@ import sys
 
 import click
 
-from hgmcore import __version__, recordings, schemes
+from hgmcore import __version__, schemes
 from hgmcore.files import check_writable, write_file
+from hgmcore.inputs import DEFAULT
 from hgmcore.report.prose import WIDTH, listed, printable
 from hgmcore.report.schemes import options_explained
 from hgmcore.trace import text
@@ -27,7 +28,7 @@ INPUT is one of
   FILE                         a trace, text (.hgm) or binary; - is stdin
   recording:NAME               a recording of a real program, of the package
   workload:NAME[,key=value..]  generated; `hgmcore workloads` lists them
-  nothing                      recording:{recordings.DEFAULT}
+  nothing                      {DEFAULT}
 """
 
 OPTION_HELP = """

@@ -104,9 +104,9 @@ def compare(input, names, options, baseline, every, repeat, threads, machine, js
             html, timeline, full, markdown):
     """Replay a trace under several schemes: what each costs, what each gets wrong, and what follows from that.
 
-    The answer comes first, in sentences; one table of 80 columns is under it, on a screen of 50 lines. Costs are counted (the same on every
-    machine) and measured (ns of an operation, warm). Errors are of three kinds: what breaks the scheme's own promise,
-    what differs from the truth of single base pages, and what a kernel then does with the answer.
+    The answer comes first, in sentences; a table is under it; both fit a screen of 80 columns and 50 lines. Costs are
+    counted (the same on every machine) and measured (ns of a leaf, warm). Errors are of three kinds: what breaks the
+    scheme's own promise, what differs from the truth of single base pages, and what a kernel then does with the answer.
     """
     if markdown and json_file == "-":
         raise click.UsageError("--markdown and --json - both write to standard output")

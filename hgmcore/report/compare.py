@@ -13,7 +13,7 @@ from hgmcore.analysis.verdict import smaller
 from hgmcore.analysis.words import WORDS
 from hgmcore.report import columns
 from hgmcore.report.prose import ascii_only, indented, listed, plural, shortened, wrapped
-from hgmcore.report.table import Column, Table, as_markdown, as_text, count
+from hgmcore.report.table import Column, Table, Words, as_markdown, as_text, count
 from hgmcore.sizes import format_size
 
 LINE = 78  # characters of an indented line
@@ -165,7 +165,7 @@ def scheme_table(result, title, measures):
     table = Table(title, [Column("scheme", "text"), *(one.column for one in measures)])
     for name, entry in result["schemes"].items():
         if "refused_why" in entry:
-            table.rows.append([name, "refused: " + entry["refused_why"].removeprefix(f"scheme {name} ")])
+            table.rows.append([name, Words("refused: " + entry["refused_why"].removeprefix(f"scheme {name} "))])
         else:
             table.rows.append([marked(result, name), *(value_of(result, name, one) for one in measures)])
     table.legend = columns.legend(measures, baseline=result["baseline"])

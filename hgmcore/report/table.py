@@ -25,9 +25,13 @@ class Column:
     group: str = ""
 
 
+class Words(str):
+    """Words that span all columns of a row but the first."""
+
+
 @dataclass
 class Table:
-    """rows: one raw value for each column, None leaves a cell empty; or (name, words that span the rest).
+    """rows: one raw value for each column, None leaves a cell empty; or [name, Words].
 
     legend: (term, meaning) pairs.
     """
@@ -121,13 +125,13 @@ SHORTENED = {"text": SHORTEST_NAME, "time": SHORTEST + 1,
 def cells(table, room=None):
     """The table's values as text, row by row. room: characters for a value of each column (all)."""
     room = room or [EXACT] * len(table.columns)
-    return [[name(row[0], room[0]), ascii_only(row[1])] if _spanning(table, row) else
+    return [[name(row[0], room[0]), Words(ascii_only(row[1]))] if _spanning(row) else
             ["" if value is None else FORMATS[column.kind](value, limit)
              for column, value, limit in zip(table.columns, row, room, strict=True)] for row in table.rows]
 
 
-def _spanning(table, row):
-    return len(row) == 2 < len(table.columns)
+def _spanning(row):
+    return isinstance(row[-1], Words)
 
 
 def as_text(table, width=WIDTH):
@@ -149,7 +153,7 @@ def as_text(table, width=WIDTH):
 
 def _by_column(table, rows):
     """The texts of each column, but for what spans several."""
-    return [[row[i] for row in rows if i == 0 or not _spanning(table, row)]
+    return [[row[i] for row in rows if i == 0 or not _spanning(row)]
             for i in range(len(table.columns))]
 
 
@@ -172,7 +176,7 @@ def _layout(table, rows, gap):
     if height > 1:
         lines[-2] = _with_groups(lines[-2], table.columns, widths, gap)
     lines.append("-" * (sum(widths) + gap * (len(widths) - 1)))
-    return lines + [row[0].ljust(widths[0] + gap) + row[1] if _spanning(table, row)
+    return lines + [row[0].ljust(widths[0] + gap) + row[1] if _spanning(row)
                     else _line(table.columns, row, widths, gap) for row in rows]
 
 
@@ -235,6 +239,6 @@ def as_html(table):
         return (f'<tr><td class="text">{html.escape(values[0])}</td>'
                 f'<td colspan="{len(kinds) - 1}">{html.escape(values[1])}</td></tr>')
 
-    body = "\n".join(spanning(values) if _spanning(table, values) else row("td", values)
+    body = "\n".join(spanning(values) if _spanning(values) else row("td", values)
                      for values in cells(table))
     return f"<table>\n<thead>{row('th', _full_titles(table))}</thead>\n<tbody>\n{body}\n</tbody>\n</table>"
