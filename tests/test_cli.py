@@ -112,6 +112,7 @@ WRONG = {
     "no format": (["import"], "ommand"),
     "not of the format": (["import", "qemu", "t.hgm", "-o", "u.hgm"], "not a QEMU trace log"),
     "plot suffix": (["compare", "t.hgm", "--plot", "p.gif"], "does not end in .png or .svg"),
+    "addresses suffix": (["compare", "t.hgm", "--plot-addresses", "p.gif"], "does not end in .png or .svg"),
     "plot nowhere": (["compare", "t.hgm", "--plot", "no/p.png"], "no/p.png: No such file"),
     "json nowhere": (["compare", "t.hgm", "--json", "no/r.json"], "no/r.json: No such file"),
     "json a directory": (["compare", "t.hgm", "--json", "."], "Is a directory"),
@@ -254,9 +255,11 @@ def test_any_file_name(capfd):
 
 
 def test_compare_png_and_markdown(capfd):
-    text = printed(capfd, "compare", "t.hgm", "--repeat", "0", "--plot", "p.png", "--markdown")
+    text = printed(capfd, "compare", "t.hgm", "--repeat", "0", "--plot", "p.png", "--plot-addresses", "a.SVG",
+                   "--markdown")
     assert "| scheme |" in text
     assert Path("p.png").read_bytes().startswith(b"\x89PNG")
+    assert "schemes that miscount" in Path("a.SVG").read_text()
 
 
 def test_options_reach_the_schemes(capfd):

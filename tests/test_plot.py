@@ -7,6 +7,8 @@ import matplotlib
 import matplotlib._pylab_helpers
 import numpy as np
 import pytest
+from made_results import entry
+from made_results import result as made_result
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Annotation, Text
 
@@ -38,7 +40,7 @@ def long_names(result):
     made = copy.deepcopy(result)
     for part in ("schemes", "errors_at"):
         made[part] = {f"a_name_of_a_scheme_that_hardly_ever_ends_{name}": value for name, value in made[part].items()}
-    made["verdict"]["front"] = []
+    made["verdict"]["front"], made["baseline"] = [], next(iter(made["schemes"]))
     return made
 
 
@@ -147,8 +149,39 @@ def test_spread_names_keep_their_order_and_their_distance():
 
 def test_addresses_over_time_stand_above_who_miscounts(result):
     trace = Trace.parse(TRACE)
-    fig = plot.address_time(trace, result)
-    above, below = fig.subfigs
-    drawn = sum(len(line.get_xdata()) for line in above.axes[0].lines if line.get_linestyle() == "None")
-    assert drawn == np.count_nonzero(trace.operations["length"])
-    assert [label.get_text().rstrip("*") for label in below.axes[0].get_yticklabels()] == list(result["schemes"])
+    above, below, scale = plot.address_time(trace, result).axes
+    places = {tuple(place) for marks in above.collections for place in marks.get_offsets().tolist()}
+    assert places == {(number, int(operation["offset"])) for number, operation in enumerate(trace.operations)
+                      if number >= 4}, "a split, three continues and a dontneed"
+    assert [label.get_text().rstrip("*") for label in below.get_yticklabels()] == list(result["schemes"])
+    assert scale.get_ylabel() == "schemes that miscount"
+    for marks in above.collections:
+        for (number, _), wrong in zip(marks.get_offsets().tolist(), marks.get_array().tolist()):
+            names = [name for name, entry in result["schemes"].items() for index, found in result["errors_at"][name]
+                     if index == number + 1 and found.keys() & plot._wrong_keys(entry)]
+            assert wrong == len(names)
+    assert max(marks.get_array().max() for marks in above.collections) > 3
+
+
+def test_who_miscounts_is_taken_from_the_observation_that_follows():
+    errors = {"own": {"false_shared": {}}, "per_page": {}, "consequences": {}}
+    made = {"schemes": {"a": {"errors": errors}, "b": {"errors": errors}, "c": {"refused_why": "why"}},
+            "errors_at": {"a": [[4, {"false_shared": 1}], [6, {"page_mapcount_max_error": 1}]],
+                          "b": [[4, {"false_shared": 1}], [7, {"false_shared": 1}]]}}
+    assert plot._miscounting(made, 7, 2).tolist() == [0, 0, 2, 2, 0, 0, 1]
+
+
+def test_the_front_of_a_figure_is_what_nothing_is_below_and_left_of():
+    assert plot._pareto([(3, 5), (1, 9), (2, 9), (3, 5), (2, 6), (9, 5), (4, 0)]) == [(1, 9), (2, 6), (3, 5), (4, 0)]
+
+
+def test_costs_are_of_the_same_work():
+    """A phase in which one scheme did more, which is cheap, makes no other scheme look dear."""
+    schemes = {"a": entry(atomics=2), "b": entry(atomics=2), "lazy": entry(leaves=10)}
+    zap = schemes["b"]["phases"]["zap"]
+    schemes["b"]["phases"] = {**schemes["b"]["phases"], "zap": {**zap, "leaves": 9 * zap["leaves"]}}
+    schemes["lazy"]["less_work"] = "did little"
+    made = made_result(schemes)
+    assert plot._atomics(made) == {name: (2, 2, 2) for name in schemes}
+    times, label = plot._times(made)
+    assert times == {"a": (20, 20, 20), "b": (20, 20, 20)} and label == "ns for each leaf in install (measured)"

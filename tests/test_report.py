@@ -135,7 +135,7 @@ def test_the_screen_has_question_answer_table_and_what_is_untested(result):
         text.index(word)
         for word in (
             "two processes",
-            "QUESTION  which way of counting fits this input?",
+            "QUESTION  Which way of counting fits this input?",
             "ANSWER    ",
             "WARNING   ",
             "UNTESTED  ",

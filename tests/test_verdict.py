@@ -109,9 +109,20 @@ def test_times_of_other_work_are_not_told():
     assert "100 % more under b" in answers(schemes) and "less under c" not in answers(schemes)
 
 
+def test_the_time_that_is_told_is_of_the_phase_with_most_operations():
+    schemes = {"a": entry(), "b": entry(runs=(20,) * 6)}
+    for name, one in schemes.items():
+        one["phases"] = {**one["phases"], "zap": {**one["phases"]["zap"], "operations": 9000}}
+    assert "Time of a leaf in zap (measured): 36 ns" in answers(schemes)
+
+
 def test_times_of_a_trace_without_a_long_phase_are_of_operations():
     said = answers({name: entry(leaves=1000, runs=(runs,) * 6) for name, runs in (("a", 10), ("b", 20))})
     assert "Time of an operation (measured): 10 ns [10, 10] under a; 100 % more under b." in said
+    other = {"a": entry(leaves=1000), "b": entry(leaves=980), "c": entry(leaves=1020, runs=(20,) * 6)}
+    assert "c" not in answers(other).partition("Time of")[2].partition(".")[0], "nor where the work is another one"
+    few = result({name: entry(leaves=1000, runs=(runs,) * 6) for name, runs in (("a", 10), ("b", 20))})
+    assert verdict(few)["beaten"] == {}, "nor do they decide who beats whom"
 
 
 def test_too_few_runs_show_no_difference_and_are_warned_of():
@@ -157,6 +168,19 @@ def test_who_beats_whom_and_on_what():
                                             "operation. Atomics a leaf: 3 in install and zap; 20 ns [20, 20] a leaf")
 
 
+def test_of_several_winners_the_one_is_named_that_nobody_beats_and_that_beats_most():
+    found = verdict(result({"x": entry(atomics=3, scan=600), "y": entry(atomics=3, scan=300),
+                            "few": entry(atomics=2, scan=600), "most": entry(atomics=3)}))
+    assert found["front"] == ["few", "most"]
+    assert {name: found["beaten"][name]["by"] for name in "xy"} == {"x": "most", "y": "most"}
+    # Times that tie are no chain: "top" beats "middle", and "middle" both x and y, but "top" is slower than those.
+    found = verdict(result({"x": entry(atomics=2, scan=601), "y": entry(atomics=1, scan=601),
+                            "top": entry(atomics=1, runs=(13.2,) * 6),
+                            "middle": entry(atomics=1, scan=600, runs=(11.5,) * 6), "only": entry(scan=500)}))
+    assert found["beaten"]["middle"]["by"] == "top" and found["beaten"]["y"]["by"] == "middle"
+    assert found["beaten"]["x"]["by"] == "only"
+
+
 @pytest.mark.parametrize("better, worse", [
     ({"atomics": 2}, {"atomics": 2.1}), ({"transient": 0}, {"transient": 1}), ({"scan": 0}, {"scan": 1}),
     ({"hvo": True}, {"hvo": False}), ({"maps_of": {"2M": 1 << 31}}, {"maps_of": {"2M": 8192}}),
@@ -189,6 +213,9 @@ def test_schemes_that_beat_nobody_and_those_that_cannot_differ_are_told_so():
     assert said.startswith("No scheme beats another (nowhere worse, somewhere better).")
     same = result({"a": entry(), "b": entry()})
     assert "The schemes do not differ on this input in anything that is counted." in verdict(same)["answers"]
+    one, other = same["schemes"]["a"]["measured"]["phases"], same["schemes"]["b"]["measured"]["phases"]
+    one["install"] = other["zap"] = entry(runs=(5,) * 6)["measured"]["ns_per_operation"]
+    assert "The schemes do not differ on this input in anything that is counted." in verdict(same)["answers"]
     same["trace"]["files"] = [{"name": "F", "page_size": 4096, "pages": 9, "kind": "shmem"}]
     assert verdict(same)["answers"][0].endswith("counted: each of its folios is one base page.")
     assert "do not differ" not in answers({"a": entry()}), "one scheme has nothing to differ from"
@@ -203,6 +230,12 @@ def test_what_decides_are_the_phases_where_atomics_differ_most_in_both_readings(
     made["options"] = {"batch": "6.12"}
     assert "(0 to 1 with batch=no)" in " ".join(verdict(made)["answers"])
     assert "Atomics a leaf" not in answers({"a": entry(), "b": entry(atomics=2.4)}), "half an atomic is needed"
+    for name, one in schemes.items():
+        for number, leaves in enumerate((4000, 9000, 2000, 9000)):
+            counts = entry(atomics=3 * (name == "b"), leaves=2 * leaves)["phases"]["zap"]
+            one["phases"] = {**one["phases"], f"more{number}": counts}
+    made["trace"]["phases"] += [{**made["trace"]["phases"][0], "name": f"more{number}"} for number in range(4)]
+    assert "Atomics a leaf: 0 to 3 in more1, more3 and more0." in verdict(made)["answers"]
     few = {"a": entry(atomics=0, leaves=1000), "b": entry(atomics=3, leaves=1000)}
     assert "Atomics a leaf" not in answers(few), "a phase of few leaves decides nothing"
 
@@ -239,7 +272,7 @@ def test_what_a_kernel_does_is_told_with_how_often_over_all_schemes():
     assert "Nothing goes wrong" not in said
     more = {name: entry() for name in "ghij"}
     assert "Under 5 of 10, smaps is wrong" in answers({**schemes, **more})
-    assert "Under every scheme, smaps" in answers({name: schemes[name] for name in "abcd"})
+    assert "Under all 4, smaps" in answers({name: schemes[name] for name in "abcd"})
 
 
 def test_what_was_not_tested_is_told():

@@ -35,7 +35,7 @@ def listed(names, most=NAMED):
 
 
 def who(names, among, sort=False):
-    """Up to three names; "all but" up to three; or how many: "5 of 15". among: all of whom one speaks, or their number.
+    """Up to three names; "all 15"; "all but" up to three; or "5 of 15". among: all of whom one speaks, or their number.
 
     sort: in the order of the alphabet, where the order of the table could be taken for a ranking.
     """
@@ -43,7 +43,7 @@ def who(names, among, sort=False):
     if len(names) <= NAMED:
         return listed(names)
     if len(names) == total:
-        return "every scheme"
+        return f"all {total}"
     if not isinstance(among, int) and total - len(names) <= NAMED:
         return f"all but {listed(name for name in among if name not in names)}"
     return f"{len(names)} of {total}"

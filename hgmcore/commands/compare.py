@@ -94,6 +94,8 @@ Examples
 @click.option("--parquet", metavar="FILE", callback=output_file(), help="Write the same as Parquet.")
 @click.option("--plot", metavar="FILE", callback=output_file(".png", ".svg"),
               help="Draw the comparison, as .png or .svg.")
+@click.option("--plot-addresses", metavar="FILE", callback=output_file(".png", ".svg"),
+              help="Draw where the trace works and when, and who miscounts meanwhile, as .png or .svg.")
 @click.option("--html", metavar="FILE", callback=output_file(),
               help="Write one page with tables, figure and provenance.")
 @click.option("--timeline", metavar="FILE", callback=output_file(),
@@ -101,7 +103,7 @@ Examples
 @click.option("--full", is_flag=True, help="Print every column, every phase and every error.")
 @click.option("--markdown", is_flag=True, help="Print Markdown, with exact numbers, instead of text.")
 def compare(input, names, options, baseline, every, repeat, threads, machine, json_file, csv_file, parquet, plot,
-            html, timeline, full, markdown):
+            plot_addresses, html, timeline, full, markdown):
     """Replay a trace under several schemes: what each costs, what each gets wrong, and what follows from that.
 
     The answer comes first, in sentences; a table is under it; both fit a screen of 80 columns and 50 lines. Costs are
@@ -110,8 +112,9 @@ def compare(input, names, options, baseline, every, repeat, threads, machine, js
     """
     if markdown and json_file == "-":
         raise click.UsageError("--markdown and --json - both write to standard output")
-    if plot or html:
-        require("matplotlib", "--plot" if plot else "--html")
+    for file, option in ((plot, "--plot"), (plot_addresses, "--plot-addresses"), (html, "--html")):
+        if file:
+            require("matplotlib", option)
     if parquet:
         require("pyarrow", "--parquet")
     for name in names:
@@ -121,7 +124,9 @@ def compare(input, names, options, baseline, every, repeat, threads, machine, js
         result = run_compare(trace, schemes=names, repeat=repeat, every=every, baseline=baseline, threads=threads,
                              progress=show, machine=machine, **options)
     if plot:
-        write_file(plot, _face("plot").image(result, plot.lower().rpartition(".")[2]))
+        write_file(plot, _face("plot").image(result, suffix(plot)))
+    if plot_addresses:
+        write_file(plot_addresses, _face("plot").address_image(trace, result, suffix(plot_addresses), every))
     if html:
         write_file(html, _face("html").compare_html(result).encode())
     if csv_file:
@@ -134,6 +139,11 @@ def compare(input, names, options, baseline, every, repeat, threads, machine, js
         write_json(json_file, result)
     if json_file != "-":
         click.echo((compare_markdown if markdown else compare_text)(result, full), nl=False)
+
+
+def suffix(path):
+    """"png" of a.PNG."""
+    return path.lower().rpartition(".")[2]
 
 
 def _face(name):

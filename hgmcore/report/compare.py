@@ -19,7 +19,7 @@ from hgmcore.sizes import format_size
 LINE = 78  # characters of an indented line
 ROOM = " " * 10  # what QUESTION, ANSWER and so on stand in
 ORIGIN = ("recorder", "guest", "source")  # what of a trace's provenance heads a full report
-QUESTION = "which way of counting fits this input?"
+QUESTION = "Which way of counting fits this input?"
 
 
 def compare_text(result, full=False):
@@ -127,7 +127,7 @@ def screen_table(result):
     if cut:
         table.legend.insert(0, ("phases", ", ".join(dict.fromkeys(cut))))
     if any("less_work" in entry for entry in result["schemes"].values()):
-        table.legend.append(("*", "did less of the work (why: --full)"))
+        table.legend.append(("*", "did less of the work"))
     return table
 
 

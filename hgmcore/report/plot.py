@@ -10,11 +10,15 @@ from collections import Counter
 
 import numpy as np
 
+from hgmcore.analysis.count import samples
 from hgmcore.analysis.errors import CONSEQUENCES, PER_PAGE
 from hgmcore.analysis.judge import ran
-from hgmcore.report.columns import short_names
+from hgmcore.analysis.verdict import same_work
+from hgmcore.report.columns import longest_time, short_names
 from hgmcore.report.compare import marked
 from hgmcore.report.prose import ascii_only, plural, wrapped
+from hgmcore.sizes import format_size
+from hgmcore.trace.statements import CODES, NAMES
 
 SYMLOG = 100
 """Largest number over smallest number above 0 from which on an axis is not linear."""
@@ -40,11 +44,23 @@ GROUPS = {  # what goes wrong at an observation: how it is drawn, and where in a
     "differs from single pages": {"marker": "|", "color": "#56b4e9", "markersize": 5, "offset": 0.27},
 }
 
+PLACED = ("continue", "touch", "dontneed", "munmap", "split", "collapse", "migrate", "mprotect", "mremap", "hwpoison")
+"""Operations at an offset of a mapping, in bytes."""
+
+MARKERS, FEW = "o^svDXP*<>", 200
+"""A marker for each of them, in the order of how many there are; more than FEW of one kind are drawn small."""
+
 
 def image(result, format):
     """The result of `hgmcore.compare` drawn, as the bytes of a "png" or "svg" file."""
     with style():    # a name is text as it stands, never mathematics: texts ask when they are made
         return _saved(figure(result), format)
+
+
+def address_image(trace, result, format, every=None):
+    """`address_time` as the bytes of a "png" or "svg" file."""
+    with style():
+        return _saved(address_time(trace, result, every), format)
 
 
 def svg_elements(result):
@@ -71,16 +87,31 @@ def figure(result):
     return fig
 
 
-def address_time(trace, result):
+def address_time(trace, result, every=None):
     """A Figure of where the trace works and when: offsets against operations, and below who miscounts meanwhile.
 
-    trace: the Trace that the result is of. An operation is a mark at its file's, or its mapping's, offset in GiB.
+    trace: the Trace that the result is of; every: what `compare` was given. Each of the operations PLACED is a mark at
+    its offset in its mapping, the darker the more schemes are wrong at the observation that follows it.
     """
-    fig = _figure(9, 3 + _lanes_height(result))
-    above, below = fig.subfigures(2, 1, height_ratios=(3, _lanes_height(result)))
-    _addresses(above, trace, result)
-    _course(below, result)
+    fig = _figure(9, 4 + _lanes_height(result))
+    above, below = fig.subplots(2, 1, sharex=True, height_ratios=(4, _lanes_height(result)))
+    _addresses(above, trace, _miscounting(result, len(trace), every), (above, below))
+    _course(fig, result, below)
+    _operations_axis(above, result)
+    above.set_xlabel("")
+    fig.suptitle(f"{_name(trace.name, 70)}: where it works, and who miscounts", fontweight="bold")
     return fig
+
+
+def _miscounting(result, total, every):
+    """Of each operation how many schemes are wrong at the observation that follows it: an array (total,)."""
+    stops = samples(total, every)
+    wrong = np.zeros(len(stops), np.int64)
+    for name, entry in ran(result).items():
+        keys = _wrong_keys(entry)
+        at = [index for index, found in result["errors_at"].get(name, ()) if keys & found.keys()]
+        wrong += np.isin(stops, at)
+    return wrong[np.searchsorted(stops, np.arange(total), side="right")]
 
 
 def _figure(width, height):
@@ -108,12 +139,14 @@ def _saved(fig, format, salt="hgmcore"):
 def _panels(result):
     """(caption, height in inches, function that draws into a figure) of each figure of a result."""
     room = max(2.8, LANE * len(result["schemes"]) + 1.3)
-    panels = [("Counted cost against what goes wrong. Schemes at the top left cost little and are seldom wrong.", room,
+    panels = [("Counted cost against what goes wrong. Schemes at the top left cost little and are seldom wrong; on the "
+               "line are those that no other beats in these two.", room,
                lambda fig: _against(fig, result, _atomics(result),
                                     "atomics for each leaf, also those put back (counted)"))]
     if result["repeat"]:
+        times, label = _times(result)
         panels.append(("Measured time against what goes wrong; bars are 95 % intervals.", room,
-                       lambda fig: _against(fig, result, _times(result), "ns for each operation (measured)")))
+                       lambda fig: _against(fig, result, times, label)))
     if any(result["errors_at"].values()):
         panels.append(("Who is wrong when: a mark is an observation at which something is wrong.",
                        _lanes_height(result), lambda fig: _course(fig, result)))
@@ -127,19 +160,33 @@ def _name(name, room=LONGEST):
 
 
 def _atomics(result):
-    """name -> (value, low, high) of counted atomics for each leaf; a scheme without leaves has none."""
+    """name -> (value, low, high) of counted atomics for each leaf; a scheme without leaves has none.
+
+    Of the phases in which all schemes did the same work, those aside that did less all in all; else of all phases.
+    """
+    entries = ran(result)
+    able = [entry for entry in entries.values() if "less_work" not in entry]
+    base = result["schemes"][result["baseline"]]
+    names = [phase["name"] for phase in result["trace"]["phases"]]
+    phases = [name for name in names if base["phases"][name]["leaves"]
+              and all(same_work(entry, base, name) for entry in able)] or names
     found = {}
-    for name, entry in ran(result).items():
-        if entry["leaves"]:
-            value = (entry["cost"]["atomics"]["persistent"] + entry["cost"]["atomics"]["transient"]) / entry["leaves"]
+    for name, entry in entries.items():
+        counts = [entry["phases"][phase] for phase in phases]
+        leaves = sum(one["leaves"] for one in counts)
+        if leaves:
+            value = sum(one["atomics"]["persistent"] + one["atomics"]["transient"] for one in counts) / leaves
             found[name] = value, value, value
     return found
 
 
 def _times(result):
-    """name -> (median, low, high) of measured nanoseconds for each operation."""
-    times = {name: entry["measured"]["ns_per_operation"] for name, entry in ran(result).items() if "measured" in entry}
-    return {name: (time["median"], time["low"], time["high"]) for name, time in times.items()}
+    """name -> (median, low, high) of the measured nanoseconds that the screen shows, and what they are."""
+    measure = longest_time(result, {phase["name"]: phase["name"] for phase in result["trace"]["phases"]})
+    times = {name: measure.value(entry) for name, entry in ran(result).items()}
+    unit = measure.unit.removeprefix("ns/")
+    return ({name: (time["median"], time["low"], time["high"]) for name, time in times.items() if time},
+            f"ns for each {unit}{f' in {measure.phase}' if measure.phase else ''} (measured)")
 
 
 def wrong_share(result, name) -> float:
@@ -174,11 +221,22 @@ def _against(fig, result, costs, label):
             if kind not in [label for _, label in used]:
                 used.append((point, kind))
     axes.set_xlim(left=0)
+    front = _pareto([(costs[name][0], wrong_share(result, name)) for name in costs if _kind(result, name) != LESS])
+    axes.plot(*zip(*front), color="#0072b2", linewidth=0.8, linestyle="--", drawstyle="steps-post", zorder=1)
     points = [(marked(result, name), costs[name][0], wrong_share(result, name)) for name in costs]
     _in_margin(axes, points)
     if used:
         fig.legend(*zip(*used), loc="outside lower left", ncols=2, frameon=False, fontsize=8, handletextpad=0.2)
     _bare(axes)
+
+
+def _pareto(points):
+    """Of (cost, share) pairs those that no other is below in one and not above in the other, from the cheapest on."""
+    front = []
+    for point in sorted(set(points)):
+        if not front or point[1] < front[-1][1]:
+            front.append(point)
+    return front or [(0, 0)]
 
 
 def _refused(result):
@@ -228,9 +286,9 @@ def _lanes_height(result):
     return LANE * len(result["schemes"]) + 1.4
 
 
-def _course(fig, result):
+def _course(fig, result, axes=None):
     """A lane for each scheme over the course of the trace: a mark where an observation shows something wrong."""
-    axes = fig.subplots()
+    axes = axes or fig.subplots()
     names = list(result["schemes"])
     marks = {group: ([], []) for group in GROUPS}
     for lane, name in enumerate(names):
@@ -252,7 +310,8 @@ def _course(fig, result):
     axes.hlines(np.arange(len(names) - 1) + 0.5, 0, 1, color="#eeeeee", linewidth=0.6,
                 transform=axes.get_yaxis_transform())
     if any(x for x, _ in marks.values()):
-        fig.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=8, handletextpad=0.2)
+        fig.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=2, frameon=False, fontsize=8,
+                   handletextpad=0.2)
     _bare(axes)
     axes.tick_params(axis="y", length=0)
 
@@ -269,7 +328,7 @@ def _operations_axis(axes, result):
     from matplotlib.ticker import EngFormatter
 
     total = max(result["trace"]["operations"], 1)
-    axes.set_xlim(0, total)
+    axes.set_xlim(0, 1.01 * total)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_xlabel("operations of the trace")
     phases = [phase for phase in result["trace"]["phases"] if phase["declared"]]
@@ -283,22 +342,33 @@ def _operations_axis(axes, result):
             last = phase["first"]
 
 
-def _addresses(fig, trace, result, most=20_000):
-    """Offsets of operations against their numbers, at most so many of them, a marker for each kind of operation."""
-    from hgmcore.trace.statements import NAMES
+def _addresses(axes, trace, wrong, beside, most=20_000):
+    """Offsets of operations against their numbers, at most so many of each kind, which has a marker of its own.
 
-    axes = fig.subplots()
-    ops = trace.operations
-    numbers = np.flatnonzero(ops["length"])
-    numbers = numbers[:: max(1, -(-len(numbers) // most))]
-    codes = ops["op"][numbers]
-    for marker, (code, _) in zip(".x+^svdo", Counter(codes.tolist()).most_common(8)):
-        mine = numbers[codes == code]
-        axes.plot(mine, ops["offset"][mine] / (1 << 30), marker, markersize=2, label=NAMES[code], rasterized=True)
-    _operations_axis(axes, result)
-    axes.set_ylabel("offset, GiB")
-    if len(numbers):
-        fig.legend(loc="outside right upper", frameon=False, fontsize=8, markerscale=3)
+    wrong: of each operation how many schemes miscount behind it, its colour. beside: the axes that the scale of colours
+    takes its room from.
+    """
+    from matplotlib.colors import BoundaryNorm
+    from matplotlib.ticker import MaxNLocator, MultipleLocator
+
+    ops, codes, drawn = trace.operations, trace.operations["op"], []
+    highest = max(int(wrong.max(initial=0)), 1)
+    colours = {"cmap": "cividis_r", "norm": BoundaryNorm(np.arange(highest + 2) - 0.5, 256)}
+    numbers = Counter(codes[np.isin(codes, [CODES[name] for name in PLACED])].tolist())
+    for marker, (code, number) in zip(MARKERS, numbers.most_common()):
+        mine = np.flatnonzero(codes == code)[:: max(1, -(-number // most))]
+        drawn.append(axes.scatter(mine, ops["offset"][mine], 6 if number > FEW else 24, wrong[mine], **colours,
+                                  marker=marker, linewidths=0, label=NAMES[code], rasterized=True))
+    axes.set_ylabel("offset in the mapping")
+    if drawn:
+        reach = max(int(marks.get_offsets()[:, 1].max()) for marks in drawn)
+        axes.yaxis.set_major_locator(MultipleLocator(max(1 << (reach // 6).bit_length(), 4096)))
+        axes.yaxis.set_major_formatter(lambda offset, _: format_size(int(offset)) if offset >= 0 else "")
+        legend = axes.figure.legend(loc="outside right upper", frameon=False, fontsize=8, markerscale=1.5)
+        for handle in legend.legend_handles:
+            handle.set(facecolor="#555555", cmap=None, array=None)
+        axes.figure.colorbar(drawn[0], ax=beside, label="schemes that miscount", ticks=MaxNLocator(8, integer=True),
+                             fraction=0.03, aspect=40)
     _bare(axes)
 
 
