@@ -1,6 +1,6 @@
-"""Set-up of all tests: the fixture `replay`, import paths of programs that tests start, and settings against chance.
+"""Set-up of all tests: fixtures, import paths of programs that tests start, and settings against chance.
 
-`replay` runs a trace's text on the reference model or on hgmcore. Hypothesis tries the same examples in each run
+`replay` runs a trace's text on the reference model or on hgmcore; `result` is a comparison. Hypothesis tries the same examples in each run
 unless HGMCORE_EXAMPLES is set (sequences.py).
 """
 import logging
@@ -11,6 +11,7 @@ import pytest
 from built import outdated
 from comparing import replay_in_core, replay_in_model
 from hypothesis import HealthCheck, settings
+from made_results import TWO_PROCESSES
 
 import hgmcore
 
@@ -27,6 +28,12 @@ os.environ["PYTHONSAFEPATH"] = "1"
 # These variables change the output of the programs under test.
 for name in ("PYTHONDEVMODE", "PYTHONWARNINGS", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
     os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="session")
+def result():
+    """The comparison of a small trace under all schemes, which tests must not change."""
+    return hgmcore.compare(hgmcore.Trace.parse(TWO_PROCESSES, name="two processes"), repeat=6)
 
 
 @pytest.fixture(params=[replay_in_model, replay_in_core], ids=["model", "core"])

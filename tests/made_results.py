@@ -2,6 +2,21 @@
 
 from hgmcore.analysis.measure import interval
 
+TWO_PROCESSES = """\
+hgmcore-trace 1
+file F 2M 2
+populate F 0 2
+mmap A v F 0 4M shared minor
+mmap B w F 0 2M shared minor
+split A v 0 4M
+continue A v 0 4K
+continue A v 0 4K
+continue A v 28K 4K
+observe
+continue B w 0 2M
+"""
+"""A trace for tests of reports; the fixture `result` is its comparison."""
+
 PHASES = ("install", "zap")
 
 

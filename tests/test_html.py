@@ -9,21 +9,11 @@ import shutil
 import subprocess
 
 import pytest
+from made_results import TWO_PROCESSES as TRACE
 
 from hgmcore import Trace, compare
 from hgmcore.report.html import compare_html
 
-TRACE = """\
-hgmcore-trace 1
-file F 2M 2
-populate F 0 2
-mmap A v F 0 4M shared minor
-mmap B w F 0 2M shared minor
-split A v 0 4M
-continue A v 0 4K
-continue A v 0 4K
-continue B w 0 2M
-"""
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 MEASURE = """<script>
 window.addEventListener("load", () => {
@@ -45,12 +35,6 @@ window.addEventListener("load", () => {
 </script>"""
 AROUND = """<body><iframe src="page.html" style="width:{width}px;height:900px;border:0"></iframe><pre id="found"></pre>
 <script>addEventListener("message", e => document.getElementById("found").textContent = e.data)</script></body>"""
-
-
-@pytest.fixture(scope="module")
-def result():
-    return compare(Trace.parse(TRACE, name="two processes"), repeat=2,
-                   schemes="head_per_leaf,subtree,mm_id,logical_scan,hugetlb")
 
 
 @pytest.fixture(scope="module")

@@ -5,30 +5,12 @@ import io
 import json
 
 import pyarrow
-import pytest
+from made_results import TWO_PROCESSES as TRACE
 from pyarrow import parquet
 
 from hgmcore import Trace, compare
 from hgmcore.analysis.long import COLUMNS, long, long_rows
 from hgmcore.report.long import long_csv, long_parquet
-
-TRACE = """\
-hgmcore-trace 1
-file F 2M 2
-populate F 0 2
-mmap A v F 0 4M shared minor
-mmap B w F 0 2M shared minor
-split A v 0 4M
-continue A v 0 4K
-continue A v 0 4K
-continue A v 28K 4K
-continue B w 0 2M
-"""
-
-
-@pytest.fixture(scope="module")
-def result():
-    return compare(Trace.parse(TRACE), repeat=2)
 
 
 def find(rows, **wanted):

@@ -6,6 +6,7 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_results import TWO_PROCESSES as TRACE
 from made_results import entry
 from made_results import result as made_result
 
@@ -30,25 +31,7 @@ from hgmcore.report.table import (
     nanoseconds,
 )
 
-TRACE = """\
-hgmcore-trace 1
-file F 2M 2
-populate F 0 2
-mmap A v F 0 4M shared minor
-mmap B w F 0 2M shared minor
-split A v 0 4M
-continue A v 0 4K
-continue A v 0 4K
-continue A v 28K 4K
-observe
-continue B w 0 2M
-"""
 UNITS = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15, "E": 10**18}
-
-
-@pytest.fixture(scope="module")
-def result():
-    return compare(Trace.parse(TRACE, name="two processes"), repeat=6)
 
 
 @pytest.fixture(scope="module")

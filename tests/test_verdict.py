@@ -260,6 +260,16 @@ def test_own_promises_are_told_apart_from_stated_faults_and_definitions():
     assert "a breaks its own promise" in answers({"a": entry(own=wrong(leaked_folios=1)), "b": entry()})
 
 
+def test_the_sentence_of_a_scheme_has_its_costs_and_errors():
+    one = entry(atomics=2, scan=7, own={"false_shared": (3, True)}, consequences=wrong(pss_error_bytes=2 << 20))
+    assert verdict(result({"a": one}))["details"]["a"] == (
+        "beaten by none. Atomics a leaf: 2 in install and zap; 20 ns [20, 20] a leaf in install; pages of one process "
+        "are called shared (3 of 9 observations, 3 at worst, as its file says); smaps has a wrong Pss (2097152 of 9 "
+        "observations, 2.00M at worst).")
+    few = verdict(result({"a": entry(leaves=4), "b": entry(leaves=4)}))["details"]["a"]
+    assert few == "beaten by none. Atomics a leaf: 2 in install and zap.", "of every phase where none is long"
+
+
 def test_what_a_kernel_does_is_told_with_how_often_over_all_schemes():
     schemes = {name: entry(consequences=wrong(pss_error_bytes=n)) for n, name in enumerate("abcd", start=1)}
     schemes["e"] = entry(consequences=wrong(smaps_shared_error_bytes=6, bytes_not_moved=8192, migrations_refused=1))

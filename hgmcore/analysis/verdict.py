@@ -308,12 +308,12 @@ def _scans(full):
 
 def _detail(result, entry, beaten):
     """A sentence on one scheme: which other one beats it and on what, and what it costs and breaks."""
-    values = {}
+    values, few = {}, 0 if all(counts["leaves"] <= MANY for counts in entry["phases"].values()) else MANY
     for phase, counts in entry["phases"].items():
-        if counts["leaves"] > MANY:
+        if counts["leaves"] > few:
             values.setdefault(f"{_atomics(counts):.3g}" if _atomics(counts) >= 0.01 else "0", []).append(phase)
-    parts = [f"atomics a leaf: {', '.join(f'{value} in {listed(phases, 99)}' for value, phases in values.items())}"
-             if values else "no long phase"]
+    parts = [f"Atomics a leaf: {', '.join(f'{value} in {listed(phases, 99)}' for value, phases in values.items())}"
+             if values else "No leaf was mapped or unmapped"]
     phase = longest_phase(result)
     if "measured" in entry and phase in entry["measured"]["phases"] and entry["phases"][phase]["leaves"] > MANY:
         times = per_leaf(entry, phase)
@@ -323,7 +323,7 @@ def _detail(result, entry, beaten):
             known = ", as its file says" if count.get("known") else ""
             parts.append(f"{WORDS[key]} ({how(key, [count], result['observations'])}{known})")
     who_beats = f"beaten by {beaten['by']} on {_in_words(beaten['on'])}" if beaten else "beaten by none"
-    return f"{who_beats}. {'; '.join(parts).capitalize()}."
+    return f"{who_beats}. {'; '.join(parts)}."
 
 
 def _in_words(keys):

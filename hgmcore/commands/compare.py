@@ -23,7 +23,9 @@ from hgmcore.commands.common import (
 )
 from hgmcore.files import write_file
 from hgmcore.inputs import load_input
+from hgmcore.report.columns import GUIDE
 from hgmcore.report.compare import compare_markdown, compare_text
+from hgmcore.report.prose import WIDTH, listed
 from hgmcore.sizes import parse_size
 
 
@@ -41,24 +43,10 @@ def size(context, parameter, text):
 @command(epilog=INPUT_HELP + """
 \b
 How to read the screen
-  ANSWER        follows from the numbers alone. One scheme beats another if
-                it is nowhere worse and somewhere better; --full has on what
-  UNTESTED      what this input cannot tell
-  atomics/leaf  for each leaf mapped or unmapped, in the phases that differ
-                most; 2t: two of a look-up, taken and put back
-  batch, loop   the same phase, in fork and zap, with one update for a run of
-                leaves as in kernels of today, or one for each as in 2023
-  worst scan    most page-table entries read for one operation
-  ns in PHASE   of a leaf: 11.3 or 10.6 [10.4, 10.9], median of warm runs and
-                95 % interval; ~: no difference of 20 % from the baseline
-  smaps         WRONG: Pss or shared memory is wrong at some observation
-  moved         no: migrate left, or refused, what one process alone maps
-  stale after   the phase in which map counts, references or sharing are first
-                wrong; (PHASE): the scheme's own file says so
-  HVO           NO: it counts on struct pages that the HugeTLB vmemmap
-                optimisation takes away
-  maps of 1G    of one page of 1G, after which a count overflows
-  NAME*         did less of the work than others: its costs do not compare
+""" + "\n".join(listed([
+    ("ANSWER", "follows from the numbers alone. One scheme beats another if it is nowhere worse and somewhere better; "
+               "--full has on what"),
+    ("UNTESTED", "what this input cannot tell"), *GUIDE.items()], WIDTH - 2)) + """
 
 \b
 Examples

@@ -300,6 +300,34 @@ def _stale(result, short, entry):
     return f"({where})" if all(count.get("known") for count in own.values()) else where
 
 
+GUIDE = {
+    "atomics/leaf": "for each leaf mapped or unmapped, in the phases that differ most; 2t: two of a look-up, taken and "
+                    "put back",
+    "batch": "the phase before, with one update for a run of leaves in fork and zap (batch=yes), as kernels do today",
+    "loop": "the phase before, with one update for each leaf in fork and zap (batch=no), as kernels of 2023 did",
+    "worst scan": "the most page-table entries read for one operation",
+    "ns in PHASE": "of a leaf: 11.3 or 10.6 [10.4, 10.9], median of warm runs and 95 % interval; ~: no difference of "
+                   "20 % from the baseline is shown; only ratios carry over to other machines",
+    "smaps": "WRONG: Pss or shared memory is wrong at some observation",
+    "moved": "no: migrate left, or refused, what one process alone maps",
+    "stale after": "the phase in which map counts, references or sharing are first wrong; (PHASE): the scheme's own "
+                   "file says so",
+    "HVO": "NO: the scheme counts on struct pages that the HugeTLB vmemmap optimisation takes away",
+    "maps of SIZE": "mappings of one page of that size, after which a count overflows",
+    "NAME*": "did less of the work than others: its costs do not compare",
+}
+"""What the columns of the screen are, for who has not seen them before; `legend` has the same in fewer words."""
+
+
+def explained(pairs) -> list[tuple[str, str]]:
+    """(title, meaning) pairs of a legend with the meanings of GUIDE."""
+    found = []
+    for title, meaning in pairs:
+        key = {"*": "NAME*", "ns": "ns in PHASE", "maps": "maps of SIZE"}.get(title.split(" ")[0], title)
+        found.append((title, GUIDE.get(key, meaning)))
+    return found
+
+
 def legend(found, **words) -> list[tuple[str, str]]:
     """(title, meaning) of columns, each meaning once. words: what stands in braces in a legend."""
     pairs = {}

@@ -33,7 +33,7 @@ th { border-bottom: 2px solid #111; font-weight: 600; }
 th.number { white-space: normal; }
 .text { text-align: left; }
 tr > .text:first-child { font-family: ui-monospace, monospace; position: sticky; left: 0; background: #fff;
-  min-width: 10.5rem; max-width: 16rem; overflow-wrap: anywhere; }
+  min-width: 12rem; max-width: 16rem; overflow-wrap: anywhere; }
 .text:last-child { min-width: 16rem; }
 dl { margin: .5rem 0; font-size: .875rem; }
 dt { font-weight: 600; }
@@ -45,7 +45,8 @@ svg { width: 100%; height: auto; }
 pre { overflow: auto; max-height: 30rem; font-size: .8rem; }
 @media (max-width: 40rem) {
   body { padding: .75rem; }
-  tr > .text:first-child { min-width: 10rem; max-width: 10rem; font-size: .75rem; }
+  th, td { padding: .2rem .3rem; }
+  tr > .text:first-child { min-width: 9.3rem; max-width: 9.3rem; font-size: .75rem; }
   figure { flex-basis: 100%; }
 }
 @media print {
@@ -75,8 +76,11 @@ def compare_html(result):
     parts += ["<h2>Verdict</h2>", question, _list(verdict["answers"])]
     for heading, sentences in (("Warnings", verdict["warnings"]), ("What this input cannot tell", verdict["untested"])):
         parts += [f"<h3>{heading}</h3>", _list(sentences)] if sentences else []
-    parts += ["<h2>At a glance</h2>", *_table(report.screen_table(result))]
+    table = report.screen_table(result)
+    table.legend = columns.explained(table.legend)
+    parts += ["<h2>At a glance</h2>", *_table(table)]
     parts += [f"<p>{_text(note)}</p>" for note in report.notes(result)]
+    parts += ["<h2>Scheme by scheme</h2>", _definitions(verdict["details"].items())] if verdict["details"] else []
     parts += ["<h2>Figures</h2>", _figures(result), "<h2>Every number</h2>"]
     measures = columns.measures(result)
     for key, heading in columns.TABLES.items():
