@@ -115,6 +115,20 @@ def test_threads_change_no_answer(scheme, scope):
     assert found[0] == found[1] == found[2]
 
 
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_what_is_kept_of_steps_changes_no_answer(scheme):
+    for scope in SMALL:
+        for symmetry in ("none", "processes"):
+            kept = run(scheme, scope, symmetry)
+            whole = Checked(scheme, find(scope), symmetry, memo=False).run()
+            assert numbers(kept) == numbers(whole), scope
+            assert kept.search.by_depths == whole.search.by_depths, scope
+            assert kept.executed() == whole.executed(), scope
+            for i in range(len(PROPERTIES)):
+                assert kept.search.violation(i) == whole.search.violation(i), scope
+                assert kept.search.premise(i) == whole.search.premise(i), scope
+
+
 ALONE = parse("geometry=tiny-4 processes=1 ops=populate,punch,continue,touch,collapse,dontneed,migrate", "alone")
 POISONED = parse(
     "geometry=tiny-4c processes=1 ops=populate,punch,continue,dontneed,collapse,munmap,mmap,migrate,hwpoison",

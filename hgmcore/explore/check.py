@@ -54,12 +54,13 @@ def permutations_of(scope: Scope, symmetry: str) -> list[tuple[int, ...]]:
 class Checked:
     """The search of one scope for one scheme. ended: closed, depth, states, seconds, memory or interrupt.
 
-    threads: that search side by side; they change no answer.
+    threads: that search side by side; memo: whether what steps do is kept. Neither changes an answer.
     """
 
-    def __init__(self, scheme, scope: Scope, symmetry: str = "processes", threads: int = 1, **given):
+    def __init__(self, scheme, scope: Scope, symmetry: str = "processes", threads: int = 1, memo=True, **given):
         self.engine = scheme if isinstance(scheme, Engine) else schemes.load(scheme)
         self.scope, self.symmetry, self.threads = scope, symmetry, threads
+        self.memo = memo and "hgm" in scope.flags  # else mappings may share tables
         if symmetry not in SYMMETRIES:
             raise ValueError(f"symmetry: '{symmetry}' is not one of {', '.join(SYMMETRIES)}")
         self.given = scope.options | given
@@ -95,6 +96,7 @@ class Checked:
                 self.fields,
                 "hwpoison" in scope.ops,
                 self.threads,
+                self.memo,
             )
             if search.begin(array_of(first_steps(scope), scope)):
                 return search

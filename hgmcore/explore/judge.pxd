@@ -79,8 +79,6 @@ cdef inline uint32_t judge_step(Tiny *t, const Step *step, bint fatal) noexcept 
     cdef int p, h, k
     cdef bint reachable, changed
     cdef int64_t owners
-    t.premises[UF] += m.context.cost.leaf_removes > 0
-    t.premises[OS] += m.context.cost.leaf_installs > 0
     if fatal:
         return 0
     for i in range(b.nr_folios):
@@ -121,7 +119,6 @@ cdef inline uint32_t judge_step(Tiny *t, const Step *step, bint fatal) noexcept 
                     if folio.page._refcount != 0:
                         broken |= 1 << TC
     if step.refusable and t.last.error and t.last.done == 0:
-        t.premises[RC] += 1
         for h in range(t.H):
             if b.cached[h] == 0 or b.cached[h] != s.cached[h]:
                 continue

@@ -46,6 +46,15 @@ cdef inline void put(Bits *b, uint64_t value, int width) noexcept nogil:
         b.words[(b.at >> 6) + 1] |= value >> (64 - at)
     b.at += width
 
+cdef inline void replace(Bits *b, uint64_t value, int width) noexcept nogil:
+    """put(), where other bits stand."""
+    cdef int at = b.at & 63
+    cdef uint64_t mask = ~<uint64_t>0 >> (64 - width)
+    b.words[b.at >> 6] = b.words[b.at >> 6] & ~(mask << at) | value << at
+    if at + width > 64:
+        b.words[(b.at >> 6) + 1] = b.words[(b.at >> 6) + 1] & ~(mask >> (64 - at)) | value >> (64 - at)
+    b.at += width
+
 cdef inline uint64_t get(Bits *b, int width) noexcept nogil:
     cdef int at = b.at & 63
     cdef uint64_t value = b.words[b.at >> 6] >> at
@@ -54,7 +63,7 @@ cdef inline uint64_t get(Bits *b, int width) noexcept nogil:
     b.at += width
     return value & (~<uint64_t>0 >> (64 - width)) if width else 0
 
-cdef inline int subtree_bits(Tiny *t) noexcept nogil:
+cdef inline int subtree_bits(const Tiny *t) noexcept nogil:
     cdef int tables = 1, entries = 1 << t.m.config.geometry.index_bits, bits = 2, level = t.hstate_level
     if t.fields & MARKS:
         bits += 2    # counted, and for the page that is cached
@@ -66,7 +75,7 @@ cdef inline int subtree_bits(Tiny *t) noexcept nogil:
         level -= 1
     return bits
 
-cdef inline int folio_bits(Tiny *t) noexcept nogil:
+cdef inline int folio_bits(const Tiny *t) noexcept nogil:
     cdef int bits = t.ref_bits + 1 + t.pin_bits
     bits += t.N if t.fields & POISON else 0
     bits += t.count_bits if t.fields & ENTIRE else 0
@@ -78,7 +87,7 @@ cdef inline int folio_bits(Tiny *t) noexcept nogil:
     bits += 1 + 2 * (t.id_bits + t.count_bits) if t.fields & SLOTS else 0
     return bits
 
-cdef inline int state_bits(Tiny *t) noexcept nogil:
+cdef inline int state_bits(const Tiny *t) noexcept nogil:
     cdef int folios = t.H
     cdef int bits = 2 + t.H + t.P * t.process_bits
     if t.fields & MARKS:
@@ -111,7 +120,8 @@ cdef inline void folio_unpack(Tiny *t, Bits *b, uint32_t number) noexcept nogil:
     cdef Machine *m = &t.m
     cdef hgm_folio *folio = folio_at(m, number)
     cdef hgm_page *page1 = &folio.page[1]
-    cdef uint64_t bad, i
+    cdef uint64_t bad
+    cdef int i
     folio.page._refcount = <int32_t>get(b, t.ref_bits)
     folio.flags |= HGM_FOLIO_FREED if get(b, 1) else 0
     folio.pins = <int32_t>get(b, t.pin_bits)
@@ -344,7 +354,9 @@ cdef inline void folio_pack(Tiny *t, Bits *b, uint32_t number, const int *invers
     cdef Seen *s = &t.seen
     cdef int64_t references = folio.page._refcount
     cdef int64_t bound = folio.pins + folio.poisons + t.count_bound
-    cdef uint64_t bad = 0, i
+    cdef uint64_t bad = 0
+    cdef size_t k
+    cdef int i
     cdef uint32_t id
     if folio.flags & HGM_FOLIO_CACHED:
         bound += cache_refs(m, folio)
@@ -356,9 +368,9 @@ cdef inline void folio_pack(Tiny *t, Bits *b, uint32_t number, const int *invers
     put(b, folio.flags & HGM_FOLIO_FREED != 0, 1)
     put(b, <uint64_t>folio.pins, t.pin_bits)
     if t.fields & POISON:
-        for i in range(m.state.poisoned.used // sizeof(uint64_t)):
-            if (<uint64_t *>m.state.poisoned.base)[i] - folio.pfn < folio.nr_pages:
-                bad |= <uint64_t>1 << ((<uint64_t *>m.state.poisoned.base)[i] - folio.pfn)
+        for k in range(m.state.poisoned.used // sizeof(uint64_t)):
+            if (<uint64_t *>m.state.poisoned.base)[k] - folio.pfn < folio.nr_pages:
+                bad |= <uint64_t>1 << ((<uint64_t *>m.state.poisoned.base)[k] - folio.pfn)
         put(b, bad, t.N)
     elif folio.poisons:
         s.grow |= POISON
@@ -429,39 +441,20 @@ cdef inline void pack(Tiny *t, const int *order, uint64_t *key) noexcept nogil:
     for k in range(n):
         folio_pack(t, &b, folios[k], inverse)
 
-cdef inline int key_order(Tiny *t, const uint64_t *a, const uint64_t *b) noexcept nogil:
-    cdef int i
-    for i in range(t.words):
-        if a[i] != b[i]:
-            return -1 if a[i] < b[i] else 1
-    return 0
+cdef inline int canonical(Tiny *t, const uint64_t *raw, uint64_t *key, int *orbit) noexcept nogil:
+    """The least of the states that are `raw`, the packed state of the machine that look() saw.
 
-cdef inline int canonical(Tiny *t, uint64_t *key, int *orbit) noexcept nogil:
-    """Look at the machine and pack it; returns the permutation's number. orbit: states that it stands for."""
+    Returns the permutation's number. orbit: how many states it stands for.
+    """
     cdef uint64_t other[MAX_WORDS]
     cdef int i, k, chosen = -1, same = 0
-    cdef const int *order
-    cdef bint sorted
-    look(t)
-    if t.nr_permutations == 1:
-        pack(t, t.permutations[0], key)
-        orbit[0] = 1
-        return 0
+    if t.nr_permutations == 1 or not t.fields & MARKS:
+        return canonical_key(t, raw, key, orbit)
     for i in range(t.nr_permutations):
-        order = t.permutations[i]
-        sorted = True
-        for k in range(1, t.P):
-            if k != t.born and t.seen.word[order[k - 1]] > t.seen.word[order[k]]:
-                sorted = False
-                break
-        if not sorted:
+        if not in_order(t, t.seen.word, t.permutations[i]):
             continue
-        pack(t, order, key if chosen < 0 else other)
-        if chosen < 0:
-            chosen = i
-            same = 1
-            continue
-        k = key_order(t, other, key)
+        pack(t, t.permutations[i], other)
+        k = key_order(t, other, key) if chosen >= 0 else -1
         if k < 0:
             memcpy(key, other, t.words * sizeof(uint64_t))
             chosen = i
@@ -470,3 +463,73 @@ cdef inline int canonical(Tiny *t, uint64_t *key, int *orbit) noexcept nogil:
             same += 1
     orbit[0] = t.nr_permutations // same
     return chosen
+
+cdef inline bint in_order(const Tiny *t, const uint64_t *words, const int *order) noexcept nogil:
+    """Are processes of one birth in the order of their words?"""
+    cdef int k
+    for k in range(1, t.P):
+        if k != t.born and words[order[k - 1]] > words[order[k]]:
+            return False
+    return True
+
+cdef inline int canonical_key(const Tiny *t, const uint64_t *raw, uint64_t *key, int *orbit) noexcept nogil:
+    """As canonical(), of any packed state without marks."""
+    cdef uint64_t other[MAX_WORDS]
+    cdef uint64_t words[MAX_PROCESSES]
+    cdef Bits b
+    cdef int i, k, chosen = -1, same = 0
+    if t.nr_permutations == 1:
+        memcpy(key, raw, t.words * sizeof(uint64_t))
+        orbit[0] = 1
+        return 0
+    b.words = <uint64_t *>raw
+    b.at = 2 + t.H
+    for i in range(t.P):
+        words[i] = get(&b, t.process_bits)
+    for i in range(t.nr_permutations):
+        if not in_order(t, words, t.permutations[i]):
+            continue
+        permuted(t, raw, words, t.permutations[i], other)
+        k = key_order(t, other, key) if chosen >= 0 else -1
+        if k < 0:
+            memcpy(key, other, t.words * sizeof(uint64_t))
+            chosen = i
+            same = 1
+        elif k == 0:
+            same += 1
+    orbit[0] = t.nr_permutations // same
+    return chosen
+
+cdef inline void permuted(const Tiny *t, const uint64_t *raw, const uint64_t *words, const int *order,
+                          uint64_t *key) noexcept nogil:
+    """A packed state without marks with process order[i] in place i. words: of its processes."""
+    cdef Bits b
+    cdef int inverse[MAX_PROCESSES]
+    cdef int i, h, slot
+    cdef uint64_t id
+    memcpy(key, raw, t.words * sizeof(uint64_t))
+    b.words = key
+    b.at = 2 + t.H
+    for i in range(t.P):
+        inverse[order[i]] = i
+        replace(&b, words[order[i]], t.process_bits)
+    if t.fields & SLOTS:
+        for h in range(t.H):
+            for slot in range(2):
+                b.at = slot_at(t, h, slot)
+                id = get(&b, t.id_bits)
+                if id:
+                    b.at -= t.id_bits
+                    replace(&b, inverse[id - 1] + 1, t.id_bits)
+
+cdef inline int slot_at(const Tiny *t, int folio, int slot) noexcept nogil:
+    """Where the owner in a slot stands in a packed state without marks."""
+    return (2 + t.H + t.P * t.process_bits + (folio + 1) * t.folio_width - 1
+            - (2 - slot) * (t.id_bits + t.count_bits))
+
+cdef inline int key_order(const Tiny *t, const uint64_t *a, const uint64_t *b) noexcept nogil:
+    cdef int i
+    for i in range(t.words):
+        if a[i] != b[i]:
+            return -1 if a[i] < b[i] else 1
+    return 0

@@ -17,9 +17,10 @@ from hgmcore.hgm cimport *
 from hgmcore.core.core cimport Core, Engine
 from hgmcore.core.machine cimport File
 from hgmcore.explore.judge cimport fatal_step, judge_state, judge_step, prepare
+from hgmcore.explore.memo cimport GROUPS, Memo, memo_new, STEP_BITS
 from hgmcore.explore.packing cimport (
-    canonical, CHILDREN, DOUBLE_MAP, ENTIRE, LARGE, MARKS, NR_PAGES_MAPPED, PER_PAGE, POISON, SLOTS, state_bits,
-    STRANGE, subtree_bits, TOTAL, unpack
+    Bits, canonical, CHILDREN, DOUBLE_MAP, ENTIRE, folio_bits, LARGE, look, MARKS, NR_PAGES_MAPPED, pack, PER_PAGE,
+    POISON, replace, SLOTS, state_bits, STRANGE, subtree_bits, TOTAL, unpack
 )
 from hgmcore.explore.states cimport (
     bytes_of_state, key_hash, NONE, States, states_enter, states_find, states_free, states_new
@@ -48,9 +49,17 @@ FIELDS = {"marks": MARKS, "children": CHILDREN, "poison": POISON, "entire": ENTI
 
 STEP = np.dtype([("offset", "<u8"), ("length", "<u8"), ("target", "<u4"), ("arg", "<u2"), ("op", "u1"), ("flags", "u1"),
                  ("family", "u1"), ("need", "u1"), ("process", "u1"), ("child", "u1"), ("page", "u1"), ("fail", "u1"),
-                 ("moves", "u1"), ("refusable", "u1")])
+                 ("moves", "u1"), ("refusable", "u1"),
+                 ("local", "u1"), ("group", "u1")], align=True)
 NEEDS = {"always": ALWAYS, "mapped": MAPPED, "unmapped": UNMAPPED, "alive": ALIVE, "forkable": FORKABLE,
          "pinnable": PINNABLE, "unpinnable": UNPINNABLE}
+
+cdef int see(Tiny *t, uint64_t *key, int *orbit) noexcept nogil:
+    """Look at the machine and pack it; returns the permutation's number."""
+    cdef uint64_t raw[MAX_WORDS]
+    look(t)
+    pack(t, t.permutations[0], raw)
+    return canonical(t, raw, key, orbit)
 
 
 cdef class Search:
@@ -59,7 +68,8 @@ cdef class Search:
     core: a machine with one file, its processes and one mapping in each, on which nothing ran. engine: its scheme.
     born: processes that there are at the start. maxpins: pins that a state may have. steps: an array of STEP, in the
     order in which they are tried. permutations: rows of process numbers, the identity first. fields: of FIELDS, or'ed.
-    poison: whether base pages may fail. threads: that expand states side by side; the answers are the same.
+    poison: whether base pages may fail. threads: that expand states side by side. memo: keep what steps do (memo.pxd).
+    Neither changes an answer.
     """
     cdef Core core
     cdef Engine engine
@@ -81,7 +91,7 @@ cdef class Search:
     cdef uint64_t to[MAX_CHUNKS]
 
     def __cinit__(self, Core core, Engine engine, int born, int maxpins, steps, permutations, uint32_t fields,
-                  bint poison, int threads=1):
+                  bint poison, int threads=1, bint memo=True):
         cdef int i
         cdef Worker *w
         core.fits(engine)
@@ -99,6 +109,7 @@ cdef class Search:
             self.nr_workers += 1
             w.steps, w.nr_steps = self.steps, len(steps)
             self.make_tiny(&w.t, born, maxpins, permutations, fields, poison)
+            self.make_memo(w, memo)
         if not states_new(&self.states, self.workers[0].t.words):
             raise MemoryError("no memory for a search")
         self.pool = ThreadPoolExecutor(threads) if threads > 1 else None
@@ -139,11 +150,35 @@ cdef class Search:
         t.process_bits = 5 + t.H * subtree_bits(t)
         if t.process_bits > 64:
             raise ValueError("a process of this scope does not fit in a word")
+        t.folio_width = folio_bits(t)
         t.words = (state_bits(t) + 63) // 64
         if t.words > MAX_WORDS:
             raise ValueError("a state of this scope is too large")
         if not tiny_place(t):
             raise MemoryError("no memory for a search")
+        return 0
+
+    cdef int make_memo(self, Worker *w, bint wanted) except -1:
+        """Marks say of a folio only by a number that depends on all processes; then there is no memo."""
+        cdef Memo *o = &w.memo
+        cdef Tiny *t = &w.t
+        cdef int g, i
+        cdef Bits b
+        o.on = wanted and not t.fields & MARKS and w.nr_steps <= STEP_BITS
+        if not o.on:
+            return 0
+        if not memo_new(o, t.words):
+            raise MemoryError("no memory for a search")
+        for g in range(GROUPS):
+            for i in range(t.words):
+                o.mask[g][i] = ~<uint64_t>0
+            b.words = o.mask[g]
+            b.at = 2 + t.H
+            for i in range(t.P):
+                if i == g:
+                    b.at += t.process_bits
+                else:
+                    replace(&b, 0, t.process_bits)
         return 0
 
     cdef Tiny *empty(self):
@@ -171,7 +206,7 @@ cdef class Search:
             run(t, &steps[i])
             if t.last.error:
                 raise ValueError("the scope's initial state cannot be reached")
-        canonical(t, key, &orbit)
+        see(t, key, &orbit)
         if t.seen.grow:
             return False
         note(self.violations, &self.states, self.steps, judge_state(t, False, &held), NONE, 0, 0)
@@ -315,7 +350,7 @@ cdef class Search:
         for i in range(len(array)):
             prepare(t)
             run(t, &step[i])
-            canonical(t, key, &orbit)
+            see(t, key, &orbit)
             fatal = fatal_step(t)
             broken = fatal | judge_step(t, &step[i], fatal != 0) | judge_state(t, fatal != 0, &held)
             t.before.unborn = t.seen.unborn
@@ -330,7 +365,7 @@ cdef class Search:
             raise IndexError(state)
         unpack(t, &self.states.keys[state * t.words])
         t.seen.unborn = t.before.unborn
-        canonical(t, key, &orbit)
+        see(t, key, &orbit)
         return memcmp(key, &self.states.keys[state * t.words], t.words * sizeof(uint64_t)) == 0
 
     def path(self, state):
@@ -344,7 +379,7 @@ cdef class Search:
             parent = self.states.parents[<uint64_t>state]
             unpack(t, &self.states.keys[<uint64_t>parent * t.words])
             run(t, &self.steps[self.states.steps[<uint64_t>state]])
-            out.append((self.states.steps[<uint64_t>state], canonical(t, key, &orbit)))
+            out.append((self.states.steps[<uint64_t>state], see(t, key, &orbit)))
             state = parent
         return out[::-1]
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from hgmcore.explore.properties import REFUSABLE
-from hgmcore.explore.scopes import FAILING, FAMILIES, NAMES, Scope
+from hgmcore.explore.scopes import FAILING, FAMILIES, MAX_PROCESSES, NAMES, Scope
 from hgmcore.explore.search import NEEDS, STEP
 from hgmcore.geometry import GEOMETRIES
 from hgmcore.sizes import format_size
 from hgmcore.trace.statements import ALL, CODES, HGM, MINOR, SHARED, WP
 
+LOCAL = ("populate", "pin", "unpin", "continue", "touch", "dontneed", "collapse", "register", "munmap", "mmap", "exit")
+"""Families that look at the tables of no other process, nor change them: what they do is kept (memo.pxd)."""
 FLAGS = {"minor": MINOR, "wp": WP, "hgm": HGM}
 
 
@@ -70,11 +72,16 @@ class Step:
             self.fail,
             moves,
             self.family in REFUSABLE,
+            self.family in LOCAL,
+            MAX_PROCESSES if self.process is None else self.process,
         )
 
 
 def steps_of(scope: Scope) -> list[Step]:
-    """Every step of a scope, in the order in which a search tries them."""
+    """Every step of a scope, in the order in which a search tries them: those of no process, then by process and place.
+
+    Of two traces of one length, the search keeps the one whose steps come first.
+    """
     steps = []
     for family in FAMILIES:
         if family in scope.ops:
@@ -82,7 +89,13 @@ def steps_of(scope: Scope) -> list[Step]:
                 steps.append(step)
                 if family in FAILING:
                     steps += [Step(**{**step.__dict__, "fail": k}) for k in range(1, scope.fail + 1)]
-    return steps
+    return sorted(steps, key=_operands)
+
+
+def _operands(step):
+    process = -1 if step.process is None else step.process
+    length = 1 << 62 if step.family == "truncate" else step.length
+    return process, step.page, step.offset, length, step.child or 0, FAMILIES.index(step.family), step.flags, step.fail
 
 
 def first_steps(scope: Scope) -> list[Step]:

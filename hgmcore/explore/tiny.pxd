@@ -51,6 +51,8 @@ cdef struct Step:
     unsigned char fail            # number of the internal allocation that fails, 0: none
     unsigned char moves           # 1: migrate, 2: migrate .. all
     unsigned char refusable       # refusal_changes_no_count speaks of it
+    unsigned char local           # it looks at the tables of no other process than its own (memo.pxd)
+    unsigned char group           # of steps: the process's number, MAX_PROCESSES: of no process
 
 # A folio's mappings, counted from the page tables alone.
 cdef struct Truth:
@@ -100,7 +102,7 @@ cdef struct Tiny:
     hgm_result last
     int P, H, N, hstate_level, born
     uint32_t fields
-    int process_bits, ref_bits, pin_bits, count_bits, id_bits, mark_bits, words
+    int process_bits, ref_bits, pin_bits, count_bits, id_bits, mark_bits, folio_width, words
     int64_t count_bound
     int nr_permutations
     int permutations[MAX_PERMUTATIONS][MAX_PROCESSES]

@@ -9,11 +9,15 @@ from libc.string cimport memcpy, memset
 
 from hgmcore.hgm cimport *
 from hgmcore.explore.judge cimport fatal_step, freed_in_use, judge_state, judge_step, prepare
-from hgmcore.explore.packing cimport canonical, unpack
+from hgmcore.explore.memo cimport (
+    DELTA, INJECTED, INSTALLS, LAST, Memo, memo_add, memo_close, memo_find, memo_free, memo_room, REFUSED, REFUSES,
+    REMOVES, RUN, STEP_BITS
+)
+from hgmcore.explore.packing cimport canonical, canonical_key, key_order, look, pack, unpack
 from hgmcore.explore.states cimport key_hash, NONE, States, states_find
 from hgmcore.explore.tiny cimport (
-    enabled, FATAL_STATE, FATAL_STEP, image_restore, MAX_FAMILIES, MAX_WORDS, NR_PROPERTIES, run, Step, Tiny,
-    tiny_free
+    enabled, FATAL_STATE, FATAL_STEP, image_restore, MAX_FAMILIES, MAX_WORDS, NR_PROPERTIES, OS, RC, run, Step,
+    Tiny, tiny_free, UF
 )
 
 cdef extern from *:
@@ -46,6 +50,10 @@ cdef struct Candidate:
 
 cdef struct Worker:
     Tiny t
+    Memo memo
+    bint loaded, changed          # the machine is the state that is expanded; a step was run on it
+    bint records                  # a record of the memo is written
+    uint64_t allocations          # of the last step without a failure
     const Step *steps
     int nr_steps
     int answer
@@ -61,6 +69,7 @@ cdef struct Worker:
 
 cdef inline void worker_free(Worker *w) noexcept nogil:
     tiny_free(&w.t)
+    memo_free(&w.memo)
     free(w.keys)
     free(w.candidates)
 
@@ -130,60 +139,170 @@ cdef inline bint kept(const Worker *w, const uint64_t *key, uint64_t hash) noexc
             return False
     return True
 
+cdef inline void count(Worker *w, const Step *step, uint64_t entry) noexcept nogil:
+    """A step was taken; entry: what came of it, in the bits of memo.pxd."""
+    w.generated += 1
+    if entry & INJECTED:
+        w.injected[step.family] += 1
+    elif entry & REFUSED:
+        w.refused[step.family] += 1
+    else:
+        w.done[step.family] += 1
+    w.t.premises[UF] += entry & REMOVES != 0
+    w.t.premises[OS] += entry & INSTALLS != 0
+    w.t.premises[RC] += entry & REFUSES != 0
+
+cdef inline uint64_t entry_of(const Tiny *t, const Step *step, int number) noexcept nogil:
+    """What came of a step that was run."""
+    cdef uint64_t entry = number
+    if step.fail:
+        entry |= INJECTED
+    elif t.last.error:
+        entry |= REFUSED
+    if t.m.context.cost.leaf_removes:
+        entry |= REMOVES
+    if t.m.context.cost.leaf_installs:
+        entry |= INSTALLS
+    if step.refusable and t.last.error and t.last.done == 0:
+        entry |= REFUSES
+    return entry
+
+cdef inline void load(Worker *w, const uint64_t *key) noexcept nogil:
+    """Make the machine the state `key`: a new one, or as it was before the last step."""
+    if not w.loaded:
+        unpack(&w.t, key)
+        prepare(&w.t)
+        w.loaded = True
+    elif w.changed:
+        image_restore(&w.t)
+    w.changed = False
+
+cdef inline int take(Worker *w, const States *s, const uint64_t *start, uint32_t state, int number, uint32_t depth,
+                     const uint64_t *expected) noexcept nogil:
+    """Run a step from a state, judge it, keep what may be new. expected: what the memo says, then it is counted."""
+    cdef Tiny *t = &w.t
+    cdef const Step *step = &w.steps[number]
+    cdef uint64_t raw[MAX_WORDS]
+    cdef uint64_t key[MAX_WORDS]
+    cdef uint64_t hash, entry, allocations
+    cdef uint32_t broken, fatal, held = 0
+    cdef int orbit
+    load(w, start)
+    if expected is NULL and (not enabled(t, step) or step.fail and step.fail > w.allocations):
+        return GOES_ON
+    w.changed = True
+    allocations = run(t, step)
+    if step.fail == 0:
+        w.allocations = allocations
+    if t.m.context.out_of_memory:
+        return STRANGE_STATE
+    entry = entry_of(t, step, number)
+    if expected is NULL:
+        count(w, step, entry)
+    look(t)
+    pack(t, t.permutations[0], raw)
+    if t.seen.grow:
+        return FIELD_MISSING
+    fatal = fatal_step(t)
+    if t.seen.strange and not fatal:
+        return STRANGE_STATE
+    if expected is not NULL and key_order(t, raw, expected):
+        return STRANGE_STATE
+    broken = fatal | judge_step(t, step, fatal != 0)
+    if fatal:
+        broken |= judge_state(t, True, &held)
+    elif t.seen.unbounded or freed_in_use(t):
+        broken |= judge_state(t, False, &held)
+    else:
+        if w.records and step.local and expected is NULL:
+            memo_add(&w.memo, entry | RUN if broken else entry, start, raw)
+        canonical(t, raw, key, &orbit)
+        hash = key_hash(key, s.words)
+        if not kept(w, key, hash) and states_find(s, key, hash) == NONE:
+            fatal = judge_state(t, False, &held)
+            if fatal & FATAL_STATE:
+                broken |= fatal
+            elif not keep(w, key, hash, state, number, orbit, fatal, held):
+                return NO_MEMORY
+        if broken:
+            w.fatal += broken & FATAL_STATE != 0
+            note(w.violations, s, w.steps, broken, state, number, depth + 1)
+        return GOES_ON
+    if w.records and step.local and expected is NULL:
+        memo_add(&w.memo, entry | RUN, start, start)
+    w.fatal += broken & (FATAL_STEP | FATAL_STATE) != 0
+    note(w.violations, s, w.steps, broken, state, number, depth + 1)
+    return GOES_ON
+
+cdef inline int recall(Worker *w, const States *s, const uint64_t *start, uint32_t state, int first, int last,
+                       uint32_t depth, const uint64_t *entry) noexcept nogil:
+    """As take() of the steps from `first` to before `last`, of which the local ones are in a record of the memo."""
+    cdef Tiny *t = &w.t
+    cdef uint64_t raw[MAX_WORDS]
+    cdef uint64_t key[MAX_WORDS]
+    cdef uint64_t hash, e
+    cdef int i, k, answer, orbit
+    for i in range(first, last):
+        e = entry[0]
+        if not w.steps[i].local:
+            answer = take(w, s, start, state, i, depth, NULL)
+            if answer:
+                return answer
+            continue
+        if e & LAST or e & STEP_BITS != <uint64_t>i:
+            continue    # not enabled
+        entry += 1
+        if e & RUN:
+            w.allocations = 1 << 20    # the record has those that may fail
+            answer = take(w, s, start, state, i, depth, NULL)
+            if answer:
+                return answer
+            continue
+        count(w, &w.steps[i], e)
+        if not e & DELTA:
+            continue
+        for k in range(s.words):
+            raw[k] = start[k] ^ entry[k]
+        entry += s.words
+        canonical_key(t, raw, key, &orbit)
+        hash = key_hash(key, s.words)
+        if not kept(w, key, hash) and states_find(s, key, hash) == NONE:
+            answer = take(w, s, start, state, i, depth, raw)
+            if answer:
+                return answer
+    return GOES_ON
+
 cdef inline int expand(Worker *w, const States *s, uint32_t state, uint32_t depth) noexcept nogil:
     """Every step from a state that is `depth` steps from the first; returns why it stops before its end."""
-    cdef Tiny *t = &w.t
-    cdef uint64_t key[MAX_WORDS]
-    cdef uint64_t allocations = 0, hash
-    cdef const Step *step
-    cdef int i, orbit
-    cdef uint32_t broken, fatal, held
-    cdef bint changed = False
-    unpack(t, &s.keys[<uint64_t>state * s.words])
-    prepare(t)
-    for i in range(w.nr_steps):
-        step = &w.steps[i]
-        if changed:
-            image_restore(t)
-            changed = False
-        if not enabled(t, step) or step.fail and step.fail > allocations:
-            continue
-        changed = True
-        if step.fail:
-            run(t, step)
-            w.injected[step.family] += 1
-        else:
-            allocations = run(t, step)
-            if t.last.error:
-                w.refused[step.family] += 1
-            else:
-                w.done[step.family] += 1
-        if t.m.context.out_of_memory:
-            return STRANGE_STATE
-        w.generated += 1
-        canonical(t, key, &orbit)
-        if t.seen.grow:
-            return FIELD_MISSING
-        fatal = fatal_step(t)
-        if t.seen.strange and not fatal:
-            return STRANGE_STATE
-        broken = fatal | judge_step(t, step, fatal != 0)
-        if fatal:
-            broken |= judge_state(t, True, &held)
-        elif t.seen.unbounded or freed_in_use(t):
-            broken |= judge_state(t, False, &held)
-        else:
-            hash = key_hash(key, s.words)
-            if not kept(w, key, hash) and states_find(s, key, hash) == NONE:
-                held = 0
-                fatal = judge_state(t, False, &held)
-                if fatal & FATAL_STATE:
-                    broken |= fatal
-                elif not keep(w, key, hash, state, i, orbit, fatal, held):
-                    return NO_MEMORY
-        if broken:
-            w.fatal += broken & (FATAL_STEP | FATAL_STATE) != 0
-            note(w.violations, s, w.steps, broken, state, i, depth + 1)
+    cdef uint64_t start[MAX_WORDS]
+    cdef const uint64_t *entry
+    cdef int i = 0, end, group, answer
+    memcpy(start, &s.keys[<uint64_t>state * s.words], s.words * sizeof(uint64_t))
+    w.loaded = w.changed = w.records = False
+    if w.memo.on:
+        memo_room(&w.memo, w.nr_steps)
+    while i < w.nr_steps:
+        end = i
+        group = w.steps[i].group
+        while end < w.nr_steps and w.steps[end].group == group:
+            end += 1
+        if w.memo.on:
+            entry = memo_find(&w.memo, start, group)
+            if entry is not NULL:
+                answer = recall(w, s, start, state, i, end, depth, entry)
+                if answer:
+                    return answer
+                i = end
+                continue
+            w.records = True
+        while i < end:
+            answer = take(w, s, start, state, i, depth, NULL)
+            if answer:
+                return answer
+            i += 1
+        if w.records:
+            memo_close(&w.memo, start, group)
+            w.records = False
     return GOES_ON
 
 cdef inline int expand_chunk(Worker *w, const States *s, uint64_t first, uint64_t last, uint32_t depth) noexcept nogil:
