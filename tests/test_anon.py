@@ -86,6 +86,40 @@ def test_forks_and_writes():
     assert [(f["pages"], f["mapcount"], f["page"]) for f in folios] == [(512, 1, 4)], "the fifth that was allocated"
 
 
+# Seen on 6.18, which gave a PTE to each: the two VMAs of these look alike and are not merged.
+APART = {
+    "a fork child's VMA with an anon_vma": """mmap A v anon:2M 0 4M private
+        mprotect A v 0 4K r
+        touch A v 4092K
+        fork A B
+        mprotect B v 0 4K rw
+        touch B v 0 write""",
+    "one that was never written is not accounted": """mmap A v anon:2M 0 2M private
+        touch A v 0 write
+        fork A C
+        mmap B v anon:2M 0 4M private
+        mprotect B v 2M 2M r
+        touch B v 3M
+        mprotect B v 0 2M r
+        mprotect B v 4092K 4K rw
+        touch B v 0""",
+}
+
+
+@pytest.mark.parametrize("text", APART.values(), ids=APART)
+def test_vmas_that_look_alike_are_kept_apart(text):
+    assert sizes(last(text)[1], "B")[3] == 0
+
+
+def test_vmas_merge_again():
+    """Where both have no anon_vma, or one of them, or both the same: the second access gets a huge folio."""
+    for before in ("", "touch A v 2M write\n", "touch A v 0 write\ndontneed A v 0 2M\n"):
+        text = "mmap A v anon:2M 0 4M private\n" + before + "mprotect A v 0 4K r\nmprotect A v 0 4K rw\n"
+        assert sizes(last(text + "touch A v 0 write\n")[1])[3] >= 2048, before
+    child = "mmap A v anon:2M 0 4M private\ntouch A v 2M write\nfork A B\nmprotect B v 0 4K r\nmprotect B v 0 4K rw\n"
+    assert sizes(last(child + "touch B v 0 write\n")[1], "B")[3] == 4096, "two halves of one VMA have one anon_vma"
+
+
 def test_a_page_that_nobody_else_has_is_reused():
     """Of a PMD: a single reference. Of PTEs of a huge folio, from 6.15: all of its mappings are this process's."""
     forked = WRITTEN + "fork A B\nexit B\n"

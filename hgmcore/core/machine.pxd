@@ -60,14 +60,16 @@ cdef struct Process:
     uint32_t last_mapping
 
 cdef enum:
-    VMA_ANON = 0x100     # of anonymous memory: a fault made it ready for folios of its own (kernel: anon_vma)
+    VMA_FORKED = 0x100         # vma_is_fork_child(): it has its anon_vma from a fork
+    VMA_UNACCOUNTED = 0x200    # of anonymous memory, without VM_ACCOUNT
 
-# Part of a mapping, by offsets from its start; flags are HGM_OPF_SHARED, _MINOR, _WP, _HGM, _READ, _WRITE; VMA_ANON.
+# Part of a mapping, by offsets from its start; flags are HGM_OPF_SHARED, _MINOR, _WP, _HGM, _READ, _WRITE; VMA_*.
 cdef struct Vma:
     uint64_t start
     uint64_t end
     uint32_t flags
     uint32_t lock                      # readers of option `locks`
+    uint64_t anon_vma                  # of anonymous memory: a fault made it ready for folios of its own; or 0
 
 # A mapping: the range that one mmap made, and the VMAs that are left of it. They are sorted, do not overlap,
 # and begin and end at huge pages; of shmem and anonymous memory, at base pages.

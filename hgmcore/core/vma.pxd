@@ -37,6 +37,7 @@ cdef inline bint vma_insert(Machine *m, Mapping *v, uint32_t at, uint64_t start,
     v.vmas[at].end = end
     v.vmas[at].flags = flags
     v.vmas[at].lock = 0
+    v.vmas[at].anon_vma = 0
     v.nr_vmas += 1
     return True
 
@@ -53,5 +54,6 @@ cdef inline bint vma_split(Machine *m, Mapping *v, uint64_t offset) noexcept nog
     start = v.vmas[i].start
     if not vma_insert(m, v, i, start, offset, v.vmas[i].flags):
         return False
+    v.vmas[i].anon_vma = v.vmas[i + 1].anon_vma
     v.vmas[i + 1].start = offset
     return True

@@ -6,7 +6,7 @@ fork: a child with the parent's mappings; page tables are copied only where the 
 from libc.errno cimport EFAULT, ENOMEM, ESRCH
 from libc.stdint cimport INT32_MAX
 from hgmcore.hgm cimport *
-from hgmcore.core.machine cimport ALONE, HUGETLB, Machine, Mapping, MAX_LEVELS, NO_TABLE, Process, Vma
+from hgmcore.core.machine cimport ALONE, HUGETLB, Machine, Mapping, MAX_LEVELS, NO_TABLE, Process, Vma, VMA_FORKED
 from hgmcore.core.table cimport is_leaf, is_table, PTE, table_alloc, table_entries, table_number, upper_tables_free
 from hgmcore.core.vma cimport vma_insert
 from hgmcore.operations.common cimport mapping_set, Outcome, outcome, page_mask
@@ -134,8 +134,12 @@ cdef inline int dup_vmas(Machine *m, Mapping *v, Mapping *w) noexcept nogil:
         flags = v.vmas[i].flags
         if not flags & HGM_OPF_WP:    # userfaultfd follows into the child only with the fork event
             flags &= ~<uint32_t>HGM_OPF_MINOR
+        if v.vmas[i].anon_vma:
+            flags |= VMA_FORKED
         if not vma_insert(m, w, i, v.vmas[i].start, v.vmas[i].end, flags):
             return ENOMEM
+        if v.vmas[i].anon_vma:    # a new one
+            w.vmas[i].anon_vma = 1 + (v.vmas[i].start >> m.config.geometry.base_shift)
         if flags & HGM_OPF_WP or not flags & HGM_OPF_SHARED:
             if m.state.files[v.file].kind == HUGETLB:
                 error = copy_hugetlb_page_range(m, v, &v.vmas[i], w)

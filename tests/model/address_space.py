@@ -3,7 +3,7 @@ from dataclasses import replace
 
 from .memory import Memory, NoMemory
 from .schemes import Place
-from .tables import Mapping, Vma, leaves_in
+from .tables import AnonVma, Mapping, Vma, leaves_in
 
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -231,7 +231,7 @@ class AddressSpaces(Memory):
             raise Refused("ESRCH")
         self.copy_space(parent, child)
         for source, copy in copies:
-            vmas = [replace(v, minor=v.minor and v.wp) for v in source.vmas]
+            vmas = [replace(v, minor=v.minor and v.wp, anon=v.anon and AnonVma(forked=True)) for v in source.vmas]
             self.place(copy, source.file, source.offset, source.length, source.private, vmas)
             copy.address, copy.file_page = source.address, source.file_page
         try:

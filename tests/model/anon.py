@@ -4,6 +4,7 @@ A read maps the zero page. Allocations count in this order: huge folio, table in
 """
 from .memory import NoMemory
 from .shmem import Shmem
+from .tables import AnonVma
 from .thp_counts import ZERO
 
 
@@ -19,16 +20,28 @@ class Anon(Shmem):
         space, (number, _) = self.space(mapping), self.where(mapping, offset)
         if number not in space.pmds and mapping.file.page_size > self.geometry.base and (
                 self.fits_pmd(mapping, vma, offset)):
-            vma.anon = True
+            self.prepare(mapping, vma)
             if self.fault_huge(mapping.file, space, number, write):
                 return
         entry = space.pmds.get(number)
         if entry is not None and not isinstance(entry, dict):
-            if not write or entry.exclusive or self.write_huge(mapping.file, vma, space, number):
+            if not write or entry.exclusive or self.write_huge(mapping.file, space, number):
                 return
             self.exchange_whole(space, number)
         self.need_table(space, number)
         self.touch_pte(mapping, vma, offset, write)
+
+    def prepare(self, mapping, vma):
+        """Before a VMA gets its first folio: the anon_vma of a neighbour that differs in what may be done there, or a new
+        one."""
+        behind = [other for other in mapping.vmas if other.first == vma.last]
+        before = [other for other in mapping.vmas if other.last == vma.first]
+        for other in behind + before if vma.anon is None else ():
+            same = (other.minor, other.wp, other.accounted) == (vma.minor, vma.wp, vma.accounted)
+            if other.anon and not other.anon.forked and same:
+                vma.anon = other.anon
+                return
+        vma.anon = vma.anon or AnonVma()
 
     def fault_huge(self, file, space, number, write):
         """Map a huge folio, or the zero page of its size. False: there is no huge folio to be had."""
@@ -45,7 +58,7 @@ class Anon(Shmem):
             space.pmds[number] = ZERO
         return True
 
-    def write_huge(self, file, vma, space, number):
+    def write_huge(self, file, space, number):
         """A write to a PMD leaf that is not exclusive. False: it has to be split."""
         folio = space.pmds[number].folio
         if folio:
@@ -54,7 +67,6 @@ class Anon(Shmem):
             return folio.refcount == 1
         if self.options["era"] != "6.15":
             return False
-        vma.anon = True
         try:
             folio = self.new_anon(file, self.geometry.fanout)  # from 6.13 on
         except NoMemory:
@@ -70,7 +82,7 @@ class Anon(Shmem):
         if not write:
             table.setdefault(slot, ZERO)
             return
-        vma.anon = True
+        self.prepare(mapping, vma)
         if entry and entry.exclusive:
             return
         if entry and entry.folio and self.may_reuse(entry.folio):

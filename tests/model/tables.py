@@ -95,10 +95,18 @@ class Vma:
     wp: bool = False
     hgm: bool = False
     rights: str = "rw"
-    anon: bool = False  # of anonymous memory: it was ready for folios of its own (anon_vma)
+    anon: object = None  # AnonVma of anonymous memory that was ready for folios of its own
+    accounted: bool = True  # VM_ACCOUNT
 
     def clip(self, first, last):
         return max(self.first, first), min(self.last, last)
+
+
+@dataclass(eq=False)
+class AnonVma:
+    """What keeps VMAs together or apart. forked: a child got it."""
+
+    forked: bool = False
 
 
 @dataclass(eq=False)

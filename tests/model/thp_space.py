@@ -48,13 +48,18 @@ class Spaces(AddressSpaces, PageTables):
         mapping.file, mapping.file_page, mapping.length = file, file_page, length
         mapping.private = file.kind == "anon"
 
+    def alike(self, a, b):
+        flags = [(v.minor, v.wp, v.rights, v.accounted) for v in (a, b)]
+        one = a.anon or b.anon
+        return flags[0] == flags[1] and (
+            a.anon is b.anon or not (a.anon and b.anon or one.forked))
+
     def merge(self, mapping):
-        """Neighbours with the same flags are one VMA."""
+        """Neighbours that do not differ are one VMA; an anon_vma that is of a fork stays alone."""
         merged = []
         for vma in mapping.vmas:
             last = merged[-1] if merged else None
-            if last and last.last == vma.first and (
-                    (last.minor, last.wp, last.rights) == (vma.minor, vma.wp, vma.rights)):
+            if last and last.last == vma.first and self.alike(last, vma):
                 last.last, last.anon = vma.last, last.anon or vma.anon
             else:
                 merged.append(vma)
@@ -109,7 +114,10 @@ class Spaces(AddressSpaces, PageTables):
             if vma.rights != rights:
                 self.split_pmd(mapping, a)
                 self.split_pmd(mapping, b)
-                mapping.cut(vma, first, last).rights = rights
+                part = mapping.cut(vma, first, last)
+                part.rights = rights
+                if mapping.private:
+                    part.accounted = "w" in rights or part.accounted and part.anon is not None
             at = b
         self.merge(mapping)
         if at < last:
@@ -164,7 +172,7 @@ class Spaces(AddressSpaces, PageTables):
         if to.vmas:
             raise Refused("EEXIST")
         self.place_memory(to, mapping.file, mapping.file_page + first // self.geometry.base, last - first)
-        to.vmas = [Vma(0, last - first, rights=vma.rights, anon=vma.anon)]
+        to.vmas = [Vma(0, last - first, rights=vma.rights, anon=vma.anon, accounted=vma.accounted)]
         moved = self.move_leaves(mapping, first, last, to, 0)
         if moved < last:  # no memory: what was moved moves back
             self.move_leaves(to, 0, moved - first, mapping, first)

@@ -2,7 +2,7 @@
 """The system calls on mappings of shmem and anonymous memory, whose VMAs may be cut at any base page."""
 from libc.errno cimport EEXIST, EFAULT, EINVAL, ENOMEM, ESRCH
 from hgmcore.hgm cimport *
-from hgmcore.core.machine cimport ANON, File, Machine, Mapping, Vma, VMA_ANON
+from hgmcore.core.machine cimport ANON, File, Machine, Mapping, Vma, VMA_FORKED, VMA_UNACCOUNTED
 from hgmcore.core.vma cimport vma_delete, vma_find, vma_search, vma_split
 from hgmcore.operations.common cimport (
     base_mask, mmap_region, Outcome, outcome, process_exited, Range, range_of, round_up, vma_next, VmaWalk,
@@ -12,13 +12,21 @@ from hgmcore.operations.thp.anon cimport anon_fault
 from hgmcore.operations.thp.shmem_fault cimport shmem_fault
 from hgmcore.operations.thp.zap cimport do_munmap, unmap_page_range, vma_adjust_trans_huge
 
+cdef inline bint is_mergeable_anon_vma(const Vma *a, const Vma *b) noexcept nogil:
+    """Have both one anon_vma, or only one of them any, which is not from a fork?"""
+    return a.anon_vma == b.anon_vma or (not (a.flags | b.flags) & VMA_FORKED
+                                        and (a.anon_vma == 0 or b.anon_vma == 0))
+
 cdef inline void vmas_merge(Mapping *v) noexcept nogil:
-    """Neighbours that touch and have the same flags are one VMA."""
+    """Neighbours that touch, have the same flags and may have one anon_vma are one VMA."""
     cdef uint32_t i = 1
+    cdef Vma *before
     while i < v.nr_vmas:
-        if v.vmas[i - 1].end == v.vmas[i].start and (v.vmas[i - 1].flags | VMA_ANON) == (v.vmas[i].flags | VMA_ANON):
-            v.vmas[i - 1].end = v.vmas[i].end
-            v.vmas[i - 1].flags |= v.vmas[i].flags
+        before = &v.vmas[i - 1]
+        if before.end == v.vmas[i].start and (before.flags | VMA_FORKED) == (v.vmas[i].flags | VMA_FORKED) and (
+                is_mergeable_anon_vma(before, &v.vmas[i])):
+            before.end = v.vmas[i].end
+            before.anon_vma = max(before.anon_vma, v.vmas[i].anon_vma)
             vma_delete(v, i)
         else:
             i += 1
@@ -49,6 +57,16 @@ cdef inline Outcome munmap(Machine *m, const hgm_operation *op) noexcept nogil:
         return outcome(0, r.error if r.error else EINVAL)
     return outcome(min(do_munmap(m, &m.state.mappings[op.target], r.start, r.end), op.length), 0)
 
+cdef inline uint32_t mprotect_flags(const File *f, const Vma *vma, uint32_t access) noexcept nogil:
+    """The VMA's flags with another access. One of anonymous memory that was never faulted is not accounted while nobody
+    may write there (mprotect_fixup)."""
+    cdef uint32_t flags = (vma.flags & ~<uint32_t>(HGM_OPF_READ | HGM_OPF_WRITE)) | access
+    if f.kind != ANON or flags == vma.flags:
+        return flags
+    if access & HGM_OPF_WRITE:
+        return flags & ~<uint32_t>VMA_UNACCOUNTED
+    return flags if vma.anon_vma else flags | VMA_UNACCOUNTED
+
 cdef inline Outcome mprotect(Machine *m, const hgm_operation *op) noexcept nogil:
     """ENOMEM where the range has a gap, after the VMAs before it were changed."""
     cdef Mapping *v = &m.state.mappings[op.target]
@@ -60,8 +78,7 @@ cdef inline Outcome mprotect(Machine *m, const hgm_operation *op) noexcept nogil
     i = vma_search(v, at)
     while i < v.nr_vmas and v.vmas[i].start <= at and at < end:
         stop = min(v.vmas[i].end, end)
-        flags = (v.vmas[i].flags & ~<uint32_t>(HGM_OPF_READ | HGM_OPF_WRITE)) | (
-            op.flags & (HGM_OPF_READ | HGM_OPF_WRITE))
+        flags = mprotect_flags(&m.state.files[v.file], &v.vmas[i], op.flags & (HGM_OPF_READ | HGM_OPF_WRITE))
         if flags != v.vmas[i].flags:
             vma_adjust_trans_huge(m, v, at)
             vma_adjust_trans_huge(m, v, stop)

@@ -8,7 +8,7 @@ folio and is not counted: HGM_PTE_ZERO stands in its place.
 from libc.errno cimport ENOMEM
 from hgmcore.hgm cimport *
 from hgmcore.core.folio cimport folio_of, frames_alloc
-from hgmcore.core.machine cimport ANON, Machine, Mapping, Vma, VMA_ANON
+from hgmcore.core.machine cimport ANON, Machine, Mapping, Vma, VMA_FORKED
 from hgmcore.core.table cimport allocation_fails, is_leaf, is_table, subtree_table_alloc
 from hgmcore.operations.common cimport base_mask, folio_answer, Outcome, outcome
 from hgmcore.operations.thp.pmd cimport (
@@ -100,6 +100,24 @@ cdef inline int handle_pte_fault(Machine *m, Pmd *pmd, uint64_t address, bint wr
     install_ptes(m, pmd, entry, copy, 0, 1, HGM_PTE_EXCLUSIVE, HGM_BY_FAULT)
     return 0
 
+cdef inline bint reusable_anon_vma(const Vma *vma, const Vma *neighbour) noexcept nogil:
+    """May a VMA share the anon_vma of its neighbour: could they be one VMA but for what may be done to them?"""
+    cdef uint32_t access = HGM_OPF_READ | HGM_OPF_WRITE
+    return neighbour.anon_vma != 0 and not neighbour.flags & VMA_FORKED and (
+        (vma.flags | access) == (neighbour.flags | access))
+
+cdef inline void anon_vma_prepare(Machine *m, const Mapping *v, Vma *vma) noexcept nogil:
+    """Before the first fault that may give the VMA a folio of its own. A new anon_vma is told from others of the mapping
+    by where its VMA began, as no two began at one place."""
+    if vma.anon_vma:
+        return
+    if vma + 1 < v.vmas + v.nr_vmas and (vma + 1).start == vma.end and reusable_anon_vma(vma, vma + 1):
+        vma.anon_vma = (vma + 1).anon_vma
+    elif vma > v.vmas and (vma - 1).end == vma.start and reusable_anon_vma(vma, vma - 1):
+        vma.anon_vma = (vma - 1).anon_vma
+    else:
+        vma.anon_vma = 1 + (vma.start >> m.config.geometry.base_shift)
+
 cdef inline Outcome anon_fault(Machine *m, const hgm_operation *op, Vma *vma) noexcept nogil:
     """An access: a folio of the memory's size where it fits and nothing is mapped yet, else base pages."""
     cdef Mapping *v = &m.state.mappings[op.target]
@@ -111,7 +129,7 @@ cdef inline Outcome anon_fault(Machine *m, const hgm_operation *op, Vma *vma) no
         return outcome(0, ENOMEM)
     huge = pmd.entry[0] == 0 and m.state.files[v.file].nr_pages > 1 and thp_vma_suitable_order(m, v, vma, offset)
     if huge:
-        vma.flags |= VMA_ANON
+        anon_vma_prepare(m, v, vma)
         error = do_huge_pmd_anonymous_page(m, &pmd, write)
         if error != FALLBACK:
             return outcome(0 if error else base_mask(m) + 1, error)
@@ -121,7 +139,7 @@ cdef inline Outcome anon_fault(Machine *m, const hgm_operation *op, Vma *vma) no
     elif not is_table(pmd.entry[0]) and access_huge_pmd(m, &pmd, write):
         return outcome(base_mask(m) + 1, 0)
     if write:
-        vma.flags |= VMA_ANON
+        anon_vma_prepare(m, v, vma)
     error = handle_pte_fault(m, &pmd, v.address + offset, write)
     return outcome(0 if error else base_mask(m) + 1, error)
 
@@ -171,7 +189,7 @@ cdef inline int copy_page_range(Machine *m, Mapping *v, const Vma *vma, Mapping 
     cdef uint64_t at = vma.start, stop
     cdef bint anon = m.state.files[v.file].kind == ANON
     cdef int error
-    if anon and not vma.flags & (VMA_ANON | HGM_OPF_WP):
+    if anon and not vma.anon_vma and not vma.flags & HGM_OPF_WP:
         return 0
     while at < vma.end:
         parent = mm_find_pmd(m, v, at, False)

@@ -3,7 +3,7 @@
 from libc.errno cimport EAGAIN, EBUSY, EINVAL, ENOMEM
 from hgmcore.hgm cimport *
 from hgmcore.core.folio cimport folio_at, folio_of, frames_alloc
-from hgmcore.core.machine cimport ANON, File, Machine, Mapping, Vma, VMA_ANON
+from hgmcore.core.machine cimport ANON, File, Machine, Mapping, Vma
 from hgmcore.core.table cimport allocation_fails, is_leaf, is_table, table_entries, table_number
 from hgmcore.operations.common cimport (
     base_mask, look_up_and_put, Outcome, outcome, Range, range_of, vma_next, VmaWalk, walk_vmas
@@ -144,7 +144,7 @@ cdef inline int madvise_collapse(Machine *m, Mapping *v, const Vma *vma, uint64_
     cdef Pmd pmd
     if vma.end - vma.start <= pmd_mask(m) or not thp_vma_suitable_order(m, v, vma, vma.end - pmd_mask(m) - 1):
         return EINVAL
-    if m.state.files[v.file].kind == ANON and not vma.flags & VMA_ANON or first > last:
+    if m.state.files[v.file].kind == ANON and not vma.anon_vma or first > last:
         return EINVAL
     while first < last:
         pmd = mm_find_pmd(m, v, first - v.address, False)

@@ -75,6 +75,7 @@ cdef inline Outcome mremap_to(Machine *m, const hgm_operation *op) noexcept nogi
     cdef uint64_t end = r.end, length = end - op.offset, moved
     cdef Vma *vma = vma_find(v, op.offset)
     cdef uint32_t flags
+    cdef uint64_t anon_vma
     if r.error or op.length == 0:
         return outcome(0, r.error if r.error else EINVAL)
     if vma is NULL or end > vma.end:
@@ -82,8 +83,10 @@ cdef inline Outcome mremap_to(Machine *m, const hgm_operation *op) noexcept nogi
     if w.nr_vmas > 0:
         return outcome(0, EEXIST)
     flags = vma.flags & ~<uint32_t>(HGM_OPF_MINOR | HGM_OPF_WP)
+    anon_vma = vma.anon_vma
     if not mmap_region(m, w, v.file, v.file_offset + op.offset, length, flags):
         return outcome(0, ENOMEM)
+    w.vmas[0].anon_vma = anon_vma
     moved = move_page_tables(m, v, op.offset, end, w, 0)
     if moved < end:    # move_vma(): back again, to tables that are still there
         move_page_tables(m, w, 0, moved - op.offset, v, op.offset)
