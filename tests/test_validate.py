@@ -348,3 +348,77 @@ def test_what_the_importer_leaves_out_is_counted():
     assert trace.header.provenance["kernel"] == "6.18.44-fc-v669"
     assert report.used == {"files": 1, "steps": 19, "observations": 25}
     assert report.skipped.total() == 7
+
+
+# -- steps out of scope that change what is mapped
+
+def foreign(i, op, **fields):
+    return {"t": "op", "i": i, "proc": "A", "op": op, "region": "m0", "off": 0, "len": 4096, "errno": "", **fields}
+
+
+@pytest.mark.parametrize("op", [
+    foreign(99, "madvise", advice="HWPOISON"), foreign(99, "madvise", advice="COLD"), foreign(99, "swapoff"),
+    foreign(99, "split_folios", proc="driver", region="f0"), foreign(99, "compact_memory", proc="driver", region=None)])
+def test_what_a_step_out_of_scope_changed_is_no_difference(tmp_path, op):
+    """The comparison of what it touched ends, and says so; that of other memory goes on."""
+    records = load("a02")
+    at = records.index(of_step(records, "obs", 11))
+    records.insert(at + 1, op)
+    for obs in records[at + 2:]:
+        if obs["t"] == "obs":
+            obs["files"]["f0"]["mapcount"] = [[0, 512, 7]]
+    result = validate_recording(save(tmp_path, records))
+    assert result["differences"] == []
+    assert [step["step"] for step in result["out_of_scope"] if step["step"] == 99] == [99]
+    assert sum(count for what, count in result["not_compared"].items() if "step 99" in what) > 512
+    del records[at + 1]
+    assert validate_recording(save(tmp_path, records))["differences"]
+
+
+@pytest.mark.parametrize("op", [foreign(99, "madvise", advice="COLD", errno="EINVAL"), foreign(99, "mincore")])
+def test_what_changes_nothing_ends_no_comparison(tmp_path, op):
+    records = load("a02")
+    at = records.index(of_step(records, "obs", 11))
+    records.insert(at + 1, op)
+    of_step(records, "obs", 12)["files"]["f0"]["mapcount"] = [[0, 512, 7]]
+    assert validate_recording(save(tmp_path, records))["differences"]
+
+
+def test_a_mapping_that_traces_have_not_is_out_of_scope_with_all_that_is_done_to_it(tmp_path):
+    """A private mapping of a shmem file; and one that nobody made."""
+    records = load("a02")
+    at = records.index(of_step(records, "obs", 11))
+    seen = json.loads(json.dumps(records[at]["procs"]["A"]["regions"]["m0"]))
+    records[at + 1:at + 1] = [
+        foreign(90, "mmap", region="p", file="f0", fileoff=0, prot=3, flags="PRIVATE"), foreign(91, "write", region="p"),
+        foreign(92, "read", region="q")]
+    of_step(records, "obs", 12)["procs"]["A"]["regions"].update(p=seen, q=seen)
+    result = validate_recording(save(tmp_path, records))
+    assert result["differences"] == []
+    assert {step["reason"] for step in result["out_of_scope"] if 90 <= step["step"] < 93} == {
+        "a private mapping of a shmem file: traces have none", "a mapping that no step in scope made"}
+
+
+def test_a_mapping_of_huge_pages_without_a_file_has_a_file_of_its_own():
+    s = Simulated("6.18.44", "hugetlb")
+    s.step(step("mmap", fileoff=0, len=4 * M, prot=3, flags="PRIVATE|HUGETLB"))
+    assert s.step(step("write", len=4 * M, accessed=1024)) == []
+    row = s.machine.observe()["mappings"][0]
+    assert row["levels"]["pmd"] == 4 * M
+
+
+def test_remove_punches_the_file():
+    s = simulated()
+    s.step(step("read", len=4096, accessed=1))
+    assert s.step(step("madvise", off=2 * M, len=M, advice="REMOVE")) == [] and s.reason is None
+    assert sum(f["pages"] for f in s.machine.observe()["folios"]) == 768
+
+
+def test_a_mapping_that_was_shrunk_is_unregistered_as_a_whole():
+    s = simulated()
+    s.step(step("uffd_open", asked=["MINOR_SHMEM"]))
+    s.step(step("uffd_register", len=4 * M, mode="MINOR"))
+    s.step(step("mremap", len=4 * M, newlen=2 * M, flags=0))
+    s.step(step("uffd_unregister", len=2 * M))
+    assert s.reason is None
+    assert s.step(step("read", accessed=1)) == []

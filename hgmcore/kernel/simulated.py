@@ -14,7 +14,7 @@ from hgmcore.api import Machine
 from hgmcore.core.machine import FOLIO_CACHED
 from hgmcore.errnos import error_name
 from hgmcore.geometry import PTE
-from hgmcore.importers.processes.kernel_steps import PAGE, Translation
+from hgmcore.importers.processes.kernel_steps import PAGE, REASONS, Translation
 from hgmcore.observe import Observer
 from hgmcore.runs import UNKNOWN, dense, value_at
 from hgmcore.trace.statements import NAMES, READ, WRITE
@@ -81,6 +81,10 @@ class Simulated:
     compared, equal, nonzero: how many values there were of each kind, how many of them were equal, and how many the
     kernel did not have as 0 or none. skipped: what was left out of a comparison, by reason. ran, elapsed: of the last
     step, how many statements it was and how many ns they took.
+
+    A step that is out of scope may change memory in the kernel alone. What the recording then shows of that memory is
+    compared as long as it is equal; the first difference ends the comparison of that memory, as `skipped` says, for it
+    and all behind it are no fault of the simulator's.
     """
 
     def __init__(self, kernel: str, scheme: str, **options):
@@ -90,6 +94,8 @@ class Simulated:
         self.compared, self.equal, self.nonzero, self.skipped = Counter(), Counter(), Counter(), Counter()
         self.op: dict = {"i": 0, "op": "start"}
         self.reason: str | None = None
+        self.doubtful: dict[tuple, str] = {}  # memory -> the step out of scope that may have changed it
+        self.lost: dict[tuple, str] = {}  # memory that is not compared any more -> likewise
 
     def file(self, record) -> None:
         """Declare the file of a `file` record; `cached` of it has runs (first, count) of the pages that are there."""
@@ -100,6 +106,9 @@ class Simulated:
         """Do the step and compare its answer. `self.reason` then says why it was left out, or is None."""
         self.op = op
         self.reason = self.translation.step(op)
+        for memory in self.translation.touched:
+            self.doubtful.setdefault(memory, f"what step {op['i']} ({op.get('advice', op['op'])}), which is out of scope, "
+                                             "touched, from the first difference on")
         results = self._run()
         if self.reason is None:
             return self._answers(op, *results)
@@ -149,15 +158,32 @@ class Simulated:
             error = "EFAULT"  # the kernel does not wait for userfaultfd where it accesses memory itself
         if name == "madvise" and op["advice"].startswith("POPULATE") and error == "EFAULT":
             error = self._populate_error(op, done)
+        memories = self._memories(op["proc"], op.get("region"))
         if name == "uffd_read":
-            found += self._one("event", "", op["addr_off"], self._event(op))
+            found += self._one("event", "", op["addr_off"], self._event(op), memories)
             return found
-        found += self._one("error", "", kernel_error, error)
+        found += self._one("error", "", kernel_error, error, memories)
         region = self.translation.regions.get(op["proc"], {}).get(op.get("region"))
         kernel_done = _bytes(op, region.page if region else PAGE)
         if kernel_done is not None:
-            found += self._one("bytes done", "", kernel_done, done)
+            found += self._one("bytes done", "", kernel_done, done, memories)
         return found
+
+    def _memories(self, process, region=None):
+        """The memory of a region, of a file that the driver names, or of all that a process maps."""
+        regions = self.translation.regions.get(process, {})
+        if region in regions:
+            return [regions[region].memory]
+        return [("file", region)] if region else [each.memory for each in regions.values()]
+
+    def _is_lost(self, memories, values, differ):
+        """Are `values` values of this memory left out? differ: do some of them differ?"""
+        if differ:
+            self.lost |= {memory: self.doubtful[memory] for memory in memories if memory in self.doubtful}
+        reason = next((self.lost[memory] for memory in memories if memory in self.lost), None)
+        if reason:
+            self.skipped[reason] += values
+        return reason is not None
 
     def _event(self, op):
         """The address that the thread's event would tell: of the base page, or of the huge page of hugetlb."""
@@ -168,8 +194,10 @@ class Simulated:
         unit = region.page if region.kind == "hugetlb" else PAGE
         return offset // unit * unit
 
-    def _one(self, kind, where, kernel, simulator):
-        """Compare one value."""
+    def _one(self, kind, where, kernel, simulator, memories=()):
+        """Compare one value, of some memory."""
+        if self._is_lost(memories, 1, kernel != simulator):
+            return []
         self.compared[kind] += 1
         self.nonzero[kind] += bool(kernel)
         if kernel == simulator:
@@ -177,14 +205,16 @@ class Simulated:
             return []
         return [Difference(self.op["i"], self.op["op"], kind, where, None, kernel, simulator)]
 
-    def _many(self, kind, where, kernel, simulator, names=None):
+    def _many(self, kind, where, kernel, simulator, memories, names=None):
         """Compare arrays over the 4K pages of one place; the kernel's is UNKNOWN where it was not recorded."""
         pages = max(len(kernel), len(simulator))
         kernel, simulator = (np.pad(each, (0, pages - len(each))) for each in (kernel, simulator))
         known = int((kernel != UNKNOWN).sum())
+        bad = np.flatnonzero((kernel != simulator) & (kernel != UNKNOWN))
+        if self._is_lost(memories, known, len(bad)):
+            return []
         self.compared[kind] += known
         self.nonzero[kind] += int((kernel > 0).sum())
-        bad = np.flatnonzero((kernel != simulator) & (kernel != UNKNOWN))
         self.equal[kind] += known - len(bad)
         if not len(bad):
             return []
@@ -198,28 +228,37 @@ class Simulated:
         state = _State(machine)
         for process, seen in obs["procs"].items():
             name = self.translation.names.get(process)
+            foreign = [reason for (owner, _), reason in self.translation.foreign.items() if owner == process]
             for region, kernel in seen["regions"].items():
-                found += self._region(state, process, region, kernel)
-            if "status_delta" in seen:
+                if region in self.translation.regions.get(process, ()) or not self.translation.lenient:
+                    found += self._region(state, process, region, kernel)
+                else:
+                    reason = self.translation.foreign.get((process, region), REASONS["unmapped"])
+                    self.skipped[reason] += 1
+                    foreign.append(reason)
+            if foreign:
+                self.skipped[foreign[0]] += 1
+            elif "status_delta" in seen:
                 tables = seen["status_delta"]["VmPTE"] * 1024 // PAGE
-                found += self._one("page-table pages", process, tables, state.tables(name))
+                found += self._one("page-table pages", process, tables, state.tables(name), self._memories(process))
         for file, kernel in obs["files"].items():
             index = self.translation.files[file][0]
             counts = state.file_counts(index)
-            found += self._many("map count", file, dense(kernel["mapcount"], len(counts)), counts)
+            found += self._many("map count", file, dense(kernel["mapcount"], len(counts)), counts, [("file", file)])
         return found
 
     def _region(self, state, process, name, kernel):
         region = self.translation.regions[process][name]
-        pages, where = -(-region.length // PAGE), f"{process} {name}"
+        pages, where, memories = -(-region.length // PAGE), f"{process} {name}", [region.memory]
         leaf, count, exclusive, row = state.mapping(region.mapping, pages)
-        found = self._many("leaf", where, dense(kernel["map"], pages, {"PTE": 1, "HUGE": 2}), leaf, LEAVES)
-        found += self._many("map count", where, dense(kernel["mapcount"], pages), count)
+        found = self._many("leaf", where, dense(kernel["map"], pages, {"PTE": 1, "HUGE": 2}), leaf, memories,
+                           LEAVES)
+        found += self._many("map count", where, dense(kernel["mapcount"], pages), count, memories)
         if "excl" in kernel:
-            found += self._many("exclusive bit", where, dense(kernel["excl"], pages), exclusive)
-        return found + self._smaps(state, where, region, kernel["smaps"], row)
+            found += self._many("exclusive bit", where, dense(kernel["excl"], pages), exclusive, memories)
+        return found + self._smaps(state, where, region, kernel["smaps"], row, memories)
 
-    def _smaps(self, state, where, region, kernel, row):
+    def _smaps(self, state, where, region, kernel, row, memories):
         if region.kind == "hugetlb":
             self.skipped["Rss and Pss of hugetlb, which the kernel leaves out"] += 2
             suffix = "_hugetlb"
@@ -230,13 +269,13 @@ class Simulated:
             private = kernel.get("Private_Clean", 0) + kernel.get("Private_Dirty", 0)
         found = []
         if region.kind != "hugetlb":
-            found += self._one("Rss", where, kernel.get("Rss", 0), row["rss"] // 1024)
+            found += self._one("Rss", where, kernel.get("Rss", 0), row["rss"] // 1024, memories)
             pss = 0 if region.mapping is None else state.observer.pss_kb(region.mapping)
-            found += self._one("Pss", where, kernel.get("Pss", 0), pss)
+            found += self._one("Pss", where, kernel.get("Pss", 0), pss, memories)
             huge = sum(kernel.get(key, 0) for key in ("AnonHugePages", "ShmemPmdMapped", "FilePmdMapped"))
-            found += self._one("mapped by PMD", where, huge, row["levels"]["pmd"] // 1024)
-        found += self._one("shared", where, shared, row["shared" + suffix] // 1024)
-        found += self._one("private", where, private, row["private" + suffix] // 1024)
+            found += self._one("mapped by PMD", where, huge, row["levels"]["pmd"] // 1024, memories)
+        found += self._one("shared", where, shared, row["shared" + suffix] // 1024, memories)
+        found += self._one("private", where, private, row["private" + suffix] // 1024, memories)
         return found
 
 

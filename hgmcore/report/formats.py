@@ -151,7 +151,9 @@ FORMATS = {
             "differences": array(TEXT)}))}}),
     "hgmcore-validate-live 1": ("hgmcore validate --live --json", named("hgmcore-validate-live 1", {
         "kernel": TEXT, "seed": COUNT, "hugetlb": BOOL, "sequences": COUNT, "steps": COUNT, "disturbed": COUNT,
-        "not_repeated": array(COUNT), "out_of_scope": by_name(COUNT), "values": VALUES,
+        "not_repeated": array(COUNT), "not_repeated_differences": array(record({
+            "seed": COUNT, "differences": array(TEXT), "trace": TEXT})),
+        "out_of_scope": by_name(COUNT), "values": VALUES,
         "times": maybe({"type": "object"}),
         "difference": maybe(record({"seed": COUNT, "scheme": TEXT, "differences": array(TEXT), "trace": TEXT,
                                     "recording": array({"type": "object"})}))})),

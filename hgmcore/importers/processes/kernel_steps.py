@@ -27,7 +27,9 @@ REASONS = {
     "uffd_poison": "UFFDIO_POISON: traces have no poison markers",
     "poisoned": "an access to what UFFDIO_POISON marked",
     "uffd_wp": "UFFDIO_WRITEPROTECT: write protection changes no count",
-    "remove": "MADV_REMOVE: traces punch the file itself",
+    "remove": "MADV_REMOVE that is refused, or of no shared file: traces punch files",
+    "private": "a private mapping of a shmem file: traces have none",
+    "unmapped": "a mapping that no step in scope made",
     "locked": "memory that is locked: traces have no locks",
     "address": "mremap to an address: traces leave addresses to the simulator",
     "query": "a question where pages lie: the simulator has no nodes",
@@ -36,14 +38,20 @@ REASONS = {
     **dict.fromkeys(("HUGEPAGE", "NOHUGEPAGE", "COLD", "PAGEOUT", "FREE"), ADVICE),
 }
 
+NEUTRAL = frozenset(REASONS[key] for key in ("uffd_open", "no descriptor", "mode", "query", "policy"))
+"""Reasons of steps that change nothing."""
+ASKING = ("mincore", "msync", "mlock2_query", "process_vm_readv")
+"""System calls without a statement that change nothing that is mapped."""
+
 
 @dataclass
 class Region:
     """A mapping of a recording. mapping: its index in the trace, None while its folio size is not known.
 
-    length: of what is observed, in bytes: the longest that it was. page: bytes of a folio. kind: of its file, or
+    length: of what is observed, in bytes: the longest that it was. now: its length at present. page: bytes of a folio. kind: of its file, or
     "anon". prot: the rights of all of it, None if parts differ. registered: the modes of userfaultfd. locked: was
-    mlock called? poisoned: (first, last) bytes that UFFDIO_POISON marked.
+    mlock called? poisoned: (first, last) bytes that UFFDIO_POISON marked. memory: what its pages are of, and those of all
+    other mappings with the same. file_offset: where in the file it begins.
     """
 
     mapping: int | None
@@ -54,6 +62,12 @@ class Region:
     registered: set = field(default_factory=set)
     locked: bool = False
     poisoned: list = field(default_factory=list)
+    memory: tuple = ()
+    file_offset: int = 0
+    now: int = 0
+
+    def __post_init__(self):
+        self.now = self.now or self.length
 
 
 class Translation:
@@ -66,6 +80,9 @@ class Translation:
         self.names: dict[str, str] = {}  # process -> its name in the trace, once it has mapped something
         self.features: dict[str, list[str]] = {}  # process -> what its userfaultfd asked for
         self.waiting: dict[str, tuple[Region, int, int]] = {}  # process -> region, offset, flags of a thread's access
+        self.foreign: dict[tuple[str, str], str] = {}  # (process, region) -> why the trace has no such mapping
+        self.touched: set[tuple] = set()  # of the last step: memory that it may have changed, not being in scope
+        self.lenient = False  # some step out of scope may have made mappings
 
     def file(self, record) -> None:
         """Declare a file and populate its `cached` pages, runs (first, count) of 4K pages."""
@@ -76,11 +93,45 @@ class Translation:
             self.writer.emit("populate", index, first * PAGE // page, count * PAGE // page)
 
     def step(self, op) -> str | None:
-        """Write the statements for an `op`. Returns None, or why no statement gives the answer of this step."""
-        function = getattr(self, f"do_{op['op']}", None)
-        if function is None:
-            return f"{op['op']}: traces have no statement for it"
-        return function(op)
+        """Write the statements for an `op`. Returns None, or why no statement gives the answer of this step.
+
+        `touched` then is the memory that the step may have changed in the kernel alone.
+        """
+        self.touched = set()
+        function, process, region = getattr(self, f"do_{op['op']}", None), op["proc"], op.get("region")
+        if op["op"] in ("mmap", "exit"):
+            reason = function(op)
+        elif (process, region) in self.foreign:
+            reason = self.foreign[process, region]
+        elif function is None:
+            reason = f"{op['op']}: traces have no statement for it"
+        elif self.lenient and region and process != "driver" and region not in self.regions.get(process, ()):
+            reason = REASONS["unmapped"]
+        else:
+            reason = function(op)
+        if reason and not (op.get("errno") or reason in NEUTRAL or op["op"] in ASKING or self._says_nothing_new(op)):
+            self.touched |= self._memory_of(op)
+            self.lenient = True
+        return reason
+
+    def _memory_of(self, op):
+        """The memory that a step is about: of its region or file, else of its process, else all."""
+        regions = self.regions.get(op["proc"], {})
+        if op.get("region") in regions:
+            return {regions[op["region"]].memory}
+        files = {("file", op[key]) for key in ("region", "file") if op.get(key) in self.files}
+        if files:
+            return files
+        if op["proc"] != "driver":
+            return {region.memory for region in regions.values()}
+        return {("file", name) for name in self.files} | {
+            region.memory for mapped in self.regions.values() for region in mapped.values()}
+
+    def _says_nothing_new(self, op):
+        """Is it advice to use huge pages, or none, for memory that has such folios anyway?"""
+        region = self.regions.get(op["proc"], {}).get(op.get("region"))
+        usual = {"HUGEPAGE": HUGE, "NOHUGEPAGE": PAGE}.get(op.get("advice"))
+        return region is not None and (region.page == usual or region.kind == "hugetlb")
 
     def _region(self, op) -> Region:
         """The Region that a step names; its mapping is then in the trace."""
@@ -94,18 +145,42 @@ class Translation:
         self.writer.emit(name, self._region(op).mapping, op["off"], op["len"], flags=flags)
 
     def do_mmap(self, op):
-        process, name, shared = op["proc"], op["region"], SHARED * (op["flags"] == "SHARED")
+        process, name, flags = op["proc"], op["region"], op["flags"].split("|")
+        shared = SHARED * ("SHARED" in flags)
         if process not in self.names:
             self.names[process] = self.writer.process(process)
+        reason = self._unknown_mapping(op, flags)
+        if reason:
+            self.foreign[process, name] = reason
+            return reason
         prot = _rights(op["prot"])
+        self.foreign.pop((process, name), None)
+        if "HUGETLB" in flags and "file" not in op:
+            op = {**op, "file": f"{process}:{name}", "fileoff": 0}  # hugetlb_file_setup(): a file of its own
+            pages = -(-op["len"] // HUGE)
+            self.files[op["file"]] = self.writer.file(f"hugetlb.{len(self.files)}", HUGE, pages), HUGE, "hugetlb"
         if "file" not in op:
-            region = Region(None, op["len"], PAGE, "anon", prot)
+            region = Region(None, op["len"], PAGE, "anon", prot, memory=("anon", process, name, self._step(op)))
         else:
             file, page, kind = self.files[op["file"]]
             mapping = self.writer.mmap(self.names[process], name, file, op["fileoff"], op["len"], shared)
-            region = Region(mapping, op["len"], page, kind, prot)
+            region = Region(mapping, op["len"], page, kind, prot, memory=("file", op["file"]),
+                            file_offset=op["fileoff"] if shared else -1)
             self._restrict(region)
         self.regions.setdefault(process, {})[name] = region
+        return None
+
+    def _step(self, op):
+        """A number that no other mapping of this name had."""
+        return len(self.writer.names.mappings), op.get("i")
+
+    def _unknown_mapping(self, op, flags):
+        """Why a trace has no such mapping, or None."""
+        if "file" in op and self.files[op["file"]][2] == "shmem" and "SHARED" not in flags:
+            return REASONS["private"]
+        if "file" not in op and "SHARED" in flags and "HUGETLB" not in flags:
+            return "a shared mapping of no file: traces have none"
+        return None
 
     def _map_anonymous(self, process, name, region):
         file = self.writer.anonymous(region.page)
@@ -130,13 +205,15 @@ class Translation:
         region = self._region(op)
         if "to" not in op:
             if not op["errno"]:
-                region.length = max(region.length, op["newlen"])
+                region.length, region.now = max(region.length, op["newlen"]), op["newlen"]
             self.writer.emit("mremap", region.mapping, 0, op["newlen"], NO_ARG)
             return None
         if op["errno"] or op["len"] != op["newlen"]:
             return REASONS["address"]
         mapping = self.writer.move(region.mapping, op["off"], op["len"], op["to"])
-        self.regions[op["proc"]][op["to"]] = Region(mapping, op["newlen"], region.page, region.kind, region.prot)
+        offset = region.file_offset + op["off"] if region.file_offset >= 0 else -1
+        self.regions[op["proc"]][op["to"]] = Region(mapping, op["newlen"], region.page, region.kind, region.prot,
+                                                    memory=region.memory, file_offset=offset)
         return None
 
     def do_fork(self, op):
@@ -150,8 +227,10 @@ class Translation:
         self.names[child] = self.writer.fork(self.names[parent], child)
         self.regions[child] = {
             name: Region(self.writer.child_mapping(self.names[child], region.mapping), region.length, region.page,
-                         region.kind, region.prot)
+                         region.kind, region.prot, memory=region.memory, file_offset=region.file_offset,
+                         now=region.now)
             for name, region in regions.items()}
+        self.foreign |= {(child, name): reason for (process, name), reason in self.foreign.items() if process == parent}
 
     def do_exit(self, op):
         regions, name = self.regions.pop(op["proc"], {}), self.names.pop(op["proc"], None)
@@ -199,7 +278,7 @@ class Translation:
 
     def do_uffd_register(self, op):
         region, modes = self._region(op), set(op["mode"].split("|"))
-        if op["off"] or op["len"] != region.length:
+        if op["off"] or op["len"] != region.now:
             return REASONS["part"]
         if not op["errno"]:
             region.registered = modes
@@ -211,7 +290,7 @@ class Translation:
 
     def do_uffd_unregister(self, op):
         region = self._region(op)
-        if op["off"] or op["len"] != region.length:
+        if op["off"] or op["len"] != region.now:
             return REASONS["part"]
         region.registered = set()
         self.writer.emit("unregister", region.mapping)
@@ -253,8 +332,10 @@ class Translation:
             return REASONS["locked"]
         elif advice in ("DONTNEED", "DONTNEED_LOCKED"):
             self._emit("dontneed", op)
+        elif advice == "REMOVE" and region.memory[0] == "file" and region.file_offset >= 0 and not op["errno"]:
+            self.writer.emit("punch", self.files[region.memory[1]][0], region.file_offset + op["off"], op["len"])
         else:
-            return REASONS["remove" if advice == "REMOVE" else advice]
+            return REASONS.get("remove" if advice == "REMOVE" else advice, f"MADV_{advice}: traces have no statement for it")
         return None
 
     def do_mlock(self, op):

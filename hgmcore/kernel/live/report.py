@@ -30,6 +30,8 @@ def _left_out(result):
     if result["not_repeated"]:
         lines += ["", *wrapped(f"Differences that the kernel did not show again: seeds "
                                f"{', '.join(map(str, result['not_repeated']))}.")]
+        for each in result["not_repeated_differences"]:
+            lines += wrapped(f"seed {each['seed']}: {each['differences'][0]}", "  ", "    ")
     return lines
 
 
