@@ -11,7 +11,7 @@ from hgmcore.importers import bpftrace
 from hgmcore.importers.parsers import bpftrace_events
 from hgmcore.importers.parsers import lines as line_blocks
 from hgmcore.importers.processes import accesses, mapper
-from hgmcore.replay import replay
+from hgmcore.replay import replay, to_json
 from hgmcore.trace import TraceError
 
 A = 0x7f0000000000
@@ -234,3 +234,16 @@ def test_the_recorder_ships_and_is_understood():
     assert "exceptions:page_fault_kernel" in script and "exceptions:page_fault_user" in script
     written = set(re.findall(r'printf\("%lld %d %d (\w+)', script))
     assert written == {event.decode() for event in bpftrace_events.EVENTS} | {"PF", "UFFD", "UFFDRET"}
+
+
+def test_a_recording_without_mprotect_does_not_tell_what_may_be_used():
+    """hgm.bt v1: a thread's stack, mapped for nothing, is touched all the same."""
+    trace, _ = load("bpftrace", (DATA / "uffd-stress.bt").read_bytes())
+    assert "EFAULT" not in [row["error"] for row in to_json(replay(trace, "mm_id"), trace)["operations"]]
+
+
+def test_a_private_mapping_of_a_memfd_is_left_out_by_name():
+    private = f"6 7 7 MMAP {A + (1 << 30):x} 200000 prot=3 flags=2 fd=3 off=0\n7 7 7 PF {A + (1 << 30):x} 6\n"
+    trace, report = load("bpftrace", MEMFD.replace("MEMFD 4", "MEMFD 0") + private)
+    assert report.skipped["mmap: a private mapping of a shmem file, which traces do not have"] == 1
+    assert statements(trace) == ["file memfd 2M 2 shmem", RAM[1]]

@@ -407,6 +407,28 @@ def test_a_mapping_of_huge_pages_without_a_file_has_a_file_of_its_own():
     assert row["levels"]["pmd"] == 4 * M
 
 
+def test_vmflags_tell_of_huge_pages(tmp_path):
+    """An mmap that does not say MAP_HUGETLB, as `ht` of what is seen behind it does."""
+    ops = [foreign(1, "mmap", len=4 * M, fileoff=0, prot=3, flags="PRIVATE"), foreign(2, "write", accessed=1)]
+    region = {"map": [[0, 512, "HUGE"]], "mapcount": [[0, 512, 1]], "smaps": {"Private_Hugetlb": 2048},
+              "vmas": [[0, 4 * M, "rw-p", "rd wr mr mw me de ht"]]}
+    obs = {"t": "obs", "i": 2, "procs": {"A": {"regions": {"m0": region}}}, "files": {}}
+    path = save(tmp_path, [{"t": "scenario", "name": "ht", "kernel": "6.18.44"}, {"t": "proc", "proc": "A"}, *ops, obs])
+    result = validate_recording(path)
+    assert (result["scheme"], result["differences"], result["out_of_scope"]) == ("hugetlb", [], [])
+    trace, _ = importers.read("kernel-recording", path)
+    assert [file.kind for file in trace.header.files] == ["hugetlb"]
+
+
+def test_pins_are_references_on_the_folios_of_a_file():
+    s = simulated()
+    s.step(step("pin", off=2 * M - 8192, len=16384))
+    assert s.reason is None
+    assert [folio["pins"] for folio in s.machine.observe()["folios"]] == [2, 2]
+    s.step(step("unpin", off=2 * M - 8192, len=16384))
+    assert [folio["pins"] for folio in s.machine.observe()["folios"]] == [0, 0]
+
+
 def test_remove_punches_the_file():
     s = simulated()
     s.step(step("read", len=4096, accessed=1))

@@ -5,7 +5,7 @@ arguments and its answer, and an `obs` with the state behind it. Steps become th
 offsets from the start of their mapping, and every `obs` an `observe`; `hgmcore validate` compares the rest.
 
 A file's pages are populated as its first observation has them. Anonymous memory gets huge pages if MADV_HUGEPAGE
-is the first that is done to it. A read or write of several pages is a touch of each. A touch by a thread that
+is the first that is done to it, and is of hugetlb if VmFlags has `ht`. A read or write of several pages is a touch of each. A touch by a thread that
 waits for userfaultfd is repeated where the thread ends. An mlock of what may only be read gives it the right to
 be written, which cuts the mapping in the same places, and touches each page.
 
@@ -41,19 +41,23 @@ LONGEST = 1 << 26  # bytes of a line, so that memory is bounded
 def read(stream, name) -> tuple[Trace, Report]:
     """The trace and what was counted. Raises TraceError."""
     report = Report("kernel-recording", name)
-    writer, provenance, files = Writer(), {}, []
+    writer, provenance, files, anonymous = Writer(), {}, [], []
     translation = Translation(writer)
     with tempfile.TemporaryFile() as spool:  # steps wait there until it is known what files had cached at first
         for record in read_records(stream, name):
             if record["t"] == "file":
                 files.append(record)
             kept = record if record["t"] in ("op", "scenario") else {"t": record["t"]}
+            if is_anonymous_mmap(record):
+                anonymous.append(record)
+                kept = {"t": "op", "later": True}
             spool.write(json.dumps(kept).encode() + b"\n")
         spool.seek(0)
-        files = iter(files)
+        files, anonymous = iter(files), iter(anonymous)
         for line, record in enumerate(map(json.loads, spool), start=1):
             kind, report.lines = record["t"], line
             if kind == "op":
+                record = next(anonymous) if "later" in record else record
                 reason = translated(translation.step, record, name, line)
                 if reason:
                     report.skip(reason, line)
@@ -80,6 +84,7 @@ def read_records(stream, name):
     """The records of a recording, one for each line. Raises TraceError.
 
     A file that does not say what was `cached` has none at first; it is filled in with what the first observation shows.
+    So are the flags of an mmap without a file: VmFlags `ht` tells of MAP_HUGETLB.
     """
     line, lacking = 0, {}
     for line, text in enumerate(iter(lambda: stream.readline(LONGEST), b""), start=1):
@@ -102,11 +107,23 @@ def read_records(stream, name):
         raise TraceError(name, FOREIGN, 1)
 
 
+def is_anonymous_mmap(record) -> bool:
+    return record["t"] == "op" and record["op"] == "mmap" and "file" not in record
+
+
 def fill_in(lacking, record) -> None:
     """Give a file that lacks it a `cached`, or fill in what an observation shows: runs [first, count] of pages.
 
-    lacking: file -> its `cached`, of those that no observation has shown so far.
+    lacking: file -> its `cached`, of those that no observation has shown so far; and (process, region) -> the mmap.
     """
+    if is_anonymous_mmap(record):
+        lacking[record["proc"], record["region"]] = record
+    for key in [key for key in lacking if isinstance(key, tuple) and record["t"] == "obs"]:
+        seen = record["procs"].get(key[0], {}).get("regions", {}).get(key[1])
+        if seen is not None:
+            mmap = lacking.pop(key)
+            if any("ht" in vma[3].split() for vma in seen.get("vmas", ()) if len(vma) > 3):
+                mmap["flags"] += "" if "HUGETLB" in mmap["flags"] else "|HUGETLB"
     if record["t"] == "file" and "cached" not in record:
         record["cached"] = lacking[record["file"]] = []
     for file in [file for file in lacking if record["t"] == "obs" and file in record["files"]]:

@@ -148,6 +148,9 @@ class _State:
         elif area and (match := _FIELD.fullmatch(line)):
             area.fields[match[1].decode()] = int(match[2]) << 10
             self.report.used["lines of smaps"] += 1
+        elif area and line.startswith(b"VmFlags:") and b" ht" in line:
+            area.fields["VM_HUGETLB"] = 1
+            self.report.used["lines of smaps"] += 1
         elif area and line.startswith((b"VmFlags:", b"THPeligible:", b"ProtectionKey:")):
             self.report.used["lines of smaps"] += 1
         elif line[:2] == b"S ":
@@ -249,7 +252,8 @@ def _kind(area) -> str:
     """One of KINDS, or why a VMA is of none."""
     if _SPECIAL.fullmatch(area.name):
         return "memory of the kernel"
-    if "hugetlb" in area.fields or area.fields.get("KernelPageSize", PAGE) > PAGE or "/anon_hugepage" in area.name:
+    if area.fields.keys() & {"hugetlb", "VM_HUGETLB"} or area.fields.get("KernelPageSize", PAGE) > PAGE or (
+            "/anon_hugepage" in area.name):
         return "hugetlb"
     if area.shared:
         return "shmem" if _SHMEM.match(area.name) else "a mapping of another file"

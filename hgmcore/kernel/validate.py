@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 from hgmcore.importers import open_input
-from hgmcore.importers.kernel_recording import read_records, translated
+from hgmcore.importers.kernel_recording import is_anonymous_mmap, read_records, translated
 from hgmcore.kernel.simulated import KINDS, Simulated
 from hgmcore.trace import TraceError
 
@@ -94,7 +94,7 @@ def validate_recording(path) -> dict:
 def scheme_of(records) -> str:
     """The scheme that stands for the kernel, which counts shmem and anonymous memory otherwise than hugetlb."""
     other = any(record["t"] == "file" and record["kind"] != "hugetlb"
-                or record["t"] == "op" and record["op"] == "mmap" and "file" not in record for record in records)
+                or is_anonymous_mmap(record) and "HUGETLB" not in record["flags"] for record in records)
     return "mm_id" if other else "hugetlb"
 
 

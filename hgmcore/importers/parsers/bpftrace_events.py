@@ -13,6 +13,8 @@ from hgmcore.importers.linux import (
     MAP_POPULATE,
     MAP_SHARED,
     MAX_ERRNO,
+    PROT_READ,
+    PROT_WRITE,
 )
 from hgmcore.sizes import quoted
 
@@ -47,6 +49,7 @@ class Events:
         self.tgid = 0  # of the event that takes place now; another process may share its address space
         self.met: set[int] = set()
         self.forked: dict[int, int] = {}  # child -> parent, while it is unknown whether the child is a thread
+        self.knows_mprotect = False  # an mprotect was recorded, so rights of mappings are known from then on
         self.unnamed: dict[int, object] = {}  # tgid -> the file that the process made last, while it has no descriptor
 
     def meet(self, tgids, lines) -> list:
@@ -84,6 +87,7 @@ class Events:
             return "mmap that failed"
         if flags & (MAP_SHARED | MAP_POPULATE) == MAP_SHARED:  # MAP_POPULATE: a ring of io_uring, no file of the trace
             self._name(space, fd)
+        prot = prot if self.knows_mprotect else PROT_READ | PROT_WRITE
         return self.calls.mmap(space, start, length, prot, flags, fd, offset)
 
     def _munmap(self, space, *numbers):
@@ -96,6 +100,7 @@ class Events:
         return self.calls.mremap(space, old, old_length, new_length, new if new or is_result else old)
 
     def _mprotect(self, space, *numbers):
+        self.knows_mprotect = True
         return self.calls.mprotect(space, *_numbers(numbers))
 
     def _madvise(self, space, *numbers):

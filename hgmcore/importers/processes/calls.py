@@ -144,6 +144,8 @@ class Calls(Mapper):
             file = File("hugetlb", "hugetlb", self.huge_page(flags)) if flags & MAP_HUGETLB else File("shmem", "shmem")
         else:
             file = (None if flags & MAP_DENYWRITE else space.files.get(fd)) or "a mapping of another file"
+            if isinstance(file, File) and file.kind == "shmem" and not flags & MAP_SHARED:
+                file = "a private mapping of a shmem file, which traces do not have"
         return self.attach(space, start, length, permissions(prot), bool(flags & MAP_SHARED), file, offset,
                            bool(flags & (MAP_POPULATE | MAP_LOCKED)))
 

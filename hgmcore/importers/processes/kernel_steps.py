@@ -28,6 +28,7 @@ REASONS = {
     "poisoned": "an access to what UFFDIO_POISON marked",
     "uffd_wp": "UFFDIO_WRITEPROTECT: write protection changes no count",
     "remove": "MADV_REMOVE that is refused, or of no shared file: traces punch files",
+    "pin": "a pin of what is no shared file: traces pin files",
     "private": "a private mapping of a shmem file: traces have none",
     "unmapped": "a mapping that no step in scope made",
     "locked": "memory that is locked: traces have no locks",
@@ -352,6 +353,22 @@ class Translation:
 
     def do_ftruncate(self, op):
         self.writer.emit("truncate", self.files[op["region"]][0], op["len"])
+
+    def do_pin(self, op, name="pin"):
+        """References on the pages of a file: one for each 4K page, on the folio that has it."""
+        region = self._region(op)
+        if region.memory[0] != "file" or region.file_offset < 0:
+            return REASONS["pin"]
+        first, last = op["off"] // PAGE, -(-(op["off"] + op["len"]) // PAGE)
+        shift, file = region.file_offset // PAGE, self.files[region.memory[1]][0]
+        pages = region.page // PAGE
+        for number in range((first + shift) // pages, -(-(last + shift) // pages)):
+            count = min(last + shift, (number + 1) * pages) - max(first + shift, number * pages)
+            self.writer.emit(name, file, number, count)
+        return None
+
+    def do_unpin(self, op):
+        return self.do_pin(op, "unpin")
 
     def do_move_pages(self, op):
         """Migrate each huge page that holds one of the addresses, once."""
