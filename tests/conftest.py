@@ -1,7 +1,7 @@
 """Set-up of all tests: fixtures, import paths of programs that tests start, and settings against chance.
 
-`replay` runs a trace's text on the reference model or on hgmcore; `result` is a comparison. Hypothesis tries the same examples in each run
-unless HGMCORE_EXAMPLES is set (sequences.py).
+`replay` runs a trace's text on the reference model or on hgmcore; `result` is a comparison. Hypothesis tries the same
+examples in each run unless HGMCORE_EXAMPLES is set (sequences.py).
 """
 import logging
 import os

@@ -9,9 +9,8 @@ from libc.string cimport memcpy, memset
 
 from hgmcore.hgm cimport *
 from hgmcore.core.folio cimport folio_at
-from hgmcore.core.machine cimport (
-    answer_function, Context, File, Machine, Mapping, NO_TABLE, Process, run_function, runs_function, State, Vma
-)
+from hgmcore.core.core cimport answer_function, run_function, runs_function
+from hgmcore.core.machine cimport Context, File, Machine, Mapping, NO_TABLE, Process, State, Vma
 from hgmcore.core.memory cimport Region
 
 cdef enum:
