@@ -7,9 +7,11 @@ words of the folios; in other states it is the packed state with these bits chan
 where what comes of it is a new state, breaks something, or is none that a packed state can show.
 
     slots   open addressing: a group of steps, a packed state without the words of other processes -> a record
-    record  an entry for each step that is enabled, in their order; one with DELTA is followed by the bits that change
+    record  group | that packed state | an entry for each step that is enabled, in their order; LAST. The bits that
+            change follow an entry with DELTA.
 
-The memory is bounded: when it is full, it is emptied.
+Workers share the slots: a record is never changed once it stands there. The memory of each worker's records is bounded;
+when one is full, all are emptied as soon as no worker runs.
 """
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
@@ -35,56 +37,77 @@ cdef enum:
     REFUSES = 1 << 22
     LAST = 1 << 23                # no entry: the record ends
 
+ctypedef uint64_t *Record
+
+cdef extern from *:
+    Record record_load "__atomic_load_n"(Record *at, int order) noexcept nogil
+    bint record_swap "__atomic_compare_exchange_n"(Record *at, Record *was, Record new, bint weak, int done,
+                                                   int failed) noexcept nogil
+    int RELAXED "__ATOMIC_RELAXED"
+    int ACQUIRE "__ATOMIC_ACQUIRE"
+    int RELEASE "__ATOMIC_RELEASE"
+
 cdef struct Memo:
     bint on
+    bint full
     int words
     uint64_t mask[GROUPS][MAX_WORDS]    # of a packed state, for each group
-    uint64_t *keys
-    uint32_t *records             # where a slot's record begins in `entries`, 0: the slot is empty
-    uint64_t *entries             # the first of a record is its group
+    Record *slots                 # shared
+    uint64_t most                 # records that this worker may add
+    uint64_t *entries
     uint64_t used, nr, started
 
-cdef inline bint memo_new(Memo *o, int words) noexcept nogil:
-    """False: the host has no memory."""
+cdef inline bint memo_new(Memo *o, int words, Memo *sharing, int workers) noexcept nogil:
+    """sharing: the memo whose slots it shares, NULL: none. False: the host has no memory."""
     o.words = words
-    o.keys = <uint64_t *>malloc(SLOTS_OF_MEMO * words * sizeof(uint64_t))
-    o.records = <uint32_t *>calloc(SLOTS_OF_MEMO, sizeof(uint32_t))
+    o.most = SLOTS_OF_MEMO // 2 // workers
+    o.slots = <Record *>calloc(SLOTS_OF_MEMO, sizeof(Record)) if sharing is NULL else sharing.slots
     o.entries = <uint64_t *>malloc(MEMO_WORDS * sizeof(uint64_t))
-    o.used, o.nr = 1, 0
-    return o.keys is not NULL and o.records is not NULL and o.entries is not NULL
+    return o.slots is not NULL and o.entries is not NULL
 
-cdef inline void memo_free(Memo *o) noexcept nogil:
-    free(o.keys)
-    free(o.records)
-    free(o.entries)
+cdef inline void memo_empty(Memo *o) noexcept nogil:
+    memset(o.slots, 0, SLOTS_OF_MEMO * sizeof(Record))
+    o.used = o.nr = 0
+    o.full = False
 
-cdef inline uint32_t memo_slot(const Memo *o, const uint64_t *wanted, int group) noexcept nogil:
-    """Where a record is, or where it belongs."""
+cdef inline uint32_t memo_slot(const Memo *o, const uint64_t *wanted) noexcept nogil:
+    """Where a record of this beginning (group, packed state) is, or where it belongs."""
+    cdef uint32_t at = <uint32_t>key_hash(wanted, o.words + 1) % SLOTS_OF_MEMO
+    cdef const uint64_t *there
     cdef uint64_t other
-    cdef uint32_t at = (<uint32_t>key_hash(wanted, o.words) ^ <uint32_t>(group << 8)) % SLOTS_OF_MEMO
     cdef int i
-    while o.records[at]:
-        other = o.entries[o.records[at]] ^ <uint64_t>group
-        for i in range(o.words):
-            other |= o.keys[<uint64_t>at * o.words + i] ^ wanted[i]
+    while True:
+        there = record_load(&o.slots[at], ACQUIRE)
+        if there is NULL:
+            return at
+        other = 0
+        for i in range(o.words + 1):
+            other |= there[i] ^ wanted[i]
         if other == 0:
-            break
+            return at
         at = (at + 1) % SLOTS_OF_MEMO
-    return at
 
-cdef inline const uint64_t *memo_find(Memo *o, const uint64_t *key, int group) noexcept nogil:
-    """The first entry of a group's record for a state; NULL: there is none, and memo_add() begins to write it."""
-    cdef uint64_t wanted[MAX_WORDS]
-    cdef uint32_t at
+cdef inline const uint64_t *memo_find(Memo *o, const uint64_t *key, int group, uint64_t steps,
+                                      bint *begun) noexcept nogil:
+    """The first entry of a group's record for a state; NULL: there is none.
+
+    begun: memo_add() is to write it. It has at most so many steps.
+    """
+    cdef uint64_t wanted[MAX_WORDS + 1]
+    cdef const uint64_t *there
     cdef int i
+    wanted[0] = group
     for i in range(o.words):
-        wanted[i] = key[i] & o.mask[group][i]
-    at = memo_slot(o, wanted, group)
-    if o.records[at]:
-        return &o.entries[o.records[at] + 1]
-    o.started = o.used
-    o.entries[o.used] = group
-    o.used += 1
+        wanted[1 + i] = key[i] & o.mask[group][i]
+    there = o.slots[memo_slot(o, wanted)]
+    if there is not NULL:
+        return there + 1 + o.words
+    o.full |= o.used + (steps + 2) * (1 + o.words) > MEMO_WORDS or o.nr >= o.most
+    begun[0] = not o.full
+    if begun[0]:
+        o.started = o.used
+        memcpy(&o.entries[o.used], wanted, (1 + o.words) * sizeof(uint64_t))
+        o.used += 1 + o.words
     return NULL
 
 cdef inline void memo_add(Memo *o, uint64_t entry, const uint64_t *before, const uint64_t *after) noexcept nogil:
@@ -101,22 +124,13 @@ cdef inline void memo_add(Memo *o, uint64_t entry, const uint64_t *before, const
         o.entries[at] = entry
         o.used += 1
 
-cdef inline void memo_close(Memo *o, const uint64_t *key, int group) noexcept nogil:
-    """The record is whole."""
-    cdef uint64_t wanted[MAX_WORDS]
-    cdef uint32_t at
-    cdef int i
+cdef inline void memo_close(Memo *o) noexcept nogil:
+    """The record is whole; it stands in a slot from now on, if no other worker was faster."""
+    cdef Record new = &o.entries[o.started], none = NULL
+    cdef uint32_t at = memo_slot(o, new)
     o.entries[o.used] = LAST
     o.used += 1
-    for i in range(o.words):
-        wanted[i] = key[i] & o.mask[group][i]
-    at = memo_slot(o, wanted, group)
-    memcpy(&o.keys[<uint64_t>at * o.words], wanted, o.words * sizeof(uint64_t))
-    o.records[at] = <uint32_t>o.started
     o.nr += 1
-
-cdef inline void memo_room(Memo *o, uint64_t steps) noexcept nogil:
-    """Make room for the records of one more state, of at most so many steps; empties the memo where there is none."""
-    if o.used + steps * (1 + o.words) + 4 * GROUPS > MEMO_WORDS or o.nr + GROUPS > SLOTS_OF_MEMO // 2:
-        memset(o.records, 0, SLOTS_OF_MEMO * sizeof(uint32_t))
-        o.used, o.nr = 1, 0
+    while not record_swap(&o.slots[at], &none, new, False, RELEASE, RELAXED):
+        at = (at + 1) % SLOTS_OF_MEMO
+        none = NULL

@@ -17,7 +17,7 @@ from hgmcore.hgm cimport *
 from hgmcore.core.core cimport Core, Engine
 from hgmcore.core.machine cimport File
 from hgmcore.explore.judge cimport fatal_step, judge_state, judge_step, prepare
-from hgmcore.explore.memo cimport GROUPS, Memo, memo_new, STEP_BITS
+from hgmcore.explore.memo cimport GROUPS, Memo, memo_empty, memo_new, STEP_BITS
 from hgmcore.explore.packing cimport (
     Bits, canonical, CHILDREN, DOUBLE_MAP, ENTIRE, folio_bits, LARGE, look, MARKS, NR_PAGES_MAPPED, pack, PER_PAGE,
     POISON, replace, SLOTS, state_bits, STRANGE, subtree_bits, TOTAL, unpack
@@ -30,8 +30,8 @@ from hgmcore.explore.tiny cimport (
     run, Step, Tiny, tiny_place, UNMAPPED, UNPINNABLE
 )
 from hgmcore.explore.worker cimport (
-    Candidate, CHUNK, expand_chunk, FIELD_MISSING, GOES_ON, is_better, NO_MEMORY, note, STRANGE_STATE, Violation,
-    Worker, worker_free
+    Candidate, CHUNK, expand_chunk, FIELD_MISSING, forget, GOES_ON, is_better, NO_MEMORY, note, STRANGE_STATE,
+    Violation, Worker, worker_free
 )
 
 import numpy as np
@@ -40,7 +40,7 @@ cdef extern from *:
     uint64_t fetch_add "__atomic_fetch_add"(uint64_t *at, uint64_t value, int order) noexcept nogil
 
 cdef enum:
-    MAX_CHUNKS = 64               # that workers expand before what they found is entered
+    MAX_CHUNKS = 128              # that workers expand before what they found is entered
     MAX_DEPTH = 1 << 12
 
 FIELDS = {"marks": MARKS, "children": CHILDREN, "poison": POISON, "entire": ENTIRE, "nr_pages_mapped": NR_PAGES_MAPPED,
@@ -109,13 +109,15 @@ cdef class Search:
             self.nr_workers += 1
             w.steps, w.nr_steps = self.steps, len(steps)
             self.make_tiny(&w.t, born, maxpins, permutations, fields, poison)
-            self.make_memo(w, memo)
+            self.make_memo(w, memo, threads)
         if not states_new(&self.states, self.workers[0].t.words):
             raise MemoryError("no memory for a search")
         self.pool = ThreadPoolExecutor(threads) if threads > 1 else None
 
     def __dealloc__(self):
         cdef int i
+        if self.nr_workers:
+            free(self.workers[0].memo.slots)
         for i in range(self.nr_workers):
             worker_free(self.workers[i])
             free(self.workers[i])
@@ -158,7 +160,7 @@ cdef class Search:
             raise MemoryError("no memory for a search")
         return 0
 
-    cdef int make_memo(self, Worker *w, bint wanted) except -1:
+    cdef int make_memo(self, Worker *w, bint wanted, int threads) except -1:
         """Marks say of a folio only by a number that depends on all processes; then there is no memo."""
         cdef Memo *o = &w.memo
         cdef Tiny *t = &w.t
@@ -167,7 +169,7 @@ cdef class Search:
         o.on = wanted and not t.fields & MARKS and w.nr_steps <= STEP_BITS
         if not o.on:
             return 0
-        if not memo_new(o, t.words):
+        if not memo_new(o, t.words, NULL if w is self.workers[0] else &self.workers[0].memo, threads):
             raise MemoryError("no memory for a search")
         for g in range(GROUPS):
             for i in range(t.words):
@@ -225,6 +227,16 @@ cdef class Search:
             self.premises[k] += held >> k & 1
         return True
 
+    cdef void empty_memo(self) noexcept nogil:
+        """Where a worker's is full; no worker may run."""
+        cdef int i
+        cdef bint full = False
+        for i in range(self.nr_workers):
+            full |= self.workers[i].memo.full
+        if full:
+            for i in range(self.nr_workers):
+                memo_empty(&self.workers[i].memo)
+
     cdef int enter_chunk(self, int chunk) noexcept nogil:
         """Enter what a chunk's worker kept, in the order in which it found it."""
         cdef Worker *w = self.workers[self.owner[chunk]]
@@ -247,7 +259,7 @@ cdef class Search:
         cdef Worker *w = self.workers[number]
         cdef uint64_t chunk, first
         with nogil:
-            w.nr = 0
+            forget(w)
             while True:
                 chunk = fetch_add(&self.chunk, 1, 0)
                 first = self.first + chunk * CHUNK
@@ -267,7 +279,8 @@ cdef class Search:
         self.from_[0] = 0
         while first < last:
             end = min(first + CHUNK, last)
-            self.workers[0].nr = 0
+            forget(self.workers[0])
+            self.empty_memo()
             answer = expand_chunk(self.workers[0], &self.states, first, end, self.depth_now)
             if answer == GOES_ON:
                 self.to[0] = self.workers[0].nr
@@ -288,6 +301,7 @@ cdef class Search:
         while first < last and answer == GOES_ON:
             end = min(last, first + MAX_CHUNKS * CHUNK)
             self.first, self.last, self.chunk = first, end, 0
+            self.empty_memo()
             list(self.pool.map(self._work, range(self.nr_workers)))
             for i in range(self.nr_workers):
                 answer = max(answer, self.workers[i].answer)

@@ -10,8 +10,8 @@ from libc.string cimport memcpy, memset
 from hgmcore.hgm cimport *
 from hgmcore.explore.judge cimport fatal_step, freed_in_use, judge_state, judge_step, prepare
 from hgmcore.explore.memo cimport (
-    DELTA, INJECTED, INSTALLS, LAST, Memo, memo_add, memo_close, memo_find, memo_free, memo_room, REFUSED, REFUSES,
-    REMOVES, RUN, STEP_BITS
+    DELTA, INJECTED, INSTALLS, LAST, Memo, memo_add, memo_close, memo_find, REFUSED, REFUSES, REMOVES, RUN,
+    STEP_BITS
 )
 from hgmcore.explore.packing cimport canonical, canonical_key, key_order, look, pack, unpack
 from hgmcore.explore.states cimport key_hash, NONE, States, states_find
@@ -25,7 +25,7 @@ cdef extern from *:
 
 cdef enum:
     CHUNK = 32                    # states that a worker expands at a time
-    RECENT = 1024
+    RECENT = 1 << 13
 
 # Why a worker stops.
 cdef enum:
@@ -60,7 +60,7 @@ cdef struct Worker:
     uint64_t *keys
     Candidate *candidates
     uint64_t nr, room
-    uint32_t recent[RECENT]       # candidates of this chunk by hash, + 1
+    uint32_t recent[RECENT]       # candidates by hash, + 1
     uint64_t generated, fatal
     uint64_t done[MAX_FAMILIES]
     uint64_t refused[MAX_FAMILIES]
@@ -69,7 +69,7 @@ cdef struct Worker:
 
 cdef inline void worker_free(Worker *w) noexcept nogil:
     tiny_free(&w.t)
-    memo_free(&w.memo)
+    free(w.memo.entries)
     free(w.keys)
     free(w.candidates)
 
@@ -129,7 +129,7 @@ cdef inline bint keep(Worker *w, const uint64_t *key, uint64_t hash, uint32_t pa
     return True
 
 cdef inline bint kept(const Worker *w, const uint64_t *key, uint64_t hash) noexcept nogil:
-    """Is a state surely among the candidates of this chunk? It may be so without being seen."""
+    """Is a state surely among the candidates? It may be so without being seen."""
     cdef uint32_t number = w.recent[hash % RECENT]
     cdef int i
     if number == 0 or w.candidates[number - 1].hash != hash:
@@ -279,31 +279,33 @@ cdef inline int expand(Worker *w, const States *s, uint32_t state, uint32_t dept
     cdef int i = 0, end, group, answer
     memcpy(start, &s.keys[<uint64_t>state * s.words], s.words * sizeof(uint64_t))
     w.loaded = w.changed = w.records = False
-    if w.memo.on:
-        memo_room(&w.memo, w.nr_steps)
     while i < w.nr_steps:
         end = i
         group = w.steps[i].group
         while end < w.nr_steps and w.steps[end].group == group:
             end += 1
         if w.memo.on:
-            entry = memo_find(&w.memo, start, group)
+            entry = memo_find(&w.memo, start, group, end - i, &w.records)
             if entry is not NULL:
                 answer = recall(w, s, start, state, i, end, depth, entry)
                 if answer:
                     return answer
                 i = end
                 continue
-            w.records = True
         while i < end:
             answer = take(w, s, start, state, i, depth, NULL)
             if answer:
                 return answer
             i += 1
         if w.records:
-            memo_close(&w.memo, start, group)
+            memo_close(&w.memo)
             w.records = False
     return GOES_ON
+
+cdef inline void forget(Worker *w) noexcept nogil:
+    """The candidates were entered."""
+    w.nr = 0
+    memset(w.recent, 0, sizeof(w.recent))
 
 cdef inline int expand_chunk(Worker *w, const States *s, uint64_t first, uint64_t last, uint32_t depth) noexcept nogil:
     cdef uint64_t state
