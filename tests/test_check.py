@@ -92,10 +92,29 @@ def test_shortest_traces_have_their_lengths(scheme):
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_symmetry_changes_no_answer(scheme):
     for scope in SMALL:
-        whole, reduced = run(scheme, scope), run(scheme, scope, "processes")
-        assert reduced.search.orbits == whole.search.distinct, scope
-        assert lengths(reduced) == lengths(whole), scope
-        assert [reduced.verdict(prop) for prop in PROPERTIES] == [whole.verdict(prop) for prop in PROPERTIES], scope
+        whole = run(scheme, scope)
+        for symmetry in ("processes", "pages"):
+            reduced = run(scheme, scope, symmetry)
+            assert reduced.search.orbits == whole.search.distinct, scope
+            assert lengths(reduced) == lengths(whole), scope
+            assert [reduced.verdict(prop) for prop in PROPERTIES] == [whole.verdict(prop) for prop in PROPERTIES], scope
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_traces_name_processes_and_base_pages_as_the_user_does(scheme):
+    for scope in ("pair", "levels", "group", "poison", "two-pages"):
+        checked = run(scheme, scope, "pages")
+        for prop in PROPERTIES:
+            if checked.verdict(prop) == "violated":
+                assert len(checked.trace(prop.name)) == lengths(checked)[prop.key]  # replayed, or it is an error
+
+
+def test_base_page_0_cannot_be_exchanged_where_a_scheme_looks_at_it(monkeypatch):
+    whole, reduced = run("subtree_posted", "pair"), run("subtree_posted", "pair", "pages")
+    assert (whole.search.distinct, lengths(whole)["UF"], lengths(reduced)["UF"]) == (7230, 3, 3)
+    monkeypatch.setattr("hgmcore.explore.check.pages_of", lambda engine, symmetry: "move")
+    wrong = run("subtree_posted", "pair", "pages")
+    assert wrong.search.orbits == 7230 and lengths(wrong)["UF"] > 3  # the identity alone shows nothing
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -114,7 +114,7 @@ Examples
     type=click.Choice(SYMMETRIES),
     default="processes",
     show_default=True,
-    help="States that are the same but for which process is which are one.",
+    help="States that are the same but for which process is which are one; pages: or which base page.",
 )
 @click.option(
     "--threads",

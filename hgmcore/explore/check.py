@@ -16,14 +16,14 @@ from hgmcore.core.core import Core, Engine
 from hgmcore.errnos import error_name
 from hgmcore.explore.properties import NUMBER, PROPERTIES, asked, promise
 from hgmcore.explore.scopes import FAMILIES, Scope
-from hgmcore.explore.search import Search
+from hgmcore.explore.search import PAGES, Search
 from hgmcore.explore.steps import array_of, first_steps, steps_of
 from hgmcore.geometry import GEOMETRIES
 from hgmcore.trace import Trace
 
 PORTION = 2000
 """States that are expanded between two looks at the clock, so that an interrupt is heard within a second."""
-SYMMETRIES = ("none", "processes")
+SYMMETRIES = ("none", "processes", "pages")
 RESERVE = 1 << 20
 
 
@@ -51,6 +51,17 @@ def permutations_of(scope: Scope, symmetry: str) -> list[tuple[int, ...]]:
     ]
 
 
+def pages_of(engine, symmetry: str) -> str:
+    """Which base pages may be exchanged: a key of PAGES.
+
+    Where counts are kept for each base page, or a scheme is not known, base page 0 stays: some ask it alone.
+    """
+    if symmetry != "pages":
+        return "stay"
+    known = engine.name in schemes.NAMES and engine is schemes.load(engine.name)
+    return "first stays" if engine.writes_tails or engine.name == "subtree_posted" or not known else "move"
+
+
 class Checked:
     """The search of one scope for one scheme. ended: closed, depth, states, seconds, memory or interrupt.
 
@@ -68,7 +79,7 @@ class Checked:
         if self.options["locks"] != "none" or self.options["hvo"] != "off":
             raise ValueError("a search runs one thread with all struct pages: locks=none, hvo=off")
         self.steps = steps_of(scope)
-        self.permutations = permutations_of(scope, symmetry)
+        self.permutations, self.pages = permutations_of(scope, symmetry), pages_of(self.engine, symmetry)
         self.ended, self.seconds = None, 0.0
         self.fields = 0
         self.search = self._new()
@@ -95,6 +106,7 @@ class Checked:
                 self.permutations,
                 self.fields,
                 "hwpoison" in scope.ops,
+                PAGES[self.pages],
                 self.threads,
                 self.memo,
             )
@@ -147,11 +159,13 @@ class Checked:
             return None
         _, state, last = found
         steps, names = [], list(range(self.scope.processes))
-        for step, permutation in self.search.path(state):
-            steps.append(self.steps[step].renamed(names))
+        pages = [list(range(self.scope.base_pages)) for _ in range(self.scope.pages)]
+        for step, permutation, moved in self.search.path(state):
+            steps.append(self.steps[step].renamed(self.scope, names, pages))
             names = [names[p] for p in self.permutations[permutation]]
+            pages = [[of[page] for page in places] for of, places in zip(pages, moved, strict=True)]
         if last is not None:
-            steps.append(self.steps[last].renamed(names))
+            steps.append(self.steps[last].renamed(self.scope, names, pages))
         broken = self._again().replay(array_of(first_steps(self.scope), self.scope), array_of(steps, self.scope))
         if NUMBER[name] not in broken:
             raise InternalError(

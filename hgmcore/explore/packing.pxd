@@ -5,20 +5,21 @@ What does not matter: costs, results, frame, table and folio numbers, addresses.
 
     packed state:  file size | which huge pages are cached | a word for each process | counted marks | folios
 
-    process:       born, mapped, exited | VMA flags | for each huge page the entries at and below the hstate level
+    process:       born, mapped, exited | VMA flags | for each huge page the entries at and below the hstate level,
+                   each in a place of its own, whether there is a table or not
     folio:         reference count | freed | pins | then the words of the fields that any state of this search uses
 
-Folios are numbered by first appearance: the page cache in order, then the folios that counted marks stand for. With
-symmetry, a state is the smallest of those that exchanging processes of the same birth gives.
+Folios are numbered by first appearance: the page cache in order, then the folios that counted marks stand for. What is
+the same but for which process or base page is which: symmetry.pxd.
 """
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from hgmcore.hgm cimport *
 from hgmcore.core.folio cimport cache_refs, folio_at
 from hgmcore.core.machine cimport Machine, Mapping, Vma
 from hgmcore.core.table cimport hstate_entry, is_leaf, is_table, leaf_entry, table_desc, table_entries, table_number
 from hgmcore.explore.tiny cimport (
-    blank, BORN, EXITED, MAPS, MAX_PROCESSES, MAX_STATE_FOLIOS, MAX_WORDS, new_folio, new_table, Seen, Tiny, UNBORN
+    blank, BORN, EXITED, MAPS, MAX_PROCESSES, MAX_STATE_FOLIOS, new_folio, new_table, Seen, Tiny, UNBORN
 )
 
 # Fields of a packed state that only some schemes or scopes use.
@@ -63,17 +64,15 @@ cdef inline uint64_t get(Bits *b, int width) noexcept nogil:
     b.at += width
     return value & (~<uint64_t>0 >> (64 - width)) if width else 0
 
+cdef inline int entry_bits(const Tiny *t, int level) noexcept nogil:
+    """Bits of an entry of a level and of all below it."""
+    if level == 1:
+        return 2
+    return (2 + (t.m.config.geometry.index_bits + 1 if t.fields & CHILDREN else 0)
+            + (entry_bits(t, level - 1) << t.m.config.geometry.index_bits))
+
 cdef inline int subtree_bits(const Tiny *t) noexcept nogil:
-    cdef int tables = 1, entries = 1 << t.m.config.geometry.index_bits, bits = 2, level = t.hstate_level
-    if t.fields & MARKS:
-        bits += 2    # counted, and for the page that is cached
-    while level > 1:
-        if t.fields & CHILDREN:
-            bits += tables * (t.m.config.geometry.index_bits + 1)
-        tables *= entries
-        bits += 2 * tables
-        level -= 1
-    return bits
+    return (2 if t.fields & MARKS else 0) + entry_bits(t, t.hstate_level)    # counted, and for the page that is cached
 
 cdef inline int folio_bits(const Tiny *t) noexcept nogil:
     cdef int bits = t.ref_bits + 1 + t.pin_bits
@@ -98,14 +97,16 @@ cdef inline int state_bits(const Tiny *t) noexcept nogil:
 cdef inline void entries_unpack(Tiny *t, Bits *b, uint64_t *entry, int level, uint64_t pfn) noexcept nogil:
     """What stands at `entry` of `level`, whose first base page is frame `pfn`, and below it."""
     cdef Machine *m = &t.m
-    cdef int code = <int>get(b, 2), i, entries = 1 << m.config.geometry.index_bits
+    cdef int end = b.at + t.entry_width[level], code = <int>get(b, 2), i, entries = 1 << m.config.geometry.index_bits
     cdef uint64_t step, number
     if code == 0:
-        return
-    if code == 1 or level == 1 and code == 2:
+        b.at = end
+    elif code == 1 or level == 1 and code == 2:
         entry[0] = leaf_entry(pfn) | (HGM_PTE_GROUP if code == 2 else 0)
+        b.at = end
     elif code == 3:
         entry[0] = HGM_PTE_POISON
+        b.at = end
     else:
         number = new_table(t)
         m.state.nr_tables += 1
@@ -209,10 +210,8 @@ cdef inline void unpack(Tiny *t, const uint64_t *key) noexcept nogil:
                 if t.fields & MARKS:
                     counted = get(&word, 1)
                     same = get(&word, 1)
-                bits = word.at
                 held = m.state.files[0].cache[h]
                 entries_unpack(t, &word, entry, t.hstate_level, folio_at(m, held - 1).pfn if held else 0)
-                word.at = bits + subtree_bits_nogil(t)
                 if counted:
                     entry[0] |= HGM_PTE_COUNTED
                     if same:
@@ -226,12 +225,9 @@ cdef inline void unpack(Tiny *t, const uint64_t *key) noexcept nogil:
         while number >= m.state.nr_folios:
             new_folio(t, pages[k])
         table_desc(m, table_number(marks[k][0])).folio = number + 1
+    b.at = t.folios_at
     for number in range(m.state.nr_folios):
         folio_unpack(t, &b, number)
-
-cdef inline int subtree_bits_nogil(Tiny *t) noexcept nogil:
-    """Bits of a subtree behind its mark."""
-    return (t.process_bits - 5) // t.H - (2 if t.fields & MARKS else 0)
 
 cdef inline void ptes_look(Tiny *t, Bits *b, const uint64_t *entries, const hgm_folio *folio,
                            uint64_t first) noexcept nogil:
@@ -257,7 +253,7 @@ cdef inline void entries_look(Tiny *t, Bits *b, const uint64_t *entry, int level
     cdef Machine *m = &t.m
     cdef uint64_t e = entry[0], step
     cdef uint32_t number
-    cdef int i
+    cdef int end = b.at + t.entry_width[level], i
     if e == 0:
         put(b, 0, 2)
     elif is_leaf(e):
@@ -283,6 +279,7 @@ cdef inline void entries_look(Tiny *t, Bits *b, const uint64_t *entry, int level
         put(b, 3, 2)
     else:
         t.seen.strange = True
+    b.at = end
 
 cdef inline void look(Tiny *t) noexcept nogil:
     """See the machine as a packed state does: `t.seen`, but for its folios."""
@@ -293,7 +290,7 @@ cdef inline void look(Tiny *t) noexcept nogil:
     cdef uint64_t word[2]
     cdef uint64_t *entry
     cdef hgm_folio *folio
-    cdef int p, h, at
+    cdef int p, h
     s.grow = 0
     s.strange = s.negative = s.unbounded = False
     for h in range(t.H):
@@ -328,10 +325,10 @@ cdef inline void look(Tiny *t) noexcept nogil:
                 if t.fields & MARKS:
                     put(&b, s.mark[p][h] != 0, 1)
                     put(&b, s.mark[p][h] != 0 and s.mark[p][h] == s.cached[h], 1)
-                at = b.at
                 if entry is not NULL and entry[0]:
                     entries_look(t, &b, entry, t.hstate_level, folio, 0)
-                b.at = at + subtree_bits_nogil(t)
+                else:
+                    b.at += t.entry_width[t.hstate_level]
         s.word[p] = word[0]
 
 cdef inline void count_pack(Tiny *t, Bits *b, uint32_t field, int64_t value) noexcept nogil:
@@ -438,98 +435,6 @@ cdef inline void pack(Tiny *t, const int *order, uint64_t *key) noexcept nogil:
                     folios[n] = mark - 1
                     n += 1
                 put(&b, k, t.mark_bits)
+    b.at = t.folios_at
     for k in range(n):
         folio_pack(t, &b, folios[k], inverse)
-
-cdef inline int canonical(Tiny *t, const uint64_t *raw, uint64_t *key, int *orbit) noexcept nogil:
-    """The least of the states that are `raw`, the packed state of the machine that look() saw.
-
-    Returns the permutation's number. orbit: how many states it stands for.
-    """
-    cdef uint64_t other[MAX_WORDS]
-    cdef int i, k, chosen = -1, same = 0
-    if t.nr_permutations == 1 or not t.fields & MARKS:
-        return canonical_key(t, raw, key, orbit)
-    for i in range(t.nr_permutations):
-        if not in_order(t, t.seen.word, t.permutations[i]):
-            continue
-        pack(t, t.permutations[i], other)
-        k = key_order(t, other, key) if chosen >= 0 else -1
-        if k < 0:
-            memcpy(key, other, t.words * sizeof(uint64_t))
-            chosen = i
-            same = 1
-        elif k == 0:
-            same += 1
-    orbit[0] = t.nr_permutations // same
-    return chosen
-
-cdef inline bint in_order(const Tiny *t, const uint64_t *words, const int *order) noexcept nogil:
-    """Are processes of one birth in the order of their words?"""
-    cdef int k
-    for k in range(1, t.P):
-        if k != t.born and words[order[k - 1]] > words[order[k]]:
-            return False
-    return True
-
-cdef inline int canonical_key(const Tiny *t, const uint64_t *raw, uint64_t *key, int *orbit) noexcept nogil:
-    """As canonical(), of any packed state without marks."""
-    cdef uint64_t other[MAX_WORDS]
-    cdef uint64_t words[MAX_PROCESSES]
-    cdef Bits b
-    cdef int i, k, chosen = -1, same = 0
-    if t.nr_permutations == 1:
-        memcpy(key, raw, t.words * sizeof(uint64_t))
-        orbit[0] = 1
-        return 0
-    b.words = <uint64_t *>raw
-    b.at = 2 + t.H
-    for i in range(t.P):
-        words[i] = get(&b, t.process_bits)
-    for i in range(t.nr_permutations):
-        if not in_order(t, words, t.permutations[i]):
-            continue
-        permuted(t, raw, words, t.permutations[i], other)
-        k = key_order(t, other, key) if chosen >= 0 else -1
-        if k < 0:
-            memcpy(key, other, t.words * sizeof(uint64_t))
-            chosen = i
-            same = 1
-        elif k == 0:
-            same += 1
-    orbit[0] = t.nr_permutations // same
-    return chosen
-
-cdef inline void permuted(const Tiny *t, const uint64_t *raw, const uint64_t *words, const int *order,
-                          uint64_t *key) noexcept nogil:
-    """A packed state without marks with process order[i] in place i. words: of its processes."""
-    cdef Bits b
-    cdef int inverse[MAX_PROCESSES]
-    cdef int i, h, slot
-    cdef uint64_t id
-    memcpy(key, raw, t.words * sizeof(uint64_t))
-    b.words = key
-    b.at = 2 + t.H
-    for i in range(t.P):
-        inverse[order[i]] = i
-        replace(&b, words[order[i]], t.process_bits)
-    if t.fields & SLOTS:
-        for h in range(t.H):
-            for slot in range(2):
-                b.at = slot_at(t, h, slot)
-                id = get(&b, t.id_bits)
-                if id:
-                    b.at -= t.id_bits
-                    replace(&b, inverse[id - 1] + 1, t.id_bits)
-
-cdef inline int slot_at(const Tiny *t, int folio, int slot) noexcept nogil:
-    """Where the owner in a slot stands in a packed state without marks."""
-    return (2 + t.H + t.P * t.process_bits + (folio + 1) * t.folio_width - 1
-            - (2 - slot) * (t.id_bits + t.count_bits))
-
-cdef inline int key_order(const Tiny *t, const uint64_t *a, const uint64_t *b) noexcept nogil:
-    cdef int i
-    for i in range(t.words):
-        if a[i] != b[i]:
-            return -1 if a[i] < b[i] else 1
-    return 0

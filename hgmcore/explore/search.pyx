@@ -19,12 +19,13 @@ from hgmcore.core.machine cimport File
 from hgmcore.explore.judge cimport fatal_step, judge_state, judge_step, prepare
 from hgmcore.explore.memo cimport GROUPS, Memo, memo_empty, memo_new, STEP_BITS
 from hgmcore.explore.packing cimport (
-    Bits, canonical, CHILDREN, DOUBLE_MAP, ENTIRE, folio_bits, LARGE, look, MARKS, NR_PAGES_MAPPED, pack, PER_PAGE,
+    Bits, CHILDREN, DOUBLE_MAP, ENTIRE, entry_bits, folio_bits, LARGE, look, MARKS, NR_PAGES_MAPPED, pack, PER_PAGE,
     POISON, replace, SLOTS, state_bits, STRANGE, subtree_bits, TOTAL, unpack
 )
 from hgmcore.explore.states cimport (
     bytes_of_state, key_hash, NONE, States, states_enter, states_find, states_free, states_new
 )
+from hgmcore.explore.symmetry cimport canonical, Chosen, FIRST_STAYS, PAGES_MOVE, PAGES_STAY
 from hgmcore.explore.tiny cimport (
     ALIVE, ALWAYS, blank, FORKABLE, MAPPED, MAX_HUGE, MAX_PAGES, MAX_PROCESSES, MAX_WORDS, NR_PROPERTIES, PINNABLE,
     run, Step, Tiny, tiny_place, UNMAPPED, UNPINNABLE
@@ -43,6 +44,7 @@ cdef enum:
     MAX_CHUNKS = 128              # that workers expand before what they found is entered
     MAX_DEPTH = 1 << 12
 
+PAGES = {"stay": PAGES_STAY, "first stays": FIRST_STAYS, "move": PAGES_MOVE}
 FIELDS = {"marks": MARKS, "children": CHILDREN, "poison": POISON, "entire": ENTIRE, "nr_pages_mapped": NR_PAGES_MAPPED,
           "large": LARGE, "total": TOTAL, "page counts": PER_PAGE, "double_map": DOUBLE_MAP, "owner slots": SLOTS,
           "another word": STRANGE}
@@ -54,12 +56,14 @@ STEP = np.dtype([("offset", "<u8"), ("length", "<u8"), ("target", "<u4"), ("arg"
 NEEDS = {"always": ALWAYS, "mapped": MAPPED, "unmapped": UNMAPPED, "alive": ALIVE, "forkable": FORKABLE,
          "pinnable": PINNABLE, "unpinnable": UNPINNABLE}
 
-cdef int see(Tiny *t, uint64_t *key, int *orbit) noexcept nogil:
-    """Look at the machine and pack it; returns the permutation's number."""
+cdef Chosen see(Tiny *t, uint64_t *key) noexcept nogil:
+    """Look at the machine and pack it."""
+    cdef Chosen c
     cdef uint64_t raw[MAX_WORDS]
     look(t)
     pack(t, t.permutations[0], raw)
-    return canonical(t, raw, key, orbit)
+    canonical(t, raw, key, &c)
+    return c
 
 
 cdef class Search:
@@ -68,8 +72,8 @@ cdef class Search:
     core: a machine with one file, its processes and one mapping in each, on which nothing ran. engine: its scheme.
     born: processes that there are at the start. maxpins: pins that a state may have. steps: an array of STEP, in the
     order in which they are tried. permutations: rows of process numbers, the identity first. fields: of FIELDS, or'ed.
-    poison: whether base pages may fail. threads: that expand states side by side. memo: keep what steps do (memo.pxd).
-    Neither changes an answer.
+    poison: whether base pages may fail. pages: of PAGES, which base pages may be exchanged. threads:
+    that expand states side by side; memo: keep what steps do (memo.pxd). Neither changes an answer.
     """
     cdef Core core
     cdef Engine engine
@@ -91,7 +95,7 @@ cdef class Search:
     cdef uint64_t to[MAX_CHUNKS]
 
     def __cinit__(self, Core core, Engine engine, int born, int maxpins, steps, permutations, uint32_t fields,
-                  bint poison, int threads=1, bint memo=True):
+                  bint poison, int pages=PAGES_STAY, int threads=1, bint memo=True):
         cdef int i
         cdef Worker *w
         core.fits(engine)
@@ -108,7 +112,7 @@ cdef class Search:
                 raise MemoryError("no memory for a search")
             self.nr_workers += 1
             w.steps, w.nr_steps = self.steps, len(steps)
-            self.make_tiny(&w.t, born, maxpins, permutations, fields, poison)
+            self.make_tiny(&w.t, born, maxpins, permutations, pages, fields, poison)
             self.make_memo(w, memo, threads)
         if not states_new(&self.states, self.workers[0].t.words):
             raise MemoryError("no memory for a search")
@@ -125,7 +129,8 @@ cdef class Search:
         free(self.by_depth)
         states_free(&self.states)
 
-    cdef int make_tiny(self, Tiny *t, int born, int maxpins, permutations, uint32_t fields, bint poison) except -1:
+    cdef int make_tiny(self, Tiny *t, int born, int maxpins, permutations, int pages, uint32_t fields,
+                       bint poison) except -1:
         cdef File *f = &self.core.m.state.files[0]
         cdef int i, j, c
         t.m = self.core.m
@@ -149,7 +154,11 @@ cdef class Search:
         t.ref_bits = min(32, int(c + maxpins + (t.N if poison else 0) + t.count_bound).bit_length())
         t.id_bits = int(t.P).bit_length()
         t.mark_bits = 4
+        t.page_symmetry = pages if not fields & MARKS or t.H == 1 else PAGES_STAY
+        for i in range(1, t.hstate_level + 1):
+            t.entry_width[i] = entry_bits(t, i)
         t.process_bits = 5 + t.H * subtree_bits(t)
+        t.folios_at = 2 + t.H + t.P * t.process_bits + (t.P * t.H * t.mark_bits if fields & MARKS else 0)
         if t.process_bits > 64:
             raise ValueError("a process of this scope does not fit in a word")
         t.folio_width = folio_bits(t)
@@ -198,8 +207,9 @@ cdef class Search:
         False: a field is missing (`grow`).
         """
         cdef uint64_t key[MAX_WORDS]
-        cdef int i, orbit
+        cdef int i
         cdef uint32_t held
+        cdef Chosen c
         cdef Tiny *t = self.empty()
         cdef const Step *steps
         array = np.ascontiguousarray(first, STEP)
@@ -208,11 +218,11 @@ cdef class Search:
             run(t, &steps[i])
             if t.last.error:
                 raise ValueError("the scope's initial state cannot be reached")
-        see(t, key, &orbit)
+        c = see(t, key)
         if t.seen.grow:
             return False
         note(self.violations, &self.states, self.steps, judge_state(t, False, &held), NONE, 0, 0)
-        self.enter(key, key_hash(key, t.words), NONE, 0, orbit, held)
+        self.enter(key, key_hash(key, t.words), NONE, 0, c.orbit, held)
         self.level_end = 1
         self.by_depth[0] = 1
         return True
@@ -354,7 +364,7 @@ cdef class Search:
 
         Returns the numbers of the properties that the last of them breaks, or the state behind it.
         """
-        cdef int i, orbit
+        cdef int i
         cdef uint64_t key[MAX_WORDS]
         cdef uint32_t fatal, held, broken = 0
         cdef Tiny *t = self.empty()
@@ -364,7 +374,7 @@ cdef class Search:
         for i in range(len(array)):
             prepare(t)
             run(t, &step[i])
-            see(t, key, &orbit)
+            see(t, key)
             fatal = fatal_step(t)
             broken = fatal | judge_step(t, &step[i], fatal != 0) | judge_state(t, fatal != 0, &held)
             t.before.unborn = t.seen.unborn
@@ -373,27 +383,33 @@ cdef class Search:
     def round_trip(self, uint64_t state) -> bool:
         """Is a state, made a machine and packed again, the same?"""
         cdef uint64_t key[MAX_WORDS]
-        cdef int orbit
         cdef Tiny *t = &self.workers[0].t
         if state >= self.states.nr:
             raise IndexError(state)
         unpack(t, &self.states.keys[state * t.words])
         t.seen.unborn = t.before.unborn
-        see(t, key, &orbit)
+        see(t, key)
         return memcmp(key, &self.states.keys[state * t.words], t.words * sizeof(uint64_t)) == 0
 
     def path(self, state):
-        """How a state was reached: (step, number of the permutation behind it) from the first on. None: nothing."""
+        """How a state was reached, from the first on; None: nothing. For each step: (step, permutation, pages).
+
+        permutation: number of the one that made the state behind the step the least; pages: of each huge page, which
+        base page then came to each place.
+        """
         cdef uint64_t key[MAX_WORDS]
-        cdef int orbit
         cdef uint32_t parent
+        cdef int h, k
+        cdef Chosen c
         cdef Tiny *t = &self.workers[0].t
         out = []
         while state is not None and self.states.parents[<uint64_t>state] != NONE:
             parent = self.states.parents[<uint64_t>state]
             unpack(t, &self.states.keys[<uint64_t>parent * t.words])
             run(t, &self.steps[self.states.steps[<uint64_t>state]])
-            out.append((self.states.steps[<uint64_t>state], see(t, key, &orbit)))
+            c = see(t, key)
+            pages = [[c.pages[h][k] if t.page_symmetry != PAGES_STAY else k for k in range(t.N)] for h in range(t.H)]
+            out.append((self.states.steps[<uint64_t>state], c.permutation, pages))
             state = parent
         return out[::-1]
 

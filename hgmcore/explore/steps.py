@@ -13,6 +13,8 @@ from hgmcore.geometry import GEOMETRIES
 from hgmcore.sizes import format_size
 from hgmcore.trace.statements import ALL, CODES, HGM, MINOR, SHARED, WP
 
+PLACED = ("continue", "dontneed", "collapse", "touch", "hwpoison")
+"""Families of operations on a part of a huge page."""
 LOCAL = ("populate", "pin", "unpin", "continue", "touch", "dontneed", "collapse", "register", "munmap", "mmap", "exit")
 """Families that look at the tables of no other process, nor change them: what they do is kept (memo.pxd)."""
 FLAGS = {"minor": MINOR, "wp": WP, "hgm": HGM}
@@ -33,11 +35,17 @@ class Step:
     words: str = ""
     fail: int = 0
 
-    def renamed(self, names) -> Step:
-        """The same of other processes; names: their numbers in place of 0, 1, .."""
-        values = {k: getattr(self, k) for k in self.__dataclass_fields__}
+    def renamed(self, scope: Scope, names, pages) -> Step:
+        """The same of other processes and base pages; names: numbers of processes in place of 0, 1, ..; pages: of each
+        huge page its base pages in place of 0, 1, .."""
+        values = dict(self.__dict__)
         values["process"] = None if self.process is None else names[self.process]
         values["child"] = None if self.child is None else names[self.child]
+        if self.family in PLACED:
+            first = self.offset % scope.huge // scope.base
+            page = min(pages[self.page][first : first + self.length // scope.base])
+            values["offset"] = self.page * scope.huge + page * scope.base
+            values["words"] = _place(self.family, values["offset"], self.length)
         return Step(**values)
 
     def lines(self) -> list[str]:
@@ -112,6 +120,11 @@ def array_of(steps, scope: Scope) -> np.ndarray:
     return np.array([step.record(scope) for step in steps], STEP)
 
 
+def _place(family, offset, length):
+    """Where an operation of PLACED works, as words of its statement."""
+    return format_size(offset) + (f" {format_size(length)}" if family in ("continue", "dontneed", "collapse") else "")
+
+
 def _mmap(scope, p):
     flags = SHARED
     for flag in scope.flags:
@@ -154,14 +167,14 @@ def _of_process(scope, family, p, huge, base, whole):
                 page=at // huge,
                 offset=at,
                 length=size,
-                words=f"{format_size(at)} {format_size(size)}",
+                words=_place(family, at, size),
             )
             for size in sizes
             for at in range(0, whole, size)
         ]
     if family in ("touch", "hwpoison"):
         return [
-            Step(family, "mapped", p, page=at // huge, offset=at, length=base, words=format_size(at))
+            Step(family, "mapped", p, page=at // huge, offset=at, length=base, words=_place(family, at, base))
             for at in range(0, whole, base)
         ]
     if family == "migrate":

@@ -10,7 +10,7 @@ from libc.string cimport memcpy, memset
 from hgmcore.hgm cimport *
 from hgmcore.core.folio cimport folio_at
 from hgmcore.core.core cimport answer_function, run_function, runs_function
-from hgmcore.core.machine cimport Context, File, Machine, Mapping, NO_TABLE, Process, State, Vma
+from hgmcore.core.machine cimport Context, File, Machine, Mapping, MAX_LEVELS, NO_TABLE, Process, State, Vma
 from hgmcore.core.memory cimport Region
 
 cdef enum:
@@ -102,9 +102,12 @@ cdef struct Tiny:
     int P, H, N, hstate_level, born
     uint32_t fields
     int process_bits, ref_bits, pin_bits, count_bits, id_bits, mark_bits, folio_width, words
+    int entry_width[MAX_LEVELS]   # of an entry and all below it, by level
+    int folios_at                 # where the folios begin
     int64_t count_bound
     int nr_permutations
     int permutations[MAX_PERMUTATIONS][MAX_PROCESSES]
+    int page_symmetry             # symmetry.pxd
     uint64_t premises[NR_PROPERTIES]
 
 cdef inline unsigned char *place_region(Tiny *t, Region *region, unsigned char *at, size_t size) noexcept nogil:

@@ -13,8 +13,9 @@ from hgmcore.explore.memo cimport (
     DELTA, INJECTED, INSTALLS, LAST, Memo, memo_add, memo_close, memo_find, REFUSED, REFUSES, REMOVES, RUN,
     STEP_BITS
 )
-from hgmcore.explore.packing cimport canonical, canonical_key, key_order, look, pack, unpack
+from hgmcore.explore.packing cimport look, pack, unpack
 from hgmcore.explore.states cimport key_hash, NONE, States, states_find
+from hgmcore.explore.symmetry cimport canonical, canonical_key, Chosen, key_order
 from hgmcore.explore.tiny cimport (
     enabled, FATAL_STATE, FATAL_STEP, image_restore, MAX_FAMILIES, MAX_WORDS, NR_PROPERTIES, OS, RC, run, Step,
     Tiny, tiny_free, UF
@@ -105,7 +106,7 @@ cdef inline void note(Violation *best, const States *s, const Step *steps, uint3
         if is_better(&v, &best[k]):
             best[k] = v
 
-cdef inline bint keep(Worker *w, const uint64_t *key, uint64_t hash, uint32_t parent, int step, int orbit,
+cdef inline bint keep(Worker *w, const uint64_t *key, uint64_t hash, uint32_t parent, int step, uint32_t orbit,
                       uint32_t broken, uint32_t held) noexcept nogil:
     cdef uint64_t room = 2 * w.room if w.room else 1 << 12
     cdef int words = w.t.words
@@ -123,7 +124,7 @@ cdef inline bint keep(Worker *w, const uint64_t *key, uint64_t hash, uint32_t pa
         w.room = room
     memcpy(&w.keys[w.nr * words], key, words * sizeof(uint64_t))
     c = &w.candidates[w.nr]
-    c.hash, c.parent, c.step, c.orbit, c.broken, c.held = hash, parent, <uint32_t>step, <uint32_t>orbit, broken, held
+    c.hash, c.parent, c.step, c.orbit, c.broken, c.held = hash, parent, <uint32_t>step, orbit, broken, held
     w.nr += 1
     w.recent[hash % RECENT] = <uint32_t>w.nr
     return True
@@ -186,7 +187,7 @@ cdef inline int take(Worker *w, const States *s, const uint64_t *start, uint32_t
     cdef uint64_t key[MAX_WORDS]
     cdef uint64_t hash, entry, allocations
     cdef uint32_t broken, fatal, held = 0
-    cdef int orbit
+    cdef Chosen c
     load(w, start)
     if expected is NULL and (not enabled(t, step) or step.fail and step.fail > w.allocations):
         return GOES_ON
@@ -216,13 +217,13 @@ cdef inline int take(Worker *w, const States *s, const uint64_t *start, uint32_t
     else:
         if w.records and step.local and expected is NULL:
             memo_add(&w.memo, entry | RUN if broken else entry, start, raw)
-        canonical(t, raw, key, &orbit)
+        canonical(t, raw, key, &c)
         hash = key_hash(key, s.words)
         if not kept(w, key, hash) and states_find(s, key, hash) == NONE:
             fatal = judge_state(t, False, &held)
             if fatal & FATAL_STATE:
                 broken |= fatal
-            elif not keep(w, key, hash, state, number, orbit, fatal, held):
+            elif not keep(w, key, hash, state, number, c.orbit, fatal, held):
                 return NO_MEMORY
         if broken:
             w.fatal += broken & FATAL_STATE != 0
@@ -241,7 +242,8 @@ cdef inline int recall(Worker *w, const States *s, const uint64_t *start, uint32
     cdef uint64_t raw[MAX_WORDS]
     cdef uint64_t key[MAX_WORDS]
     cdef uint64_t hash, e
-    cdef int i, k, answer, orbit
+    cdef int i, k, answer
+    cdef Chosen c
     for i in range(first, last):
         e = entry[0]
         if not w.steps[i].local:
@@ -264,7 +266,7 @@ cdef inline int recall(Worker *w, const States *s, const uint64_t *start, uint32
         for k in range(s.words):
             raw[k] = start[k] ^ entry[k]
         entry += s.words
-        canonical_key(t, raw, key, &orbit)
+        canonical_key(t, raw, key, &c)
         hash = key_hash(key, s.words)
         if not kept(w, key, hash) and states_find(s, key, hash) == NONE:
             answer = take(w, s, start, state, i, depth, raw)

@@ -10,7 +10,9 @@ page mapped clears the flag; nothing else clears it.
 Costs: 2 + N atomics on N lines for a whole leaf, 1 + k for a piece. Writes every struct page: the vmemmap
 optimisation (HVO) is given up.
 Known to be wrong: folio_mapcount() adds up N counts; the flag stays when the last piece has gone; a whole leaf
-looks only at base page 0 to know whether it is shared.
+looks only at base page 0 to know whether it is shared. So does mbind: it does not move a page that is mapped elsewhere
+only, and moves one that a second process maps elsewhere. References count leaves, so they differ from the map count
+where a 2M leaf stands in a 1G page.
 Right: the map count of every base page.
 Adapted: the file variant, where hugetlb of that time counted whole mappings only. A 2M leaf in a 1G page, which the
 kernel never had, counts as its 512 base pages.
@@ -64,7 +66,8 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
 
 
 EXCEPTIONS = {
-    "never_false_shared": "definition", "refs_explained": "fault", "overflow_safe": "fault"
+    "never_false_shared": "definition", "refs_explained": "fault", "moved_when_private": "fault",
+    "never_moved_when_shared": "fault", "overflow_safe": "fault"
 }
 """What the scheme does not promise: by definition, or for a fault that is described above."""
 

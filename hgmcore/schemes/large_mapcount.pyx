@@ -8,7 +8,10 @@ Rule: as nr_pages_mapped; besides, _large_mapcount changes by 1 for a whole leaf
 folio_likely_mapped_shared() says no at one mapping or none, yes where a whole leaf is mapped or there are more
 mappings than base pages, and else whether base page 0 has more than one mapping.
 Costs: up to 2 + 2k atomics on k lines. Writes every struct page: the vmemmap optimisation (HVO) is given up.
-Known to be wrong: sharing that misses base page 0 goes unseen.
+Known to be wrong: sharing that misses base page 0 goes unseen. Up to era 6.3 mbind asks that page too: it does not move
+a page that is mapped elsewhere only, and moves one that a second process maps elsewhere. From era 6.15 on it moves no
+page that has two leaves, whoever maps them. A 2M leaf in a 1G page is one reference and counts as 512, so the two
+differ there.
 Right: the map count of every base page, and of the folio.
 Adapted: to hugetlb, which the kernel leaves out. A 2M leaf in a 1G page, which it never had, counts as its 512 base
 pages, and as one reference.
@@ -63,7 +66,8 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
 
 
 EXCEPTIONS = {
-    "never_false_exclusive": "fault", "overflow_safe": "fault"
+    "never_false_exclusive": "fault", "refs_explained": "fault", "moved_when_private": "fault",
+    "never_moved_when_shared": "fault", "overflow_safe": "fault"
 }
 """What the scheme does not promise: by definition, or for a fault that is described above."""
 

@@ -11,7 +11,8 @@ Rule: the first leaf of a subtree: reference +1, map +1. The last leaf: referenc
 counters of the page-table pages tell both the first and the last (logical_scan: scans tell both; special_bit: a bit
 tells the first, a scan the last).
 Costs: two atomics for each subtree; for each leaf one plain increment or decrement beside the table.
-Known to be wrong: page_mapcount() of a base page that nothing maps is that of the whole page.
+Known to be wrong: page_mapcount() of a base page that nothing maps is that of the whole page. References of others, as
+pins, fill the same 2^31, and by default nothing checks them.
 Right: who shares a page; references agree with the map count; pages 0 and 1 are enough (HVO).
 """
 # Whenever an entry of a page-table page comes or goes, the engine counts that in the page's descriptor
@@ -54,7 +55,7 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
 
 
 EXCEPTIONS = {
-    "page_counts_equal_truth": "definition"
+    "page_counts_equal_truth": "definition", "overflow_safe": "fault"
 }
 """What the scheme does not promise: by definition, or for a fault that is described above."""
 

@@ -10,7 +10,8 @@ scan of the subtree's page tables tells both the first and the last (logical_cou
 bit tells the first, a scan the last).
 Costs: two atomics for each subtree. Every operation that installs under an existing table, or removes a part, scans
 the subtree up to the first leaf: up to 512 entries of a 2M page, 512 + 262144 of a 1G page.
-Known to be wrong: page_mapcount() of a base page that nothing maps is that of the whole page.
+Known to be wrong: page_mapcount() of a base page that nothing maps is that of the whole page. References of others, as
+pins, fill the same 2^31, and by default nothing checks them.
 Right: who shares a page; references agree with the map count; pages 0 and 1 are enough (HVO).
 """
 # Before an install under an existing table, and after an operation that removed only a part, the engine reads the
@@ -53,7 +54,7 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
 
 
 EXCEPTIONS = {
-    "page_counts_equal_truth": "definition"
+    "page_counts_equal_truth": "definition", "overflow_safe": "fault"
 }
 """What the scheme does not promise: by definition, or for a fault that is described above."""
 

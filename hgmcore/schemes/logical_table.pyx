@@ -13,7 +13,8 @@ Costs: two atomics for each subtree.
 Known to be wrong: an empty subtree still counts. Truncate cannot free tables, so the page stays "mapped" and its
 memory held; what is mapped there next counts for the page that left, and once collapsed underflows. Migration finds
 the page mapped after every leaf is gone, and fails. None of the three happens with rmap_aware=yes. page_mapcount() of
-a base page that nothing maps is that of the whole page.
+a base page that nothing maps is that of the whole page. References of others, as pins, fill the same 2^31, and by
+default nothing checks them.
 Right: who shares a page, while its subtrees have leaves; references agree with the map count; pages 0 and 1 are
 enough (HVO).
 """
@@ -89,7 +90,8 @@ EXCEPTIONS = {
     "mapped_if_leaf": "fault", "leaf_if_mapped": "fault", "never_false_exclusive": "fault",
     "never_false_shared": "fault", "page_counts_equal_truth": "definition", "no_underflow": "fault",
     "migration_succeeds_when_unpinned": "fault", "moved_when_private": "fault",
-    "never_moved_when_shared": "fault", "truncate_completes": "fault", "refusal_changes_no_count": "fault"
+    "never_moved_when_shared": "fault", "truncate_completes": "fault", "refusal_changes_no_count": "fault",
+    "overflow_safe": "fault"
 }
 """What the scheme does not promise: by definition, or for a fault that is described above."""
 

@@ -10,7 +10,8 @@ others have mappings, and cleared when one slot has all mappings.
 Costs: up to 2 + 2k atomics on k lines; the slots cost none of their own. Writes every struct page: the vmemmap
 optimisation (HVO) is given up.
 Known to be wrong: a third process has no slot and can leave a false "shared" behind, until at most one mapping is
-left.
+left. mbind goes by the count, as for all hugetlb, and not by the owners: two pieces in one process are not moved. A 2M
+leaf in a 1G page is one reference and counts as 512, so the two differ there.
 Right: the map count of every base page, and of the folio; who shares it, with two processes.
 Adapted: to hugetlb, which the kernel leaves out. A 2M leaf in a 1G page, which it never had, counts as its 512 base
 pages, and as one reference.
@@ -62,7 +63,8 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
 
 
 EXCEPTIONS = {
-    "never_false_shared": "fault", "overflow_safe": "fault"
+    "never_false_shared": "fault", "refs_explained": "fault", "moved_when_private": "fault",
+    "overflow_safe": "fault"
 }
 """What the scheme does not promise: by definition, or for a fault that is described above."""
 

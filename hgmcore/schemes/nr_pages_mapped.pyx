@@ -12,7 +12,7 @@ Costs: up to 1 + 2k atomics on k lines; collapse of 1G takes back 262144 counts.
 vmemmap optimisation (HVO) is given up.
 Known to be wrong: references count leaves, so they differ from the sum of the map counts where a 2M leaf stands in
 a 1G page; a whole leaf looks only at base page 0 to know whether it is shared, and so does mbind, which does not
-move a page that is mapped elsewhere only.
+move a page that is mapped elsewhere only, and moves one that a second process maps elsewhere.
 Right: the map count of every base page.
 Adapted: a 2M leaf in a 1G page, which the kernel never had, counts as its 512 base pages.
 """
@@ -53,7 +53,7 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
 
 EXCEPTIONS = {
     "never_false_shared": "definition", "refs_explained": "fault", "moved_when_private": "fault",
-    "overflow_safe": "fault"
+    "never_moved_when_shared": "fault", "overflow_safe": "fault"
 }
 """What the scheme does not promise: by definition, or for a fault that is described above."""
 

@@ -11,7 +11,8 @@ the vmemmap optimisation (HVO) is given up.
 Known to be wrong: folio_mapcount() and folio_mapped() skip the base pages where _nr_pages_mapped is 0, so a page
 that is mapped only in pieces is "not mapped". With overflow_check=after fork's check takes success for failure, and
 with model=posted a look-up that is refused keeps its reference for ever. mbind asks base page 0 alone: a page that is
-mapped elsewhere only has no sharer and is not moved. Memory failure unmaps the whole huge page.
+mapped elsewhere only has no sharer and is not moved, and one that a second process maps elsewhere is moved under it.
+Memory failure unmaps the whole huge page.
 Right: the map count of every base page.
 """
 # The scheme counts on every struct page: the engine prefetches the struct pages ahead of a walk, and option hvo=on
@@ -60,7 +61,7 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
 
 EXCEPTIONS = {
     "mapped_if_leaf": "fault", "never_false_exclusive": "fault", "refs_explained": "fault",
-    "moved_when_private": "fault", "overflow_safe": "fault"
+    "moved_when_private": "fault", "never_moved_when_shared": "fault", "overflow_safe": "fault"
 }
 """What the scheme does not promise: by definition, or for a fault that is described above."""
 

@@ -9,7 +9,8 @@ Rule: a leaf installed while the bit is clear: reference +1, map +1, bit set. Th
 -1, bit cleared. All others: nothing. The bit tells the first leaf, a scan of the subtree's page tables the last
 (logical_scan: scans tell both; logical_counter: counters tell both).
 Costs: two atomics for each subtree. Every operation that removes a part scans the subtree up to the first leaf.
-Known to be wrong: page_mapcount() of a base page that nothing maps is that of the whole page.
+Known to be wrong: page_mapcount() of a base page that nothing maps is that of the whole page. References of others, as
+pins, fill the same 2^31, and by default nothing checks them.
 Right: who shares a page; references agree with the map count; pages 0 and 1 are enough (HVO).
 """
 # The engine keeps the bit "this subtree is counted" in the hstate-level entry: `first_leaf` says that it is clear,
@@ -53,7 +54,7 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
 
 
 EXCEPTIONS = {
-    "page_counts_equal_truth": "definition"
+    "page_counts_equal_truth": "definition", "overflow_safe": "fault"
 }
 """What the scheme does not promise: by definition, or for a fault that is described above."""
 

@@ -11,7 +11,8 @@ Slots and bit as mm_id, but a slot counts entries. page_mapcount() is _total_map
 Costs: two atomics on two lines for each leaf; the total changes under the lock that the change of the entries
 takes.
 Known to be wrong: page_mapcount() of all that is not mapped evenly; a third process can leave a false "shared"
-behind; references and entries overflow after 8192 mappings of a 1G page by 4K.
+behind; references and entries overflow after 8192 mappings of a 1G page by 4K. mbind goes by the count, as for all
+hugetlb, and not by the owners: two pieces in one process are not moved.
 Right: the folio's map count, which agrees with the references for leaves of every size; who shares it, with two
 processes; pages 0 and 1 are enough (HVO).
 Adapted: to hugetlb, for which the RFC lets the total be the map count.
@@ -60,7 +61,8 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
 
 
 EXCEPTIONS = {
-    "never_false_shared": "fault", "page_counts_equal_truth": "definition", "overflow_safe": "fault"
+    "never_false_shared": "fault", "page_counts_equal_truth": "definition", "moved_when_private": "fault",
+    "overflow_safe": "fault"
 }
 """What the scheme does not promise: by definition, or for a fault that is described above."""
 
