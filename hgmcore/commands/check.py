@@ -170,7 +170,7 @@ def check_command(
         return 0
     if scheme is None:
         raise click.UsageError("which scheme? (a name, or all)")
-    names = [engine.name for engine in engines_of(scheme)]
+    engines = engines_of(scheme)
     chosen = [
         known.change(scope, choice, geometry=geometry, processes=processes, pages=pages, fail=fail)
         for scope in _scopes(texts, scheme)
@@ -179,7 +179,7 @@ def check_command(
     wanted = [name for text in properties for name in text.split(",")] or None
     with _progress(json_file == "-") as show:
         result = check(
-            names,
+            engines,
             chosen,
             limits=Limits(depth, states, seconds),
             symmetry=symmetry,

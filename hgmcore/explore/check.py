@@ -81,8 +81,7 @@ class Checked:
         self.steps = steps_of(scope)
         self.permutations, self.pages = permutations_of(scope, symmetry), pages_of(self.engine, symmetry)
         self.ended, self.seconds = None, 0.0
-        self.fields = 0
-        self.search = self._new()
+        self.fields, self.search = 0, None
 
     def core(self) -> Core:
         """A machine on which nothing ran."""
@@ -117,9 +116,10 @@ class Checked:
     def run(self, limits: Limits = Limits(), progress=None) -> Checked:
         """Search until it closes or a limit is met. progress: called with this object now and then.
 
-        KeyboardInterrupt ends it too, with what is known. MemoryError: the states do not fit.
+        KeyboardInterrupt ends it too, with what is known, and so does memory that runs out.
         """
         start = time.perf_counter()
+        self.search = self._new()
         try:
             while self.ended is None:
                 self._portion(limits, time.perf_counter() - start)
@@ -238,12 +238,13 @@ class Checked:
     def text(self, prop, steps) -> str:
         """A trace as a file: what it breaks and how to replay it as comments, then statements."""
         scheme, given = self.engine.name, self.given
+        own = scheme not in schemes.NAMES
         words = "".join(f" --option {key}={value}" for key, value in given.items())
         lines = [
             "hgmcore-trace 1",
             f"# {prop.name}: {prop.text} (where {prop.premise}); {promised(promise(self.engine, prop.name))}",
             f"# scheme {scheme}{words}; scope {self.scope.title}; hgmcore {sys.modules['hgmcore'].__version__}",
-            f"# hgmcore replay FILE --scheme {scheme}{words} --operations all",
+            "# hgmcore.replay(FILE, engine)" if own else f"# hgmcore replay FILE --scheme {scheme}{words} --operations all",
             f"geometry {self.scope.geometry}",
             *self.scope.preamble(),
         ]
@@ -322,7 +323,7 @@ def words_of(machine) -> dict:
 
 
 def check(
-    names,
+    which,
     scopes,
     *,
     limits: Limits = Limits(),
@@ -334,17 +335,19 @@ def check(
 ) -> dict:
     """Check schemes in scopes: {"format", "scopes": {title: {"definition", "schemes": {name: Checked.result()}}}}.
 
-    A KeyboardInterrupt ends the search that runs; what was found is returned, with "interrupted".
+    which: names of schemes, or engines of one's own. A KeyboardInterrupt ends the search that
+    runs; what was found is returned, with "interrupted".
     """
     for name in properties or ():
         if name not in NUMBER:
             raise ValueError(f"unknown property '{name}' (known: {', '.join(NUMBER)})")
-    searches = [(scope, name, Checked(name, scope, symmetry, threads, **given)) for scope in scopes for name in names]
+    searches = [(scope, Checked(scheme, scope, symmetry, threads, **given)) for scope in scopes for scheme in which]
     out = {"format": "hgmcore-check 1", "interrupted": False, "scopes": {}}
-    for scope, name, checked in searches:
+    for scope, checked in searches:
         checked.run(limits, progress)
         entry = out["scopes"].setdefault(scope.title, {"definition": scope.text(), "schemes": {}})
-        entry["schemes"][name] = checked.result(properties)
+        entry["schemes"][checked.engine.name] = checked.result(properties)
+        checked.search = None  # its states are no longer needed
         if checked.ended == "interrupt":
             out["interrupted"] = True
             break

@@ -64,6 +64,12 @@ def _matrix(result):
         yield from listed([(prop.key, f"{prop.name}: {prop.text}") for prop in shown])
         yield ""
     yield from listed(WORDS.items())
+    if any(found["fatal_steps"] for scope in result["scopes"].values() for found in scope["schemes"].values()):
+        yield ""
+        yield from wrapped(
+            "fatal: steps behind which all counts are noise. They are judged and not followed, so what is proved "
+            "of a scheme that has some is proved up to the first of them."
+        )
 
 
 def _traces(result):
