@@ -316,7 +316,7 @@ SCHEME_KEYS = {
     "properties": "object",
 }
 PROPERTY_KEYS = {"verdict": "string", "promise": "string", "asked": "boolean", "premise": "number"}
-VIOLATED_KEYS = PROPERTY_KEYS | {"length": "number", "trace": "string", "steps": "array"}
+VIOLATED_KEYS = PROPERTY_KEYS | {"length": "number", "trace": "string", "steps": "array", "sides": "array"}
 
 
 def invoke(*arguments):
@@ -340,6 +340,17 @@ def test_json(tmp_path):
                 VIOLATED_KEYS if entry["verdict"] == "violated" else PROPERTY_KEYS
             )
     assert len(list((tmp_path / "t").iterdir())) == 6
+
+
+def test_a_page_of_a_counterexample(tmp_path):
+    invoke("per_page_posted", "--scope", "pair", "--html", str(tmp_path), "--traces", str(tmp_path))
+    name = "per_page_posted-pair-never_false_exclusive"
+    page, trace = (tmp_path / f"{name}.html").read_text(), (tmp_path / f"{name}.hgm").read_text()
+    assert len(list(tmp_path.iterdir())) == 2 * 5
+    assert page.count("<tr>") == 1 + 2 and "continue B v 0 4K" in page and "src=" not in page and "<script" not in page
+    assert '<td class="number changed">2</td>' in page  # leaves, or references behind the second step
+    assert "maybe_shared: no, page_mapcount: 2 1 1 1; truth: leaves: 2, processes: 2, page_mapcount: 2 1 1 1" in trace
+    assert "# hgmcore replay FILE --scheme per_page_posted --operations all" in trace
 
 
 def test_the_command_says_what_it_found():

@@ -15,6 +15,7 @@ from hgmcore.files import write_file
 from hgmcore.geometry import TINY
 from hgmcore.options import OPTIONS
 from hgmcore.report.check import check_text, scopes_text
+from hgmcore.report.check_html import counterexample_html
 
 
 def _option_lists(context, parameter, values):
@@ -137,6 +138,9 @@ Examples
     "--traces", metavar="DIR", type=click.Path(file_okay=False), help="Write each shortest trace there, to replay."
 )
 @click.option(
+    "--html", metavar="DIR", type=click.Path(file_okay=False), help="Write a page of each shortest trace there."
+)
+@click.option(
     "--strict", is_flag=True, help="Exit status 1 also where something that was asked is vacuous, bounded or unknown."
 )
 @json_option
@@ -156,6 +160,7 @@ def check_command(
     options,
     properties,
     traces,
+    html,
     strict,
     json_file,
 ):
@@ -190,17 +195,21 @@ def check_command(
     if json_file:
         write_json(json_file, result)
     if traces:
-        _write_traces(traces, result)
+        _write_each(traces, "hgm", result, lambda scheme, scope, prop, entry: entry["trace"])
+    if html:
+        _write_each(html, "html", result, counterexample_html)
     if json_file != "-":
         click.echo(check_text(result), nl=False)
     return status(result, strict)
 
 
-def _write_traces(directory, result):
+def _write_each(directory, suffix, result, text_of):
+    """A file of each counterexample."""
     Path(directory).mkdir(parents=True, exist_ok=True)
     for title, scope in result["scopes"].items():
         for name, found in scope["schemes"].items():
             for prop, entry in found["properties"].items():
                 if "trace" in entry:
-                    file = f"{name}-{''.join(c if c.isalnum() or c in '-=.' else '_' for c in title)}-{prop}.hgm"
-                    write_file(str(Path(directory) / file), entry["trace"].encode())
+                    words = "".join(c if c.isalnum() or c in "-=." else "_" for c in title)
+                    file = Path(directory) / f"{name}-{words}-{prop}.{suffix}"
+                    write_file(str(file), text_of(name, title, prop, entry).encode())

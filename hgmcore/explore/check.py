@@ -214,8 +214,8 @@ class Checked:
             if entry["verdict"] == "violated":
                 steps = self.trace(prop.name)
                 entry["length"] = len(steps)
-                entry["trace"] = self.text(prop, steps)
-                entry["steps"] = changes(self, steps)
+                entry["steps"], entry["sides"] = changes(self, steps)
+                entry["trace"] = self.text(prop, steps, entry)
             properties[prop.name] = entry
         return {
             "options": self.options,
@@ -235,8 +235,11 @@ class Checked:
             "properties": properties,
         }
 
-    def text(self, prop, steps) -> str:
-        """A trace as a file: what it breaks and how to replay it as comments, then statements."""
+    def text(self, prop, steps, entry) -> str:
+        """A trace as a file: what it breaks and how to replay it as comments, then statements.
+
+        entry: of the property in result(), with what changes() gives.
+        """
         scheme, given = self.engine.name, self.given
         own = scheme not in schemes.NAMES
         words = "".join(f" --option {key}={value}" for key, value in given.items())
@@ -252,19 +255,21 @@ class Checked:
         rows = [
             f"# {' + '.join(row['statement'])}: {row['error'] or row['event'] or 'ok'}"
             + "".join(f"  {word} {before}>{after}" for word, (before, after) in row["changed"].items())
-            for row in changes(self, steps)
+            for row in entry["steps"]
         ]
-        return "\n".join([*lines, "#", "# what each step changed", *rows]) + "\n"
+        sides = [f"# {side}" for side in entry["sides"]]
+        return "\n".join([*lines, "#", "# what each step changed", *rows, "#", "# at the end", *sides]) + "\n"
 
 
 def promised(word: str) -> str:
     return {"promised": "breaks its promise", "definition": "by definition", "fault": "known fault"}[word]
 
 
-def changes(checked: Checked, steps) -> list[dict]:
+def changes(checked: Checked, steps) -> tuple[list[dict], list[str]]:
     """A trace, replayed on a machine as `hgmcore replay` does: each step's answer and the words that it changed.
 
-    Words are those of the huge pages of the page cache, with the truth beside them.
+    Words are those of the huge pages of the page cache, with the truth beside them. Then both sides at the end: of each
+    huge page what the scheme says and what is true.
     """
     scope = checked.scope
     lines = scope.preamble() + [line for step in steps for line in step.lines()]
@@ -297,7 +302,25 @@ def changes(checked: Checked, steps) -> list[dict]:
             }
         )
         before = after
-    return rows
+    return rows, [side_of(folio) for folio in machine.observe()["folios"]]
+
+
+def side_of(folio) -> str:
+    """What a scheme says of a folio that was observed, and what is true."""
+    said = [
+        f"{word}: {'yes' if folio[word] is True else 'no' if folio[word] is False else folio[word]}"
+        for word in ("refcount", "page_cache_refs", "pins", "mapcount", "mapped", "maybe_shared")
+    ]
+    true = [f"{word}: {folio['truth'][word]}" for word in ("leaves", "processes")]
+    return (
+        f"{folio['file']} page {folio['page']}: {', '.join(said)}, page_mapcount: {_each(folio['page_mapcount'])}; "
+        f"truth: {', '.join(true)}, page_mapcount: {_each(folio['truth']['page_mapcount'])}"
+    )
+
+
+def _each(runs) -> str:
+    """Runs (first, last, count) as the count of each base page."""
+    return " ".join(str(count) for first, last, count in runs for _ in range(first, last))
 
 
 def words_of(machine) -> dict:
