@@ -11,10 +11,11 @@ from hgmcore.analysis.compare import engines_of
 from hgmcore.commands.common import OPTION_HELP, command, json_option, scheme_file_option, write_json
 from hgmcore.explore import scopes as known
 from hgmcore.explore.check import SYMMETRIES, Limits, check, status
+from hgmcore.explore.walk import walk as walk_over
 from hgmcore.files import write_file
 from hgmcore.geometry import TINY
 from hgmcore.options import OPTIONS
-from hgmcore.report.check import check_text, scopes_text
+from hgmcore.report.check import check_text, scopes_text, walk_text
 from hgmcore.report.check_html import counterexample_html
 
 
@@ -141,6 +142,15 @@ Examples
     "--html", metavar="DIR", type=click.Path(file_okay=False), help="Write a page of each shortest trace there."
 )
 @click.option(
+    "--walk",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="Random sequences on larger machines instead: real geometries, up to 8 processes, shmem, anonymous memory. "
+    "What breaks a property is made short; nothing is proved.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="--walk: the same seed, "
+              "the same sequences.")
+@click.option(
     "--strict", is_flag=True, help="Exit status 1 also where something that was asked is vacuous, bounded or unknown."
 )
 @json_option
@@ -161,6 +171,8 @@ def check_command(
     properties,
     traces,
     html,
+    walk,
+    seed,
     strict,
     json_file,
 ):
@@ -176,6 +188,8 @@ def check_command(
     if scheme is None:
         raise click.UsageError("which scheme? (a name, or all)")
     engines = engines_of(scheme)
+    if walk:
+        return _walk(engines, walk, seed, texts, options, json_file)
     chosen = [
         known.change(scope, choice, geometry=geometry, processes=processes, pages=pages, fail=fail)
         for scope in _scopes(texts, scheme)
@@ -201,6 +215,18 @@ def check_command(
     if json_file != "-":
         click.echo(check_text(result), nl=False)
     return status(result, strict)
+
+
+def _walk(engines, seconds, seed, texts, options, json_file):
+    if texts or len(options) > 1:
+        raise click.UsageError("--walk has grounds of its own, not --scope, and one value of each --option")
+    result = walk_over(engines, seconds, seed, **options[0])
+    if json_file:
+        write_json(json_file, result)
+    if json_file != "-":
+        click.echo(walk_text(result), nl=False)
+    entries = [entry for found in result["schemes"].values() for entry in found["properties"].values()]
+    return int(any(entry["promise"] == "promised" for entry in entries))
 
 
 def _write_each(directory, suffix, result, text_of):

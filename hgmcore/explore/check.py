@@ -25,6 +25,8 @@ PORTION = 2000
 """States that are expanded between two looks at the clock, so that an interrupt is heard within a second."""
 SYMMETRIES = ("none", "processes", "pages")
 RESERVE = 1 << 20
+MARKS = {"promised": "!", "definition": "d", "fault": "f"}
+"""Of a property that is violated, by what the scheme says of it."""
 
 
 class InternalError(RuntimeError):
@@ -386,8 +388,7 @@ def cell(result, name, prop) -> str:
     ]
     broken = [entry for _, entry in entries if entry["verdict"] == "violated"]
     if broken:
-        mark = {"promised": "!", "definition": "d", "fault": "f"}[broken[0]["promise"]]
-        return f"{min(entry['length'] for entry in broken)}{mark}"
+        return f"{min(entry['length'] for entry in broken)}{MARKS[broken[0]['promise']]}"
     verdicts = {entry["verdict"] for _, entry in entries}
     if "unknown" in verdicts:
         return "?"

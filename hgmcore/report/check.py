@@ -1,6 +1,6 @@
 """The page of `hgmcore check`: a line for each search, the matrix, and traces of broken promises."""
 
-from hgmcore.explore.check import cell
+from hgmcore.explore.check import MARKS, cell
 from hgmcore.explore.properties import PROPERTIES
 from hgmcore.report.prose import each, listed, wrapped
 
@@ -89,6 +89,24 @@ def _traces(result):
             f"  {'; '.join(step['statement'])}" + (f"  ({step['error']})" if step["error"] else "")
             for step in entry["steps"]
         )
+
+
+def walk_text(result):
+    """What a random walk met: of each scheme the properties that broke, and the traces of broken promises."""
+    lines = [f"random walk, seed {result['seed']}: nothing that did not break is proved", ""]
+    for name, found in result["schemes"].items():
+        broken = ", ".join(
+            f"{prop} {entry['length']}{MARKS[entry['promise']]}" for prop, entry in found["properties"].items()
+        )
+        lines += wrapped(
+            f"{name}: {found['sequences']:,} sequences, {found['steps']:,} steps: {broken or 'nothing broke'}", "", "  "
+        )
+    for name, found in result["schemes"].items():
+        for prop, entry in found["properties"].items():
+            if entry["promise"] == "promised":
+                lines += ["", f"{name} breaks {prop} (ground {entry['ground']}, sequence {entry['number']}):"]
+                lines += [f"  {line}" for line in entry["trace"].splitlines() if not line.startswith("#")]
+    return "\n".join(lines) + "\n"
 
 
 def scopes_text(scopes):
