@@ -148,8 +148,14 @@ Examples
     help="Random sequences on larger machines instead: real geometries, up to 8 processes, shmem, anonymous memory. "
     "What breaks a property is made short; nothing is proved.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="--walk: the same seed, "
-              "the same sequences.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="--walk: the same seed, the same sequences.",
+)
 @click.option(
     "--strict", is_flag=True, help="Exit status 1 also where something that was asked is vacuous, bounded or unknown."
 )

@@ -243,13 +243,15 @@ class Checked:
         entry: of the property in result(), with what changes() gives.
         """
         scheme, given = self.engine.name, self.given
-        own = scheme not in schemes.NAMES
         words = "".join(f" --option {key}={value}" for key, value in given.items())
+        again = f"hgmcore replay FILE --scheme {scheme}{words} --operations all"
+        if scheme not in schemes.NAMES:
+            again = "hgmcore.replay(FILE, engine)"
         lines = [
             "hgmcore-trace 1",
             f"# {prop.name}: {prop.text} (where {prop.premise}); {promised(promise(self.engine, prop.name))}",
             f"# scheme {scheme}{words}; scope {self.scope.title}; hgmcore {sys.modules['hgmcore'].__version__}",
-            "# hgmcore.replay(FILE, engine)" if own else f"# hgmcore replay FILE --scheme {scheme}{words} --operations all",
+            f"# {again}",
             f"geometry {self.scope.geometry}",
             *self.scope.preamble(),
         ]

@@ -171,6 +171,8 @@ def judged(engine, ground: Ground, lines, given):
         results = machine.results(seen)
         seen += len(results)
         number = int(trace.lines[i]) - len(start) - 1
+        if number < 0:    # a file's
+            continue
         family = lines[number].split()[0]
         refused = family in WHOLE and len(results) and results[0]["errno"] and not results[0]["done"]
         observation = machine.observe()

@@ -18,7 +18,8 @@ def counterexample_html(scheme, scope, name, entry) -> str:
     prop = BY_NAME[name]
     title = html.escape(f"{scheme}: {name}")
     facts = [
-        f"{prop.text} (where {prop.premise}): {promised(entry['promise'])}, in {entry['length']} steps of scope {scope}.",
+        f"{prop.text} (where {prop.premise}): {promised(entry['promise'])}.",
+        f"{entry['length']} steps in scope {scope}, the fewest that there are.",
         "Each row is a step and the words behind it; marked cells are those that it changed.",
     ]
     words, rows = values_of(entry["steps"])

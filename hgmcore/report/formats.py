@@ -114,6 +114,24 @@ COMPARE = grows({
                       "untested": array(TEXT), "warnings": array({})}),
     "schemes": by_name(COMPARED)})
 
+PROMISE = {"enum": ["promised", "definition", "fault"]}
+SEARCH = record({
+    "options": {"type": "object"}, "closed": BOOL,
+    "ended": {"enum": ["closed", "depth", "states", "seconds", "memory", "interrupt"]},
+    "depth": COUNT, "complete_depth": described(INTEGER, "the last of which every state was expanded, or -1"),
+    "states": COUNT, "by_depth": array(COUNT), "generated": COUNT, "fatal_steps": COUNT,
+    "executed": by_name(record({"done": COUNT, "refused": COUNT, "injected": COUNT})),
+    "symmetry": {"enum": ["none", "processes", "pages"]}, "orbit_sum": COUNT, "bytes_per_state": NUMBER,
+    "seconds": NUMBER,
+    "properties": by_name(record({
+        "verdict": {"enum": ["proved", "bounded", "violated", "vacuous", "unknown"]}, "promise": PROMISE,
+        "asked": described(BOOL, "can the premise hold in the scope"),
+        "premise": described(COUNT, "states or steps in which it held"),
+    }, {"length": COUNT, "trace": TEXT, "sides": array(TEXT), "steps": array(record({
+        "statement": array(TEXT), "error": ERROR, "event": maybe(TEXT), "done": maybe(COUNT),
+        "changed": described(by_name({"type": "array", "minItems": 2, "maxItems": 2}), "word: [before, after]")}))})),
+})
+
 FORMATS = {
     "hgmcore-compare 2": ("hgmcore compare --json", COMPARE),
     "hgmcore-replay 1": ("hgmcore replay --json", named("hgmcore-replay 1", {
@@ -143,7 +161,11 @@ FORMATS = {
                                "value_in_part": NUMBER})),
         "trace": maybe(TEXT), "operations": COUNT, "shortest": BOOL})),
     "hgmcore-check 1": ("hgmcore check --json", named("hgmcore-check 1", {
-        "interrupted": BOOL, "scopes": by_name(record({"definition": TEXT, "schemes": by_name({"type": "object"})}))})),
+        "interrupted": BOOL, "scopes": by_name(record({"definition": TEXT, "schemes": by_name(SEARCH)}))})),
+    "hgmcore-walk 1": ("hgmcore check --walk --json", named("hgmcore-walk 1", {
+        "seed": COUNT, "options": OPTIONS, "schemes": by_name(record({
+            "sequences": COUNT, "steps": COUNT, "properties": by_name(record({
+                "promise": PROMISE, "ground": TEXT, "number": COUNT, "length": COUNT, "trace": TEXT}))}))})),
     "hgmcore-validate 1": ("hgmcore validate --json", {"type": "object", "required": ["format"], "properties": {
         "format": {"const": "hgmcore-validate 1"}, "values": VALUES, "recordings": array(record({
             "recording": TEXT, "kernel": TEXT, "doc": TEXT, "scheme": TEXT, "steps": COUNT, "observations": COUNT,
