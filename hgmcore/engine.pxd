@@ -71,4 +71,5 @@ cdef inline Engine instantiate(str name, str explanation, dict state, dict defau
     engine.whole_only = QUIRKS & QUIRK_WHOLE_ONLY != 0
     engine.writes_tails = NEEDS & NEEDS_TAILS != 0
     engine.first_come = NEEDS & NEEDS_ORDER != 0
+    engine.count_into = HGM_COUNT_INTO
     return engine

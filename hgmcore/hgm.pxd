@@ -42,6 +42,7 @@ cdef extern from "hgmcore/hgm.h" nogil:
         uint32_t lock
         uint32_t deposited
         uint32_t nr_deposited
+        uint32_t changed
 
     ctypedef struct hgm_operation:
         uint64_t offset
@@ -162,3 +163,55 @@ cdef extern from "hgmcore/entries.h" nogil:
     uint64_t hgm_leaf_run(const uint64_t *entries, uint64_t n) noexcept
     uint64_t hgm_copy_run(uint64_t *to, const uint64_t *entries, uint64_t n, bint groups) noexcept
     uint64_t hgm_frame_run(const uint64_t *entries, uint64_t n) noexcept
+
+cdef extern from "hgmcore/events.h" nogil:
+    ctypedef struct hgm_event_counts:
+        uint64_t atomic
+        uint64_t plain
+        uint64_t step
+        uint64_t stat
+        uint64_t far
+        uint64_t moved_blind
+        uint64_t moved_read
+        uint64_t scan
+        uint64_t table_alloc
+        uint64_t table_free
+        uint64_t copy
+        uint64_t installs
+        uint64_t removes
+        uint64_t freed
+        uint64_t reused
+        uint64_t split_deferred
+
+    ctypedef struct hgm_line:
+        uint64_t cpus
+        uint64_t updates
+        uint32_t stamp
+        uint16_t cpu
+        uint16_t deferred
+
+    enum:
+        HGM_NO_STATISTIC, HGM_FILE_STATISTIC, HGM_ANON_STATISTIC
+
+    ctypedef struct hgm_events:
+        hgm_event_counts counts
+        hgm_line *lines
+        const hgm_page *pages
+        const uint8_t *kinds
+        uint64_t *fetched
+        uint32_t cpu
+        uint32_t near
+        uint32_t serial
+        uint32_t operation
+
+    ctypedef void (*hgm_events_function)(hgm_events *events) noexcept
+    const hgm_events_function HGM_COUNT_INTO
+
+    void hgm_event_plain(const hgm_page *page, int n) noexcept
+    void hgm_event_children(int n) noexcept
+    void hgm_event_children_go(uint32_t *changed) noexcept
+    void hgm_event_table_freed(uint32_t *changed) noexcept
+    void hgm_event_freed(const hgm_page *head) noexcept
+    void hgm_event_table_with_munmap() noexcept
+    void hgm_event_copy(uint64_t pages) noexcept
+    void hgm_event_reuse() noexcept

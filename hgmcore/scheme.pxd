@@ -26,10 +26,20 @@ cdef extern from "hgmcore/scheme.h" nogil:
 
     const int HGM_KEEPS, HGM_COUNTS
 
-    int hgm_leaf_install(hgm_cost *cost, const hgm_options *options, const hgm_leaf *leaf) noexcept
-    void hgm_leaf_remove(hgm_cost *cost, const hgm_options *options, const hgm_leaf *leaf) noexcept
-    int hgm_table_add(hgm_cost *cost, const hgm_options *options, const hgm_subtree *subtree) noexcept
-    void hgm_table_free(hgm_cost *cost, const hgm_options *options, const hgm_subtree *subtree) noexcept
-    int hgm_subtree_zapped(hgm_cost *cost, const hgm_options *options, const hgm_subtree *subtree) noexcept
     int64_t hgm_page_mapcount(const hgm_options *options, const hgm_folio *folio, uint64_t page) noexcept
     void hgm_answer_folio(const hgm_options *options, const hgm_folio *folio, hgm_answer *answer) noexcept
+
+cdef extern from "hgmcore/told.h" nogil:
+    # as the engine calls them
+    int hgm_leaf_install "hgm_tell_leaf_install"(hgm_cost *cost, const hgm_options *options,
+                                                 const hgm_leaf *leaf) noexcept
+    void hgm_leaf_remove "hgm_tell_leaf_remove"(hgm_cost *cost, const hgm_options *options,
+                                                const hgm_leaf *leaf) noexcept
+    int hgm_table_add "hgm_tell_table_add"(hgm_cost *cost, const hgm_options *options,
+                                           const hgm_subtree *subtree) noexcept
+    void hgm_table_free "hgm_tell_table_free"(hgm_cost *cost, const hgm_options *options,
+                                              const hgm_subtree *subtree) noexcept
+    int hgm_subtree_zapped "hgm_tell_subtree_zapped"(hgm_cost *cost, const hgm_options *options,
+                                                     const hgm_subtree *subtree) noexcept
+    int hgm_told_begin(const hgm_options *options, const hgm_folio *folio, int looks_up) noexcept
+    void hgm_told_end(const hgm_options *options, const hgm_folio *folio, int was_mapped, int removes) noexcept

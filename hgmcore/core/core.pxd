@@ -1,7 +1,9 @@
 # cython: language_level=3
 """An engine, which is the interpreter compiled around one scheme (hgmcore/engine.pxd), and the machine that it runs."""
 from hgmcore.core.machine cimport Contents, Machine
-from hgmcore.hgm cimport hgm_answer, hgm_folio, hgm_operation, hgm_options, uint32_t, uint64_t
+from hgmcore.hgm cimport (
+    hgm_answer, hgm_events_function, hgm_folio, hgm_operation, hgm_options, uint32_t, uint64_t
+)
 
 ctypedef uint64_t (*run_function)(Machine *m, const hgm_operation *ops, uint64_t n, uint64_t index) noexcept nogil
 ctypedef uint64_t (*runs_function)(Machine *m, const hgm_folio *folio, long long *out) noexcept nogil
@@ -22,6 +24,7 @@ cdef class Engine:
     cdef readonly str name, explanation
     cdef readonly dict state, defaults, posted, exceptions
     cdef readonly bint whole_only, writes_tails, first_come
+    cdef hgm_events_function count_into    # NULL: no engine that counts events (events.pyx)
 
 cdef class Core(Contents):
     cdef bint busy                     # a thread runs the machine

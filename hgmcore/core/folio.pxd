@@ -84,6 +84,7 @@ cdef inline void folio_put(hgm_folio *folio, int32_t references) noexcept nogil:
     """Drop references that no mapping holds."""
     if hgm_plain_add(folio, -references) == 0:
         folio.flags |= HGM_FOLIO_FREED
+        hgm_event_freed(folio.page)
 
 cdef inline void page_cache_remove(Machine *m, hgm_folio *folio) noexcept nogil:
     m.state.files[folio.file].cache[folio.index] = 0

@@ -149,6 +149,7 @@ cdef inline bint subtree_find_leaf(Machine *m, uint64_t entry, uint64_t *scanned
 cdef inline void subtree_table_free(Machine *m, uint64_t *entry) noexcept nogil:
     """Free the table below `entry`, which holds no entry. The entry becomes none."""
     cdef uint32_t number = table_number(entry[0])
+    hgm_event_table_freed(&table_desc(m, number).changed)
     table_desc(m, number).children = 0
     table_desc(m, number).folio = 0
     table_release(m, number)
@@ -194,6 +195,7 @@ cdef inline bint table_none(Machine *m, uint32_t number) noexcept nogil:
 
 cdef inline bint child_add(hgm_ptdesc *desc, bint threads) noexcept nogil:
     """The table got a child. Is it the first? threads: others may count at the same time, and no lock is held."""
+    hgm_event_children(1)
     if threads:
         return hgm_increment(&desc.children) == 1
     desc.children += 1

@@ -28,6 +28,7 @@ from hgmcore.scheme cimport *
 from hgmcore.schemes.large cimport large_add, large_add_locked, large_mapcount
 
 cdef enum:
+    UPDATE = 2           # plain stores of each change, in the kernel: _large_mapcount under the lock, and the unlocking
     NOBODY = 0
     ID = 0x7fffffff
 
@@ -75,13 +76,17 @@ cdef inline void owners_add(hgm_cost *cost, const hgm_leaf *leaf, int32_t n) noe
     cdef hgm_page *page1 = &folio.page[1]
     cdef int32_t large = large_add_locked(cost, folio, n) if leaf.threads else large_add(cost, folio, n)
     cdef int slot = owner_slot(page1, process + 1)
+    hgm_event_plain(page1, UPDATE)
     if slot >= 0:
+        hgm_event_plain(page1, 1)
         page1._mm_id_mapcount[slot] += n
         return
     slot = owner_slot(page1, NOBODY)
     if slot >= 0:
+        hgm_event_plain(page1, 2)
         slot_set(page1, slot, process + 1, n)
         if slot == 1 or large != n:    # another process has mappings
+            hgm_event_plain(page1, not shared_bit(page1))
             shared_bit_set(page1)
 
 
@@ -90,12 +95,16 @@ cdef inline void owners_sub(hgm_cost *cost, hgm_folio *folio, uint32_t process, 
     cdef hgm_page *page1 = &folio.page[1]
     cdef int32_t large = large_add(cost, folio, -n)
     cdef int slot = owner_slot(page1, process + 1)
+    hgm_event_plain(page1, UPDATE)
     if slot >= 0:
+        hgm_event_plain(page1, 1)
         page1._mm_id_mapcount[slot] -= n
         if page1._mm_id_mapcount[slot] >= 1:
             return
+        hgm_event_plain(page1, 1)
         slot_set(page1, slot, NOBODY, 0)
     if page1._mm_id_mapcount[0] == large or page1._mm_id_mapcount[1] == large:
+        hgm_event_plain(page1, shared_bit(page1))
         shared_bit_clear(page1)
 
 

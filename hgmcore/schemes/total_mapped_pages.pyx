@@ -37,6 +37,7 @@ cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_option
     hgm_ref_add(cost, leaf.folio, <int32_t>leaf.count)
     owners_lock(leaf)
     owners_add(cost, leaf, <int32_t>leaf.count)
+    hgm_event_plain(&leaf.folio.page[1], 1)
     leaf.folio.page[1]._total_mapped_pages += <int64_t>(leaf.nr_pages * leaf.count)
     owners_unlock(leaf)
     return HGM_KEEPS
@@ -45,6 +46,7 @@ cdef inline int leaf_install "hgm_leaf_install"(hgm_cost *cost, const hgm_option
 cdef inline void leaf_remove "hgm_leaf_remove"(hgm_cost *cost, const hgm_options *options,
                                                const hgm_leaf *leaf) noexcept nogil:
     owners_sub(cost, leaf.folio, leaf.process, <int32_t>leaf.count)
+    hgm_event_plain(&leaf.folio.page[1], 1)
     leaf.folio.page[1]._total_mapped_pages -= <int64_t>(leaf.nr_pages * leaf.count)
     hgm_ref_add(cost, leaf.folio, -<int32_t>leaf.count)
 

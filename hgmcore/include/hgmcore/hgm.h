@@ -18,7 +18,7 @@ extern "C" {
  * refuses another module's structure where either differs. A new operation raises it by itself: an engine compiled
  * before would take the operation for none.
  */
-#define HGM_ABI (100 + HGM_NR_OPS)
+#define HGM_ABI (200 + HGM_NR_OPS)
 
 #define HGM_INLINE static inline __attribute__((always_inline))
 
@@ -109,7 +109,8 @@ typedef struct hgm_ptdesc {
 	uint32_t lock;		/* page-table lock of option `locks` (kernel: ptl) */
 	uint32_t deposited;	/* first of the empty tables kept for the PMD leaves in it (kernel: pmd_huge_pte) */
 	uint32_t nr_deposited;
-	uint32_t unused[10];
+	uint32_t changed;	/* operation that last took children away, where events are counted (events.h) */
+	uint32_t unused[9];
 } hgm_ptdesc;
 
 /* Operation records */
@@ -241,6 +242,8 @@ typedef struct hgm_options {
 	uint8_t fault_around;	/* enum hgm_fault_around */
 } hgm_options;
 
+#include "hgmcore/events.h"
+
 /*
  * Counted atomics
  * ===============
@@ -279,8 +282,12 @@ HGM_INLINE int32_t hgm_atomic_add(hgm_cost *cost, hgm_page *page, int32_t *word,
 /* Change a map-count word of the folio's page `page` by `by`; returns its new value. */
 HGM_INLINE int32_t hgm_map_add(hgm_cost *cost, hgm_page *page, int32_t *word, int32_t by)
 {
+	int32_t now;
+
 	cost->map++;
-	return hgm_atomic_add(cost, page, word, by);
+	now = hgm_atomic_add(cost, page, word, by);
+	hgm_event_map(page, word == &page->_mapcount || word == &page->_entire_mapcount, now, by);
+	return now;
 }
 
 /* The same under a lock that was taken for it: its atomic stands for the one that is counted. */
@@ -289,6 +296,7 @@ HGM_INLINE int32_t hgm_map_add_locked(hgm_cost *cost, hgm_page *page, int32_t *w
 	cost->map++;
 	hgm_touch(page);
 	*word = (int32_t)((uint32_t)*word + (uint32_t)by);
+	hgm_event_map(page, 0, *word, by);
 	return hgm_in_range(cost, *word, by);
 }
 
@@ -318,11 +326,13 @@ HGM_INLINE void hgm_ref_add(hgm_cost *cost, hgm_folio *folio, int32_t by)
 	int zero, outside;
 
 	cost->ref++;
+	hgm_event_ref(folio->page, by);
 	hgm_touch(folio->page);
 	hgm_add_and_test(&folio->page->_refcount, by, &zero, &outside);
 	if (__builtin_expect(zero, 0)) {
 		__asm__ __volatile__("");	/* a branch, that is: nothing is computed for what is rare */
 		folio->flags |= HGM_FOLIO_FREED;
+		hgm_event_freed(folio->page);
 	}
 	if (__builtin_expect(outside, 0)) {
 		__asm__ __volatile__("");
@@ -336,6 +346,7 @@ HGM_INLINE void hgm_ref_add(hgm_cost *cost, hgm_folio *folio, int32_t by)
 /* Take and put back a reference, as a look-up does. */
 HGM_INLINE void hgm_get_and_put(hgm_folio *folio)
 {
+	hgm_event_look_up(folio->page);
 	__atomic_add_fetch(&folio->page->_refcount, 1, __ATOMIC_RELAXED);
 	__atomic_sub_fetch(&folio->page->_refcount, 1, __ATOMIC_RELAXED);
 }
@@ -343,11 +354,13 @@ HGM_INLINE void hgm_get_and_put(hgm_folio *folio)
 /* Flags of a page but HGM_PAGE_TOUCHED. */
 HGM_INLINE void hgm_page_flags_set(hgm_page *page, uint64_t flags)
 {
+	hgm_event_flag(page);
 	__atomic_fetch_or(&page->flags, flags, __ATOMIC_RELAXED);
 }
 
 HGM_INLINE void hgm_page_flags_clear(hgm_page *page, uint64_t flags)
 {
+	hgm_event_flag(page);
 	__atomic_fetch_and(&page->flags, ~flags, __ATOMIC_RELAXED);
 }
 

@@ -48,6 +48,7 @@ cdef inline void replace_by_leaf(Machine *m, HugePage *h, uint64_t *entry, int s
             subtree_free(m, &entry[i], level)
     if NEEDS & NEEDS_COUNTER and not (whole or level == h.file.level):
         table_desc(m, path[level]).children += 1 - <uint32_t>zapped.children
+        hgm_event_children(zapped.children != 1)
     leaf.nr_pages = bytes >> m.config.geometry.base_shift
     leaf.count = 1
     leaf.whole = whole

@@ -55,6 +55,7 @@ cdef inline Outcome hugetlb_wp(Machine *m, HugePage *h) noexcept nogil:
         return outcome(0, ENOMEM)
     copy.flags = HGM_FOLIO_ANON
     if old is not NULL:
+        hgm_event_copy(old.nr_pages)
         zap_huge_page(m, h, h.start, h.start + page_mask(h.file) + 1, HGM_BY_FAULT, False)
     return map_private(m, h, copy, False)
 

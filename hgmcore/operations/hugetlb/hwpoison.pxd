@@ -76,6 +76,7 @@ cdef inline int cut_leaf(Machine *m, HugePage *h, uint64_t *entry, int level, in
     hgm_leaf_remove(&m.context.cost, &m.config.options, &leaf)
     if NEEDS & NEEDS_COUNTER and level < h.file.level:
         table_desc(m, path[level]).children -= 1
+        hgm_event_children(1)
     place = entry
     for i in range(n):
         place[0] = <uint64_t>tables[i] << HGM_PTE_FRAME_SHIFT | HGM_PTE_PRESENT

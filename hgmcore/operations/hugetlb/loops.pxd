@@ -97,6 +97,7 @@ cdef inline void table_gets(Machine *m, const HugePage *h, const uint32_t *path,
             child_add(table_desc(m, path[2]), m.context.exclusion != ALONE)
         if n:    # no store else: another thread may count here now
             table_desc(m, path[1]).children += <uint32_t>n
+            hgm_event_children(1)
 
 cdef inline void install_run "hgm_install_run"(Machine *m, HugePage *h, uint64_t *entries, uint64_t n, uint64_t first,
                                                const uint32_t *path, int origin) noexcept nogil:

@@ -163,8 +163,10 @@ cdef inline uint64_t zap_streak "hgm_zap_streak"(Machine *m, HugePage *h, const 
                 break
             if NEEDS & NEEDS_COUNTER:
                 descs[number].children -= 1
+                hgm_event_children(1)
                 if two_levels:
                     descs[top].children -= descs[number].children == 0
+                    hgm_event_children(descs[number].children == 0)
             removed += 1
         entry[0] = 0
         if s.removed:    # else none was there, or a base page that failed

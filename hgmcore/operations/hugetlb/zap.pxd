@@ -61,6 +61,7 @@ cdef inline Zapped zap_entries(Machine *m, uint64_t *entries, int level, uint64_
             zapped.leaves += below.leaves
             if NEEDS & NEEDS_COUNTER and below.children:
                 table_desc(m, table_number(entry[0])).children -= <uint32_t>below.children
+                hgm_event_children_go(&table_desc(m, table_number(entry[0])).changed)
                 zapped.children += table_desc(m, table_number(entry[0])).children == 0
         elif is_leaf(entry[0]):
             n = 1

@@ -51,6 +51,7 @@ cdef inline bint access_huge_pmd(Machine *m, Pmd *pmd, bint write) noexcept nogi
     if is_leaf(pmd.entry[0]):
         if wp_can_reuse_anon_folio(m, folio_of(m, frame(pmd.entry[0])), True):
             pmd.entry[0] |= HGM_PTE_EXCLUSIVE
+            hgm_event_reuse()
             return True
     elif m.config.options.era >= 615:
         # do_huge_zero_wp_pmd, from 6.13
@@ -91,10 +92,12 @@ cdef inline int handle_pte_fault(Machine *m, Pmd *pmd, uint64_t address, bint wr
         return 0
     if is_leaf(entry[0]) and wp_can_reuse_anon_folio(m, folio_of(m, frame(entry[0])), False):
         entry[0] |= HGM_PTE_EXCLUSIVE
+        hgm_event_reuse()
         return 0
     copy = anon_alloc(m, pmd.mapping.file, 1)
     if copy is NULL:
         return ENOMEM
+    hgm_event_copy(is_leaf(entry[0]))
     if entry[0] != 0:
         zap_pte_range(m, pmd, address, address + base_mask(m) + 1, HGM_BY_FAULT)
     install_ptes(m, pmd, entry, copy, 0, 1, HGM_PTE_EXCLUSIVE, HGM_BY_FAULT)

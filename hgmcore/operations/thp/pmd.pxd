@@ -87,15 +87,19 @@ cdef inline hgm_subtree folio_subtree(Machine *m, const Pmd *pmd, hgm_folio *fol
 
 cdef inline int leaf_comes(Machine *m, const hgm_leaf *leaf) noexcept nogil:
     if leaf.folio.nr_pages == 1:
+        hgm_told_begin(&m.config.options, leaf.folio, leaf.origin == HGM_BY_CONTINUE or leaf.origin == HGM_BY_FAULT)
         hgm_ref_add(&m.context.cost, leaf.folio, 1)
         hgm_map_add(&m.context.cost, leaf.folio.page, &leaf.folio.page._mapcount, 1)
+        hgm_told_end(&m.config.options, leaf.folio, 0, 0)
         return HGM_KEEPS
     return hgm_leaf_install(&m.context.cost, &m.config.options, leaf)
 
 cdef inline void leaf_goes(Machine *m, const hgm_leaf *leaf) noexcept nogil:
     if leaf.folio.nr_pages == 1:
+        hgm_told_begin(&m.config.options, leaf.folio, 0)
         hgm_map_add(&m.context.cost, leaf.folio.page, &leaf.folio.page._mapcount, -1)
         hgm_ref_add(&m.context.cost, leaf.folio, -1)
+        hgm_told_end(&m.config.options, leaf.folio, 0, 1)
     else:
         hgm_leaf_remove(&m.context.cost, &m.config.options, leaf)
 

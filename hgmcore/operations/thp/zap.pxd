@@ -188,6 +188,7 @@ cdef inline void free_pgtables(Machine *m, Mapping *v, uint64_t start, uint64_t 
                 entry = hstate_entry(m, &m.state.processes[v.process], at, level, False)
                 if entry is not NULL and is_table(entry[0]):
                     if level == PMD:
+                        hgm_event_table_with_munmap()
                         pte_table_free(m, entry)
                     elif table_empty(m, entry[0]):
                         table_release(m, table_number(entry[0]))
