@@ -13,6 +13,7 @@ from hgmcore.commands.explain import explain
 from hgmcore.commands.help import help_
 from hgmcore.commands.import_ import import_
 from hgmcore.commands.info import info
+from hgmcore.commands.profiles import list_profiles
 from hgmcore.commands.replay import replay
 from hgmcore.commands.schemes import list_schemes
 from hgmcore.commands.step import step
@@ -89,6 +90,6 @@ def cli(context):
         click.echo(context.get_help())
 
 
-for verb in (check_command, compare, convert, explain, help_, import_, info, list_schemes, list_workloads, replay, step,
-             validate):
+for verb in (check_command, compare, convert, explain, help_, import_, info, list_profiles, list_schemes,
+             list_workloads, replay, step, validate):
     cli.add_command(verb)

@@ -102,10 +102,24 @@ COUNTED = {"options": OPTIONS, "cost": record(COST), "phases": by_name(PHASE), "
            "memory": grows({"struct_pages": COUNT, "struct_pages_hvo": maybe(COUNT), "tables_peak": COUNT,
                             "scheme": COUNT, "host_committed": COUNT}),
            "errors": record({"own": ERRORS, "per_page": ERRORS, "consequences": ERRORS})}
+VALUE = record({"value": NUMBER, "low": NUMBER, "high": NUMBER})
+MODELLED_PART = {"accounting": described(VALUE, "ns an operation, 90 % interval"), "leans_on": TEXT}
+MODELLED_MORE = {"ns_per_leaf": VALUE, "total": described(VALUE, "ns an operation, with the kernel's own work"),
+                 "share": described(VALUE, "accounting in per cent of the total"), "total_leans_on": TEXT,
+                 "no_total": described(by_name(COUNT), "operations that no profile prices")}
+MODELLED = {"modelled": grows({**MODELLED_PART, "phases": by_name(record(MODELLED_PART, MODELLED_MORE)),
+                               "processors": by_name({"type": "object"}), "events": by_name(COUNT), "cpus": COUNT,
+                               "hottest": array({"type": "object"})}, MODELLED_MORE)}
+PROFILE = record({
+    "kind": {"enum": ["kernel", "accounting"]}, "description": TEXT, "processor": {"type": "object"},
+    "costs": by_name(record({"value": NUMBER, "low": NUMBER, "high": NUMBER, "unit": {"const": "ns"}, "how": TEXT,
+                             "from": TEXT})),
+    "contention": maybe({"type": "object"}), "warnings": array(TEXT), "not_measurable": by_name(TEXT),
+    "replay_gate": TEXT})
 MEASURED = {"measured": grows({"ns_per_operation": INTERVAL, "phases": by_name(INTERVAL)})}
 REFUSED = grows({"promises": array(TEXT),
                  "refused_why": described(TEXT, "why the scheme cannot live with the options")})
-COMPARED = {"anyOf": [REFUSED, grows({"promises": array(TEXT), **COUNTED}, MEASURED)]}
+COMPARED = {"anyOf": [REFUSED, grows({"promises": array(TEXT), **COUNTED}, {**MEASURED, **MODELLED})]}
 COMPARE = grows({
     "format": {"const": "hgmcore-compare 2"},
     "trace": grows({**TRACE, "phases": array(grows({"name": TEXT, "first": COUNT, "operations": COUNT}))}),
@@ -148,6 +162,7 @@ FORMATS = {
     "hgmcore-schemes 1": ("hgmcore schemes --json", named("hgmcore-schemes 1", {
         "schemes": by_name(record({"explanation": TEXT, "state": array(TEXT), "defaults": OPTIONS, "posted": OPTIONS,
                                    "hvo": BOOL}))})),
+    "hgmcore-profiles 1": ("hgmcore profiles --json", named("hgmcore-profiles 1", {"profiles": by_name(PROFILE)})),
     "hgmcore-costs 1": ("hgmcore schemes --costs --json", named("hgmcore-costs 1", {
         "page_size": TEXT, "costs": {"type": "object"}})),
     "hgmcore-workloads 1": ("hgmcore workloads --json", named("hgmcore-workloads 1", {
