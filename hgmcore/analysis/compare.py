@@ -18,6 +18,7 @@ from hgmcore.analysis.judge import less_work
 from hgmcore.analysis.long import Comparison
 from hgmcore.analysis.maps import maps_of
 from hgmcore.analysis.measure import ROUNDS, host, measure
+from hgmcore.analysis.modelled import add_modelled, check_placed, profile_of
 from hgmcore.analysis.verdict import verdict
 from hgmcore.core.core import PROPERTIES
 from hgmcore.geometry import GEOMETRIES
@@ -32,16 +33,18 @@ STRUCT_PAGE = 64  # bytes
 
 
 def compare(trace=None, schemes="all", repeat=ROUNDS, *, every=None, baseline=None, threads=1, machine="1T",
-            progress=None, **options):
+            profile=None, cpus=None, spread=None, assume=None, progress=None, **options):
     """Replay `trace` under each of `schemes`; costs, errors and a verdict, as plain JSON types.
 
     trace: whatever `hgmcore.load` takes; None is the default input. schemes: "all", a name, names separated by commas,
     or an iterable of names and engines. repeat: timed runs of each scheme, interleaved, behind one that is dropped; 0
     leaves the measured numbers out, so that the result is the same on every machine. every: operations between two
     observations (default: about 64 in all). baseline: the scheme that others are compared with. threads: native threads
-    of the timed runs. machine: memory, in bytes or as "1T", of the machine whose struct pages are modelled. progress:
-    called as progress(replays done, replays in all, what runs next). options: as for `hgmcore.replay`; they hold for
-    every scheme.
+    of the timed runs. machine: memory, in bytes or as "1T", of the machine whose struct pages are modelled. profile:
+    the name, or file, of a processor's profile, under which times are modelled; cpus: CPUs that the trace's threads run
+    on, default one for each; spread: how far lines move between them; assume: {cost: (ns, low, high)} that the profile
+    lacks. progress: called as progress(replays done, replays in all, what runs next). options: as for
+    `hgmcore.replay`; they hold for every scheme.
 
     The result is `hgmcore-compare 2`; `hgmcore help json` has its schema. A scheme that cannot live with the options
     has a reason, "refused_why", instead of numbers. Raises ValueError for an unknown scheme or option, or a value that
@@ -57,6 +60,8 @@ def compare(trace=None, schemes="all", repeat=ROUNDS, *, every=None, baseline=No
     machine_size = parse_named("machine", machine)
     if machine_size == 0:
         raise ValueError("machine: it has no memory")
+    found_profile = None if profile is None else profile_of(profile, assume)
+    check_placed(cpus, spread)
     cut = phases_of(trace)
     entries = {engine.name: _entry(engine, trace.header, options, machine_size) for engine in engines}
     able = {engine.name: engine for engine in engines if "refused_why" not in entries[engine.name]}
@@ -64,10 +69,15 @@ def compare(trace=None, schemes="all", repeat=ROUNDS, *, every=None, baseline=No
         raise ValueError(next(iter(entries.values()))["refused_why"])
     against = choose_baseline(list(able), trace.header, baseline)
     report = progress or (lambda done, total, what: None)
-    total = len(able) * (1 + (repeat + 1 if repeat else 0))
+    total = len(able) * (1 + (repeat + 1 if repeat else 0) + (found_profile is not None))
+    begun = 0
+    if found_profile:    # first, as the profile may lack what the trace needs
+        common = add_modelled(entries, against, trace, able, cut, found_profile, cpus=cpus, spread=spread,
+                              progress=lambda done, name: report(done, total, f"events of {name}"), **options)
+        begun = len(able)
 
     observed = {}
-    for done, (name, counted) in enumerate(_counted(trace, able, cut, every, options)):
+    for done, (name, counted) in enumerate(_counted(trace, able, cut, every, options), begun):
         report(done, total, f"counting {name}")
         found = counted()
         observed[name] = found.pop("errors")
@@ -78,10 +88,9 @@ def compare(trace=None, schemes="all", repeat=ROUNDS, *, every=None, baseline=No
         memory = {name: entries[name]["memory"] for name in able}
         sizes = {name: memory[name]["tables_peak"] + memory[name]["host_committed"] for name in able}
         times = measure(trace, able, cut, sizes, repeat, threads,
-                        lambda done, what: report(len(able) + done, total, what), **options)
+                        lambda done, what: report(begun + len(able) + done, total, what), **options)
         for name in able:
             entries[name]["measured"] = times[name]
-    report(total, total, "done")
     for name in less:
         entries[name]["less_work"] = less[name]
     result = {
@@ -89,22 +98,23 @@ def compare(trace=None, schemes="all", repeat=ROUNDS, *, every=None, baseline=No
         "trace": {**describe(trace), "question": inputs.question(trace), "phases": _phases(cut),
                   "most_processes_on_a_page": max(errors.most_processes for errors in observed.values())},
         "options": {key: str(value) for key, value in options.items()},
-        "baseline": against, "profile": None, "repeat": repeat, "threads": threads,
+        "baseline": against, "profile": found_profile and found_profile.name, "repeat": repeat, "threads": threads,
         "observations": next(iter(observed.values())).observations,
         "machine": host() if repeat else None, "machine_size": machine_size,
         "labels": LABELS,
+        **({"modelled": common} if found_profile else {}),
         "schemes": entries,
     }
+    report(total, total, "done")
     result["errors_at"] = {name: [[index, found] for index, found in observed[name].at if found] for name in able}
     result["verdict"] = verdict(result)
     return Comparison(result)
 
 
 LABELS = {"cost": "counted", "phases": "counted", "errors": "counted", "refused": "counted", "less_done": "counted",
-          "maps_of": "counted", "measured": "measured", "memory.struct_pages": "modelled",
+          "maps_of": "counted", "measured": "measured", "modelled": "modelled", "memory.struct_pages": "modelled",
           "memory.struct_pages_hvo": "modelled", "memory.tables_peak": "counted", "memory.scheme": "modelled",
-          "memory.host_committed": "counted",
-          "struct_pages": "modelled"}
+          "memory.host_committed": "counted", "struct_pages": "modelled"}
 """What kind of number stands under each key of a scheme's entry."""
 
 

@@ -7,10 +7,9 @@ from hgmcore.arrow import Tabular
 COLUMNS = ("scheme", "phase", "group", "key", "value", "low", "high", "unit", "label", "note")
 """scheme, group, key, unit and label are words; phase is None for the whole trace; value, low, high: numbers or None.
 
-group: cost, scanned, measured, modelled, memory, struct_pages, maps_of, own, per_page, consequences, refused,
-less_done, front.
-low, high: the 95 % interval of a measured or modelled value. label: counted, modelled, measured or published. note: why
-a scheme has no numbers, or did less work so that its costs do not compare.
+group: cost, scanned, measured, modelled, events, memory, struct_pages, maps_of, own, per_page, consequences, refused,
+less_done, front. low, high: the 95 % interval of a measured value, the 90 % interval of a modelled one. label: counted,
+modelled, measured or published. note: why a scheme has no numbers, or did less work so that its costs do not compare.
 """
 
 UNITS = {"leaves": "leaves", "leaf_installs": "leaves", "leaf_removes": "leaves", "table_allocs": "tables",
@@ -89,7 +88,14 @@ def _times(part, found):
                 times = {"ns_per_operation": inner} if _of(inner) else inner
                 yield from ((part, phase, *row[2:]) for row in _times(part, times))
         elif isinstance(time, dict) and _of(time):
-            yield part, None, key, _of(time), "ns/operation", part
+            yield part, None, key, _of(time), {"share": "%", "ns_per_leaf": "ns/leaf"}.get(key, "ns/operation"), part
+        elif key == "events":
+            yield from (("events", None, name, number, "events", "counted") for name, number in time.items())
+        elif key == "against":
+            yield part, None, "difference_percent", _of(time["percent"]), "%", part
+        elif key == "processors":
+            yield from ((part, None, f"processors.{cpus}", found["ns"], "ns", part) for cpus, found in time.items()
+                        if "ns" in found)
         elif isinstance(time, (bool, int, float)):
             yield part, None, key, time, "", part
 

@@ -8,6 +8,7 @@ from hgmcore import schemes
 from hgmcore.analysis.compare import compare as run_compare
 from hgmcore.analysis.compare import why_refused
 from hgmcore.analysis.measure import ROUNDS
+from hgmcore.analysis.modelled import profile_of
 from hgmcore.commands.common import (
     INPUT_HELP,
     OPTION_HELP,
@@ -15,6 +16,7 @@ from hgmcore.commands.common import (
     json_option,
     option_option,
     output_file,
+    pairs,
     progress,
     require,
     scheme_file_option,
@@ -23,6 +25,7 @@ from hgmcore.commands.common import (
 )
 from hgmcore.files import write_file
 from hgmcore.inputs import load_input
+from hgmcore.model.profile import DISTANCES
 from hgmcore.report.columns import GUIDE
 from hgmcore.report.compare import compare_markdown, compare_text
 from hgmcore.report.prose import WIDTH, listed
@@ -38,6 +41,18 @@ def size(context, parameter, text):
     if number == 0:
         raise click.BadParameter("a machine has some memory")
     return number
+
+
+def assumptions(context, parameter, values):
+    """COST=NS:LOW:HIGH, repeated, as {cost: (ns, low, high)}."""
+    found = {}
+    for name, text in pairs(context, parameter, values).items():
+        try:
+            ns, low, high = (float(number) for number in text.split(":"))
+        except ValueError:
+            raise click.BadParameter(f"{text!r} is not of the form NS:LOW:HIGH") from None
+        found[name] = (ns, low, high)
+    return found
 
 
 @command(epilog=INPUT_HELP + """
@@ -76,6 +91,14 @@ Examples
               help="Native threads of the timed runs.")
 @click.option("--machine", default="1T", show_default=True, metavar="SIZE", callback=size,
               help="Memory of a machine, all in huge pages, whose struct pages are modelled: 512G, 4T.")
+@click.option("--profile", metavar="NAME",
+              help="Model times of a processor, too: a name that `hgmcore profiles` lists, or a .toml file.")
+@click.option("--cpus", type=click.IntRange(min=1), metavar="N",
+              help="--profile: CPUs that the trace's threads run on.  [default: one for each]")
+@click.option("--spread", type=click.Choice(DISTANCES),
+              help="--profile: how far lines move between CPUs.  [default: l3]")
+@click.option("--assume", multiple=True, metavar="COST=NS:LOW:HIGH", callback=assumptions,
+              help="--profile: a cost that the profile lacks, with its interval; may be repeated.")
 @json_option
 @click.option("--csv", "csv_file", metavar="FILE", callback=output_file(),
               help="Write every number in long form, a row each, as CSV.")
@@ -90,8 +113,8 @@ Examples
               help="Write a timeline for ui.perfetto.dev: phases, costs and errors over the course of the trace.")
 @click.option("--full", is_flag=True, help="Print every column, every phase and every error.")
 @click.option("--markdown", is_flag=True, help="Print Markdown, with exact numbers, instead of text.")
-def compare(input, names, options, baseline, every, repeat, threads, machine, json_file, csv_file, parquet, plot,
-            plot_addresses, html, timeline, full, markdown):
+def compare(input, names, options, baseline, every, repeat, threads, machine, profile, cpus, spread, assume, json_file,
+            csv_file, parquet, plot, plot_addresses, html, timeline, full, markdown):
     """Replay a trace under several schemes: what each costs, what each gets wrong, and what follows from that.
 
     The answer comes first, in sentences; a table is under it; both fit a screen of 80 columns and 50 lines. Costs are
@@ -100,6 +123,10 @@ def compare(input, names, options, baseline, every, repeat, threads, machine, js
     """
     if markdown and json_file == "-":
         raise click.UsageError("--markdown and --json - both write to standard output")
+    if not profile and (cpus or spread or assume):
+        raise click.UsageError("--cpus, --spread and --assume are for --profile")
+    if profile:
+        profile = profile_of(profile, assume)
     for file, option in ((plot, "--plot"), (plot_addresses, "--plot-addresses"), (html, "--html")):
         if file:
             require("matplotlib", option)
@@ -110,7 +137,7 @@ def compare(input, names, options, baseline, every, repeat, threads, machine, js
     trace = load_input(input)
     with progress(quiet=json_file == "-") as show:
         result = run_compare(trace, schemes=names, repeat=repeat, every=every, baseline=baseline, threads=threads,
-                             progress=show, machine=machine, **options)
+                             progress=show, machine=machine, profile=profile, cpus=cpus, spread=spread, **options)
     if plot:
         write_file(plot, _face("plot").image(result, suffix(plot)))
     if plot_addresses:

@@ -12,6 +12,7 @@ from hgmcore.analysis.measure import ROUNDS
 from hgmcore.analysis.verdict import smaller
 from hgmcore.analysis.words import WORDS
 from hgmcore.report import columns
+from hgmcore.report.modelled import modelled_notes, modelled_tables
 from hgmcore.report.prose import ascii_only, indented, listed, plural, shortened, wrapped
 from hgmcore.report.table import Column, Table, Words, as_markdown, as_text, count
 from hgmcore.sizes import format_size
@@ -33,6 +34,8 @@ def compare_text(result, full=False):
         lines += _block(title, [" ".join(sentences)] if sentences else [])
     table = screen_table(result)
     lines += ["", *as_text(table), *wrapped("; ".join(f"{term}: {meaning}" for term, meaning in table.legend) + ".")]
+    for table in modelled_tables(result, full):
+        lines += ["", table.title, *as_text(table), *(["", *listed(table.legend)] if table.legend else [])]
     if full:
         lines += ["", "SCHEME BY SCHEME", *_details_text(result)]
         for table in full_tables(result):
@@ -55,7 +58,7 @@ def compare_markdown(result, full=False):
              f"**Question:** {question(result)}"]
     for title, sentences in (("Answer", verdict["answers"]), ("Warning", verdict["warnings"])):
         parts += [f"**{title}**", _bullets(sentences)] if sentences else []
-    for table in [screen_table(result), *(full_tables(result) if full else [])]:
+    for table in [screen_table(result), *(full_tables(result) if full else []), *modelled_tables(result, full)]:
         parts += [f"### {table.title}"] if table.title else []
         parts += ["\n".join(as_markdown(table))]
         parts += [_bullets(f"{term}: {meaning}" for term, meaning in table.legend)] if table.legend else []
@@ -234,6 +237,7 @@ def _errors_text(result):
 def notes(result, full=True):
     """What the table has no room for: the options and, in full, who did less work and why."""
     lines = [f"* {name} {entry['less_work']}." for name, entry in ran(result).items() if full and "less_work" in entry]
+    lines += modelled_notes(result)
     if result["options"]:
         lines.append("Options: " + ", ".join(f"{key}={value}" for key, value in result["options"].items()))
     return lines
