@@ -3,8 +3,12 @@
 import click
 
 from hgmcore.commands.common import DIFFERENT, OK, command, json_option, progress, write_json
+from hgmcore.kernel.published.validate import refit
+from hgmcore.kernel.published.validate import validate as validate_published
 from hgmcore.kernel.validate import SHIPPED
 from hgmcore.kernel.validate import validate as run_validate
+from hgmcore.model.profile import load as load_profile
+from hgmcore.report.published import published_text, refit_text
 from hgmcore.report.validate import validate_text
 
 
@@ -12,6 +16,7 @@ from hgmcore.report.validate import validate_text
 \b
 Examples
   hgmcore validate
+  hgmcore validate --published
   hgmcore validate my-recordings/ --json differences.json
   hgmcore validate --live --seconds 60 --seed 7
 """)
@@ -24,15 +29,25 @@ Examples
               "meanwhile and put back.")
 @click.option("--time", "timed", is_flag=True,
               help="--live: also time the sequences in the kernel and in the simulator.")
+@click.option("--published", is_flag=True,
+              help="What kernel developers measured and published, against the cost model's predictions.")
+@click.option("--fit", is_flag=True, help="--published: fit the cells that are marked for it again, instead.")
 @json_option
-def validate(directory, live, seed, seconds, hugetlb, timed, json_file):
+def validate(directory, live, seed, seconds, hugetlb, timed, published, fit, json_file):
     """Do again what running kernels did, and compare: map counts, page tables, smaps, errors.
 
     DIRECTORY holds kernel recordings (*.jsonl, plain or packed); default: those of the package, of Linux 6.18 and
     6.12. With --live, random sequences of operations on real huge pages of shmem and anonymous memory are compared
     after each step; no setting is changed and nothing stays behind. Exit status 1 where the simulator differs: a
     sequence of --live is then shrunk to a short one and printed as a trace.
+
+    With --published, times from public mails are predicted, each with an interval, and scored beside two baselines;
+    exit status 1 where a goal is missed.
     """
+    if published or fit:
+        if directory or live or seed is not None or seconds is not None or hugetlb or timed:
+            raise click.UsageError("--published takes no DIRECTORY and nothing of --live")
+        return _validate_published(json_file, fit)
     if live:
         return _validate_live(directory, json_file, seed or 0, seconds or 10.0, hugetlb, timed)
     if seed is not None or seconds is not None or hugetlb or timed:
@@ -58,3 +73,21 @@ def _validate_live(directory, json_file, seed, seconds, hugetlb, timed):
     if json_file != "-":
         click.echo(live_text(result), nl=False)
     return DIFFERENT if result["difference"] else OK
+
+
+def _validate_published(json_file, fit):
+    if fit:
+        found = refit()
+        if json_file:
+            write_json(json_file, {"format": "hgmcore-validate-published-fit 1",
+                                   "costs": {name: dict(zip(("value", "low", "high"), three))
+                                             for name, three in found.items()}})
+        if json_file != "-":
+            click.echo(refit_text(found, load_profile("xeon-4210r")), nl=False)
+        return OK
+    result = validate_published()
+    if json_file:
+        write_json(json_file, result)
+    if json_file != "-":
+        click.echo(published_text(result), nl=False)
+    return OK if result["ok"] else DIFFERENT

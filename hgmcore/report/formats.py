@@ -163,6 +163,11 @@ FORMATS = {
         "schemes": by_name(record({"explanation": TEXT, "state": array(TEXT), "defaults": OPTIONS, "posted": OPTIONS,
                                    "hvo": BOOL}))})),
     "hgmcore-profiles 1": ("hgmcore profiles --json", named("hgmcore-profiles 1", {"profiles": by_name(PROFILE)})),
+    "hgmcore-calibrate 1": ("hgmcore calibrate --json", named("hgmcore-calibrate 1", {
+        "seconds": NUMBER, "cpus": array(COUNT), "not_measurable": by_name(TEXT), "replay_gate": TEXT,
+        "measured": by_name(record({"median": NUMBER, "low": NUMBER, "high": NUMBER})),
+        "replays": array(record({"scheme": TEXT, "action": TEXT, "atomics": NUMBER, "ns": NUMBER})),
+        "profile": PROFILE})),
     "hgmcore-costs 1": ("hgmcore schemes --costs --json", named("hgmcore-costs 1", {
         "page_size": TEXT, "costs": {"type": "object"}})),
     "hgmcore-workloads 1": ("hgmcore workloads --json", named("hgmcore-workloads 1", {
@@ -186,6 +191,15 @@ FORMATS = {
             "recording": TEXT, "kernel": TEXT, "doc": TEXT, "scheme": TEXT, "steps": COUNT, "observations": COUNT,
             "equal": COUNT, "out_of_scope": OUT_OF_SCOPE, "not_compared": by_name(COUNT), "values": VALUES,
             "differences": array(TEXT)}))}}),
+    "hgmcore-validate-published 1": ("hgmcore validate --published --json", named("hgmcore-validate-published 1", {
+        "ok": BOOL, "tables": array(grows({"name": TEXT, "title": TEXT, "kind": TEXT, "from": TEXT,
+                                           "processor": TEXT, "profile": maybe(TEXT),
+                                           "rows": array(grows({"cell": TEXT, "miss": BOOL}))})),
+        "sets": by_name({"type": "object"}), "better_than_both_baselines": by_name(BOOL),
+        "baselines": by_name(array(NUMBER)), "noise_band": NUMBER, "ablation": array({"type": "object"}),
+        "not_expressed": array(by_name(TEXT))})),
+    "hgmcore-validate-published-fit 1": ("hgmcore validate --published --fit --json", named(
+        "hgmcore-validate-published-fit 1", {"costs": by_name(VALUE)})),
     "hgmcore-validate-live 1": ("hgmcore validate --live --json", named("hgmcore-validate-live 1", {
         "kernel": TEXT, "seed": COUNT, "hugetlb": BOOL, "sequences": COUNT, "steps": COUNT, "disturbed": COUNT,
         "not_repeated": array(COUNT), "not_repeated_differences": array(record({

@@ -1,0 +1,1 @@
+"""What kernel developers measured, and what the cost model predicts for the same work: `validate --published`."""

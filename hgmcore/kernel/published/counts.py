@@ -1,0 +1,101 @@
+"""What one PTE of a published workload comes to under a scheme: events, counted by the simulator, and the kernel's
+work.
+
+Folios of 16K to 1M are mapped by PTEs alone. A page-table geometry of as many entries as the folio has base pages
+stands for them: there the folio can be split into the PTEs that the kernel would have made at once.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from hgmcore import counting, schemes
+from hgmcore.core.events import NAMES, Events
+from hgmcore.core.machine import Core
+from hgmcore.geometry import PMD, PTE, Geometry, Leaf
+from hgmcore.inputs import load
+from hgmcore.model.events import CLASSES
+from hgmcore.options import resolve
+from hgmcore.sizes import parse_size
+
+BASE = 4096
+FOLIOS = 2
+"""Folios that a workload is counted on: one alone would have no neighbour."""
+
+NEAR = 1 << 20
+"""Lines that are near: the struct pages of the workload all come in order, or are near."""
+
+OPERATIONS = ("fork", "munmap", "cow-byte", "reuse-byte", "dontneed")
+
+
+def geometry(pages: int) -> Geometry:
+    """A geometry whose tables have as many entries as a folio of `pages` base pages; for 1 that of x86-64."""
+    bits = pages.bit_length() - 1 or 9
+    levels = 4 if bits == 9 else 5
+    return Geometry(f"folios of {pages}", 12, bits, levels, (Leaf(12, PTE), Leaf(12 + bits, PMD)))
+
+
+def lines(operation: str, pages: int, folios: int) -> tuple[list[str], list[str]]:
+    """(what prepares, what is counted) of a workload on `folios` folios, as statements. ValueError: no such one."""
+    size, each = pages * BASE, range(0, folios * pages * BASE, pages * BASE)
+    name = "anon:4K" if pages == 1 else "anon:2M"
+    prepare = [f"mmap A v {name} 0 {folios * size} private", *(f"touch A v {at} write" for at in each)]
+    if pages > 1:
+        prepare += [*(f"mprotect A v {at} 4K r" for at in each), f"mprotect A v 0 {folios * size} rw"]
+    writes = [f"touch A v {at} write" for at in range(0, folios * size, BASE)]
+    counted = {"fork": ["fork A C"], "munmap": [f"munmap A v 0 {folios * size}"], "cow-byte": writes,
+               "reuse-byte": writes, "dontneed": [f"dontneed A v 0 {folios * size}"]}
+    if operation not in counted:
+        raise ValueError(f"no published workload '{operation}' (known: {', '.join(OPERATIONS)})")
+    prepare += {"cow-byte": ["fork A C"], "reuse-byte": ["fork A C", "exit C"]}.get(operation, [])
+    return prepare, counted[operation]
+
+
+def run(operation, pages, scheme, folios=FOLIOS, **options) -> dict:
+    """Events of a workload in all: {name of model.events: number}. options: of the scheme."""
+    prepare, counted = lines(operation, pages, folios)
+    trace = load([*prepare, *counted])
+    engine = counting.load(schemes.load(scheme))
+    shape = geometry(pages)
+    core = Core(shape, resolve(engine, {**options, "transient": "real"}))
+    for file in trace.header.files:
+        core.add_file(shape, pages * BASE, file.pages, file.kind)
+    for _ in trace.header.processes:
+        core.add_process()
+    for mapping in trace.header.mappings:
+        core.add_mapping(mapping.process, 0)
+    rows = Events(core, engine, NEAR).run(np.ascontiguousarray(trace.operations))[len(prepare):]
+    if len(core.results()):
+        raise RuntimeError(f"the workload {operation} of {pages} pages did not run: {core.results()[0]}")
+    return {name: int(rows[name].sum()) for name in NAMES}
+
+
+@functools.cache
+def _run(operation, pages, scheme, batch, era):
+    return run(operation, pages, scheme, batch=batch, era=era)
+
+
+ROWS = {"fork": {"leaf": "fork"}, "munmap": {"leaf": "munmap_freed", "free": "munmap_freed"},
+        "cow-byte": {"call": "write"}, "reuse-byte": {"call": "write"},
+        "dontneed": {"leaf": "munmap_freed", "free": "munmap_freed"}}
+"""Of each operation the rows of [kernel] that price one PTE of it; the call itself is one for 1 GiB."""
+
+
+def pages_of(folio: str) -> int:
+    """Base pages of a folio, given as "64K"."""
+    return parse_size(folio) // BASE
+
+
+def for_one(cell, which: str) -> dict:
+    """The sum that one PTE of a cell comes to. which: "before" or "after"."""
+    options = getattr(cell, which)
+    pages = pages_of(cell.folio)
+    found = _run(cell.operation, pages, options["scheme"], options["batch"], options["era"])
+    total = FOLIOS * pages
+    # page tables are the same before and after, and in the kernel's work
+    sums = {name: found[name] / total for name in CLASSES if found[name] and not name.startswith(("table", "far"))}
+    for part, row in ROWS[cell.operation].items():
+        sums[f"kernel.{row}.{part}"] = 1.0 if part != "free" else found["freed"] / total
+    return sums
