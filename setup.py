@@ -1,4 +1,4 @@
-"""Builds the compiled core: eight modules, and two engines for each scheme, a fast one and one that counts events."""
+"""Builds the compiled core: nine modules, and two engines for each scheme, a fast one and one that counts events."""
 
 import ast
 import os
@@ -16,7 +16,7 @@ SCHEMES = next(
 # HGMCORE_SCHEMES=mm_id,subtree builds these alone, for work on one scheme in place; an install has all.
 SCHEMES = [name for name in SCHEMES if name in os.environ.get("HGMCORE_SCHEMES", ",".join(SCHEMES)).split(",")]
 MODULES = ["core.core", "core.events", "core.machine", "core.records", "core.snapshot", "core.truth", "core.view",
-           "explore.search",
+           "explore.search", "model.loops",
            *(f"schemes.{name}" for name in SCHEMES)]
 
 

@@ -5,6 +5,7 @@ import sys
 
 import click
 
+from hgmcore.commands.calibrate import calibrate
 from hgmcore.commands.check import check_command
 from hgmcore.commands.common import OK, version_option
 from hgmcore.commands.compare import compare
@@ -90,6 +91,6 @@ def cli(context):
         click.echo(context.get_help())
 
 
-for verb in (check_command, compare, convert, explain, help_, import_, info, list_profiles, list_schemes,
+for verb in (calibrate, check_command, compare, convert, explain, help_, import_, info, list_profiles, list_schemes,
              list_workloads, replay, step, validate):
     cli.add_command(verb)

@@ -12,8 +12,8 @@ import functools
 import numpy as np
 
 from hgmcore import counting, schemes
+from hgmcore.core.core import Core
 from hgmcore.core.events import NAMES, Events
-from hgmcore.core.machine import Core
 from hgmcore.geometry import PMD, PTE, Geometry, Leaf
 from hgmcore.inputs import load
 from hgmcore.model.events import CLASSES
