@@ -65,3 +65,41 @@ def test_a_fresh_machines_first_touches_do_not_enter():
     machines = [machine_for(trace, "mm_id", {"transient": "real"}) for _ in range(3)]
     cold = min(machine.run(trace.operations) for machine in machines) / len(trace)
     assert warm < 0.8 * cold
+
+
+def timed(monkeypatch, times, rounds):
+    """The runs that `measure` makes of one scheme whose n-th run, from 0, takes times(n) nanoseconds."""
+    class Warm:
+        met = 0
+
+        def __init__(self, *_):
+            self.n = -1
+
+        def run(self):
+            self.n += 1
+            return [times(self.n)]
+
+    monkeypatch.setattr(module, "_Warm", Warm)
+    trace = Trace.parse("hgmcore-trace 1\nfile F 2M 1\n")
+    steps = []
+    found = measure(trace, ["a"], phases(trace), {"a": 1}, rounds, progress=lambda done, what: steps.append(done))
+    assert steps == sorted(steps) and max(steps) <= rounds
+    return found["a"]["ns_per_operation"]
+
+
+def test_noise_is_met_by_more_runs(monkeypatch):
+    """One run in four is caught by a neighbour; six runs alone would have it at the end of their interval."""
+    found = timed(monkeypatch, lambda n: 300 if n % 4 == 1 else 100 + n % 3, 6)
+    assert ROUNDS < len(found["runs"]) <= module.MOST and found["high"] == 300
+    rare = timed(monkeypatch, lambda n: 300 if n == 3 else 100 + n % 3, 6)
+    assert ROUNDS < len(rare["runs"]) < module.MOST and rare["high"] <= 102
+
+
+def test_a_quiet_machine_makes_as_many_runs_as_asked_for(monkeypatch):
+    assert len(timed(monkeypatch, lambda n: 100 + n % 3, 6)["runs"]) == 6
+    assert len(timed(monkeypatch, lambda n: 100 + n % 3, 9)["runs"]) == 9
+    assert len(timed(monkeypatch, lambda n: 100 * n + 1, 2)["runs"]) == 2, "whoever asks for two gets two"
+
+
+def test_more_runs_end_with_their_budget(monkeypatch):
+    assert len(timed(monkeypatch, lambda n: module.EXTRA / (2 + n % 2), 6)["runs"]) == 9

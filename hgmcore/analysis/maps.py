@@ -20,14 +20,15 @@ def maps_of(engine, header, **options) -> dict:
 
     The sizes are those of which one page-table entry maps a page, or of shmem the one, if the trace (its `header`) has
     no hugetlb; a scheme that maps huge pages whole alone maps them so. A page is mapped twice by VMAs of one process;
-    each count of its struct pages grows by as much with every further mapping as it did with the second. None: the
-    second mapping was refused, or no count grows.
+    each count of its struct pages grows by as much with every further mapping as it did with the second. A size is
+    left out where a mapping was refused, or no count grows.
     """
     geometry = GEOMETRIES[header.geometry]
     on_hugetlb = any(file.kind == "hugetlb" for file in header.files) or not header.files
     kind = "hugetlb" if on_hugetlb else "shmem"
     sizes = [leaf.size for leaf in geometry.leaves[1:] if leaf.entries == 1 and leaf.size in geometry.page_sizes(kind)]
-    return {format_size(size): _first_to_overflow(engine, geometry, size, kind, options) for size in sizes}
+    found = {format_size(size): _first_to_overflow(engine, geometry, size, kind, options) for size in sizes}
+    return {size: number for size, number in found.items() if number is not None}
 
 
 def _first_to_overflow(engine, geometry, page_size, kind, options):

@@ -28,6 +28,15 @@ SEGMENTS = 64
 SHORT = 100_000
 """Nanoseconds. A shorter run says more about the clock than about a scheme."""
 
+SETTLED = 0.1
+"""Relative width of intervals up to which ROUNDS runs are enough; where one is wider, more runs follow."""
+
+MOST = 15
+"""Runs at most, where ROUNDS do not settle: three at either end may then be outliers."""
+
+EXTRA = 4e9
+"""Nanoseconds of CPU time that runs beyond ROUNDS may take in all."""
+
 NOISY = 0.2
 """Relative width of an interval from which on a machine is called noisy."""
 
@@ -36,25 +45,32 @@ def measure(trace, names, phases, sizes, rounds=ROUNDS, threads=1, progress=None
     """Time `trace` under each scheme of `names`: name -> {"ns_per_operation": {...}, "phases": {...}}.
 
     phases: of trace.phases.phases(trace); where they lie in at most SEGMENTS pieces, each has times of its own. sizes:
-    bytes of a machine under each scheme. rounds: runs behind the one that is dropped. threads: native threads. The
+    bytes of a machine under each scheme. rounds: runs behind the one that is dropped; from ROUNDS on there are more,
+    up to MOST, where the machine is so noisy that an interval is wide. threads: native threads. The
     references of look-ups are executed (transient=real) unless `options` say otherwise. progress: called as
     progress(runs done, what runs next).
     """
     options = {"transient": "real", **options}
-    found, done = {}, 0
+    found, done, extra = {}, 0, EXTRA
     for group in _groups(names, sizes):
         pieces = _pieces(phases, len(trace))
         machines = {name: _Warm(trace, name, pieces, threads, options) for name in group}
-        runs = {name: [] for name in group}
-        for turn in range(rounds + 1):
+        runs, turn, planned = {name: [] for name in group}, 0, done + len(group) * (rounds + 1)
+        while turn <= rounds or rounds >= ROUNDS and turn <= MOST and extra > 0 and not all(
+                _settled(np.array(runs[name]), pieces) for name in group):
             first = turn % len(group)
             for name in group[first:] + group[:first]:
                 if progress:
-                    progress(done, f"timing {name}, run {turn} of {rounds}" if turn else f"warming {name}")
+                    more = f" of {rounds}" if turn <= rounds else ", as the machine is noisy"
+                    progress(min(done, planned - 1), f"timing {name}, run {turn}{more}" if turn else f"warming {name}")
                 times = machines[name].run()
                 if turn:
                     runs[name].append(times)
+                if turn > rounds:
+                    extra -= sum(times)
                 done += 1
+            turn += 1
+        done = planned
         for name in group:
             found[name] = _summary(np.array(runs[name]), pieces, phases, trace)
             found[name]["threads_met"] = machines[name].met
@@ -98,6 +114,18 @@ def _pieces(phases, total):
     if len(edges) - 1 > SEGMENTS or total == 0:
         return [(0, total, None)]
     return [(start, stop, int(phases.number[start])) for start, stop in zip(edges, edges[1:])]
+
+
+def _settled(runs, pieces) -> bool:
+    """Are the intervals narrow of the whole run, and of the phases that take a tenth of it or more?
+
+    runs: nanoseconds, an array (runs, pieces).
+    """
+    whole = runs.sum(1)
+    phases = [runs[:, [i for i, piece in enumerate(pieces) if piece[2] == phase]].sum(1)
+              for phase in {piece[2] for piece in pieces}]
+    found = [interval(whole), *(interval(part) for part in phases if 10 * np.median(part) >= np.median(whole) > 0)]
+    return all(one["high"] - one["low"] <= SETTLED * one["median"] for one in found)
 
 
 def _summary(runs, pieces, phases, trace):

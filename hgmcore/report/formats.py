@@ -98,7 +98,7 @@ ERRORS = by_name(grows({"observations": COUNT, "worst": NUMBER, "last": NUMBER})
 COUNTED = {"options": OPTIONS, "cost": record(COST), "phases": by_name(PHASE), "refused": by_name(COUNT),
            "less_done": record({"operations": COUNT, "bytes": COUNT}, {"by_operation": by_name(record(
                {"operations": COUNT, "bytes": COUNT}))}),
-           "maps_of": described(by_name(maybe(COUNT)), "the mapping of a page in base pages that overflows a count"),
+           "maps_of": described(by_name(COUNT), "the mapping of a page in base pages that overflows a count"),
            "memory": grows({"struct_pages": COUNT, "struct_pages_hvo": maybe(COUNT), "tables_peak": COUNT,
                             "scheme": COUNT, "host_committed": COUNT}),
            "errors": record({"own": ERRORS, "per_page": ERRORS, "consequences": ERRORS})}
