@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hgmcore import Trace, replay, schemes
-from hgmcore.analysis.count import SAMPLES, count, count_batched, refusals, samples
+from hgmcore.analysis.count import SAMPLES, STAYS, count, count_batched, refusals, samples
 from hgmcore.analysis.watch import WATCHED
 from hgmcore.trace.phases import phases
 
@@ -73,6 +73,16 @@ def test_phases_by_hand(every):
         for name, phase in found.items()
     } == {"setup": (7, 2, 2, 2), "down": (2, 2, 2, 2)}
     assert found["setup"]["lines"] == found["down"]["lines"] == 2, "each once, however often the pass observes"
+
+
+def test_struct_pages_by_phase_where_these_are_kinds_of_operations():
+    """A reference in the head and a count in page 1, or in the base page's own struct page: of each stay, once."""
+    text = SMALL + "continue A v 40K 4K\ndontneed A v 0 4K\ncontinue A v 0 4K\n"
+    for scheme, install, unmap in (("head_per_leaf", 2 + 2, 2), ("per_page_posted", 3 + 1, 1)):
+        phases = counted(text, scheme, every=2)["phases"]
+        assert (phases["install"]["lines"], phases["partial_unmap"]["lines"]) == (install, unmap)
+    many = SMALL + "dontneed A v 0 4K\ncontinue A v 0 4K\n" * STAYS
+    assert not any("lines" in phase for phase in counted(many, "head_per_leaf")["phases"].values())
 
 
 def test_the_largest_scan_of_one_operation():

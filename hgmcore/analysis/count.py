@@ -20,6 +20,10 @@ SAMPLES = 64
 """Observations that a pass takes where nobody asks for others."""
 
 
+STAYS = 256
+"""Stays in a phase up to which the struct pages of each are counted."""
+
+
 def samples(count: int, every: int | None = None) -> np.ndarray:
     """Behind which operations a pass observes: numbers from 1 to `count`, ascending, the last always among them."""
     every = every or max(1, -(-count // SAMPLES))
@@ -43,7 +47,9 @@ def count(trace, name, phases, *, every=None, **options) -> dict:
     around = [number for watch in watches for number in (watch.at, watch.at + 1)]
     stops = samples(len(trace), every)
     costs, lines, scanned = PhaseCosts(phases), np.zeros(len(phases.names), np.int64), [[] for _ in phases.names]
-    edges = _edges(phases.number) if phases.declared else np.zeros(0, np.int64)
+    edges = _edges(phases.number)
+    by_stay = len(edges) < STAYS    # else the struct pages would be looked through too often
+    edges = edges if by_stay else edges[:0]
     observed, runs, of_runs = set(stops.tolist()), in_runs(trace), PhaseCosts(phases)
     start = 0
     for stop in np.unique(np.concatenate([stops, edges, *around, [len(trace)]])).tolist():
@@ -57,7 +63,7 @@ def count(trace, name, phases, *, every=None, **options) -> dict:
             for phase in set(phases.number[start + read].tolist()):
                 scanned[phase].append(rows["scanned"][read[phases.number[start + read] == phase]])
             # Each struct page once for each stay in a phase, so the pieces between observations must not be summed up.
-            if phases.declared and (stop == len(trace) or phases.number[stop] != phases.number[start]):
+            if by_stay and (stop == len(trace) or phases.number[stop] != phases.number[start]):
                 lines[phases.number[start]] += machine.core.lines_since()
         for watch in watches:
             if stop - 1 in watch:
@@ -78,7 +84,7 @@ def count(trace, name, phases, *, every=None, **options) -> dict:
     return {
         "options": {**machine.options, "transient": options.get("transient", OPTIONS["transient"].default)},
         "cost": {**cost, "operations": len(trace)},
-        "phases": {phase: _phase(phases, i, costs.of(i), lines[i] if phases.declared else None, scanned[i])
+        "phases": {phase: _phase(phases, i, costs.of(i), lines[i] if by_stay else None, scanned[i])
                    for i, phase in enumerate(phases.names)},
         "errors": errors, "observations": errors.observations, "leaves": leaves,
         "refused": refusals(results), "less_done": less_done(trace, machine, results, moves, collapses),
