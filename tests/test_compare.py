@@ -100,6 +100,16 @@ def test_options_hold_for_every_scheme():
     assert all(scheme["options"]["cache_refs"] == "folio" for scheme in result["schemes"].values())
 
 
+def test_options_that_differ_are_told():
+    """A kernel's own era is the default of its scheme: who compares two of them must be told."""
+    trace = Trace.parse(TWO_PROCESSES)
+    differ = compare(trace, schemes="head_per_leaf,nr_pages_mapped,mm_id", repeat=0)["differing_options"]
+    assert differ["era"] == {"6.2": ["head_per_leaf"], "6.3": ["nr_pages_mapped"], "6.15": ["mm_id"]}
+    assert "batch" not in differ
+    same = compare(trace, schemes="head_per_leaf,mm_id", repeat=0, era="6.15", lookup_first="no")
+    assert same["differing_options"] == {}
+
+
 def test_a_workloads_question_is_in_the_result():
     result = compare("workload:scan", schemes="logical_counter", repeat=0)
     assert result["trace"]["question"].endswith("?")

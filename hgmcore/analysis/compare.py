@@ -98,6 +98,7 @@ def compare(trace=None, schemes="all", repeat=ROUNDS, *, every=None, baseline=No
         "trace": {**describe(trace), "question": inputs.question(trace), "phases": _phases(cut),
                   "most_processes_on_a_page": max(errors.most_processes for errors in observed.values())},
         "options": {key: str(value) for key, value in options.items()},
+        "differing_options": differing_options({name: entries[name]["options"] for name in able}),
         "baseline": against, "profile": found_profile and found_profile.name, "repeat": repeat, "threads": threads,
         "observations": next(iter(observed.values())).observations,
         "machine": host() if repeat else None, "machine_size": machine_size,
@@ -172,6 +173,18 @@ def _entry(engine, header, options, machine_size):
             "exceptions": dict(engine.exceptions), "hvo": not engine.writes_tails,
             "struct_pages": struct_pages(engine, header, machine_size),
             **({"refused_why": reason} if reason else {})}
+
+
+def differing_options(options) -> dict:
+    """{option: {value: [scheme]}} of the options (scheme -> option -> value) that are not the same for all schemes.
+
+    Each scheme has the era, and the order of look-up and walk, of its kernel or posting where nobody asks for others.
+    """
+    found = {}
+    for name, values in options.items():
+        for option, value in values.items():
+            found.setdefault(option, {}).setdefault(value, []).append(name)
+    return {option: values for option, values in found.items() if len(values) > 1}
 
 
 def why_refused(engine, options):

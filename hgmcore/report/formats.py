@@ -123,7 +123,8 @@ COMPARED = {"anyOf": [REFUSED, grows({"promises": array(TEXT), **COUNTED}, {**ME
 COMPARE = grows({
     "format": {"const": "hgmcore-compare 2"},
     "trace": grows({**TRACE, "phases": array(grows({"name": TEXT, "first": COUNT, "operations": COUNT}))}),
-    "options": OPTIONS, "baseline": TEXT, "profile": maybe(TEXT), "machine": maybe({"type": "object"}),
+    "options": OPTIONS, "differing_options": by_name(by_name(array(TEXT))),
+    "baseline": TEXT, "profile": maybe(TEXT), "machine": maybe({"type": "object"}),
     "verdict": grows({"answers": array(TEXT), "front": array(TEXT), "beaten": {"type": "object"},
                       "untested": array(TEXT), "warnings": array({})}),
     "schemes": by_name(COMPARED)})
