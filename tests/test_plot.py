@@ -28,6 +28,11 @@ def long_names(result):
     return made
 
 
+@pytest.fixture(scope="module")
+def refused():
+    return compare(Trace.parse(TRACE), repeat=1, hvo="on")
+
+
 def texts(svg):
     return [element.text for element in xml.fromstring(svg).iter(f"{SVG}text")]
 
@@ -65,7 +70,7 @@ def test_refused_schemes_stay():
     assert "mm_id" in shown and "refused" in shown, "in the lanes"
 
 
-@pytest.mark.parametrize("which", ["result", "long_names"])
+@pytest.mark.parametrize("which", ["result", "long_names", "refused"])
 def test_labels_do_not_overlap(which, request, monkeypatch):
     drawn, draw_text = [], Text.draw  # of matplotlib's labels for ticks out of sight none is drawn
     monkeypatch.setattr(Text, "draw", lambda text, *rest: (drawn.append(text), draw_text(text, *rest)))
@@ -82,7 +87,7 @@ def test_labels_do_not_overlap(which, request, monkeypatch):
             annotation.update_positions(canvas.get_renderer())
         shown = [text for text in drawn if text.get_text() and text.get_visible()]
         boxes = [Text.get_window_extent(text) for text in shown]
-        assert len(boxes) > len(made["schemes"])
+        assert len(boxes) > len(plot.ran(made))
         for i, one in enumerate(boxes):
             assert one.x0 >= -1 and one.x1 <= fig.bbox.width + 1, "within the figure"
             for other in boxes[:i]:

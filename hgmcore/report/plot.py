@@ -26,6 +26,9 @@ SYMLOG = 100
 LONGEST = 28
 """Characters of a name in a figure; its middle is cut out of a longer one."""
 
+REFUSED = 44
+"""Characters of a line under a figure of a page."""
+
 LANE = 0.19
 """Inches of height that a label or a scheme's lane takes."""
 
@@ -242,7 +245,7 @@ def _pareto(points):
 def _refused(result):
     """Lines that name the schemes that could not live with the options."""
     names = [_name(name) for name, entry in result["schemes"].items() if "refused_why" in entry]
-    return wrapped("refused: " + ", ".join(names), width=70) if names else []
+    return wrapped("refused: " + ", ".join(names), width=REFUSED) if names else []
 
 
 def _kind(result, name):
