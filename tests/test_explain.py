@@ -5,8 +5,8 @@ import json
 import pytest
 
 import hgmcore as hgm
-from hgmcore import cli, shrink
-from hgmcore.analysis.explain import explain
+from hgmcore import cli, schemes, shrink
+from hgmcore.analysis.explain import explain, kind
 from hgmcore.analysis.properties import PROPERTIES, wrong
 
 NOISE = ["mmap A w F 0 2M shared", "touch A w 0", "dontneed A w 0 2M", "phase later", "observe"]
@@ -27,6 +27,25 @@ def test_the_shortest_part_by_hand():
     assert [file, populate, mmap, observe] == [*LINES[1:4], "observe"]
     assert one.startswith("continue A v ") and other.startswith("continue A v ") and one != other
     assert result["operations"] == 6
+
+
+def test_the_kind_of_an_error_is_the_scheme_s_word():
+    kinds = {(scheme, name): explain(LINES, scheme, properties=[name])["error"]["kind"] for scheme, name in (
+        ("subtree", "refs_not_explained"), ("head_per_leaf", "false_shared"), ("head_per_leaf", "pss_error_bytes"),
+        ("logical_scan", "page_mapcount_wrong_pages"))}
+    assert list(kinds.values()) == ["fault", "definition", "consequence", "definition"]
+    assert kind(schemes.load("mm_id"), "leaked_folios") == "promise"
+
+
+def test_what_is_defined_otherwise_is_explained_only_where_nothing_else_is_wrong():
+    lines = [*LINES[:8], *LINES[10:30]]
+    assert wrong(observed([*lines, "observe"], "mm_id")).keys() == {"false_shared_hugetlb"}
+    error = explain(lines, "mm_id")["error"]
+    assert (error["property"], error["kind"]) == ("false_shared_hugetlb", "rule")
+    more = [*lines, "mmap B b F 0 2M shared", "touch B b 0"]
+    error = explain(more, "mm_id")["error"]
+    assert (error["property"], error["kind"]) == ("smaps_shared_error_bytes", "consequence")
+    assert error["index"] > explain(more, "mm_id", properties=["false_shared_hugetlb"])["error"]["index"]
 
 
 @pytest.mark.parametrize("scheme, name", [("head_per_leaf", "false_shared"), ("subtree", "refs_not_explained"),

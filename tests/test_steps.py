@@ -9,6 +9,7 @@ import pytest
 import hgmcore as hgm
 from hgmcore import cli
 from hgmcore.analysis.properties import wrong
+from hgmcore.report.step import step_text
 from hgmcore.steps import observed_changes
 from hgmcore.trace.text import spelled
 
@@ -132,6 +133,24 @@ def test_the_text(trace, capfd):
     assert [line[8:].partition("  =")[0] for line in text.splitlines() if line[:1].isdigit()] == statements
     part = run(capfd, "--scheme", "subtree", "--from", "6", "--to", "7").split("\n\n")
     assert len(part) == 2 and part[1].startswith("6       continue")
+
+
+def texts_of(lines):
+    return [" ".join(step_text({"mm_id": step}).split()) for step in hgm.replay_steps(lines, "mm_id")]
+
+
+def test_arrays_are_shown_where_they_changed():
+    """Of many runs only the first of those that changed; nothing of an array that only became shorter."""
+    lines = ["file F 2M 1", "populate F 0 1", "mmap A v F 0 2M shared minor hgm",
+             *(f"continue A v {8 * i}K 4K" for i in range(9)), "mmap B w F 0 2M shared hgm minor",
+             "continue B w 8K 8K", "migrate A v 0 2M"]
+    step, migrate = texts_of(lines)[-2:]
+    assert step.count("page_mapcount [2] 1 -> 2, [3] 0 -> 1") == 2, "in the truth and in what the scheme says"
+    first = ", ".join(f"[{page}] 1 -> 0" for page in range(0, 12, 2))
+    assert f"exclusive {first} and 3 runs more B w" in step
+    assert migrate.startswith("14 migrate A v 0 2M = ok, nothing moved ")
+    moved = texts_of(["mmap A v anon:2M 0 4M private", "touch A v 0 write", "fork A B", "mremap A v 0 2M w"])[-1]
+    assert "A v: rss 2,097,152 -> 0" in moved and "exclusive" not in moved
 
 
 def test_json_lines(trace, capfd):

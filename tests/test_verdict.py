@@ -97,7 +97,7 @@ def test_times_name_nobody_in_an_order_that_could_be_a_ranking():
                     "w": entry(runs=(11,) * 6), "v": entry(runs=(9, 20, 9, 20, 9, 20))})
     assert ("Time of a leaf in install (measured): 20 ns [20, 20] under base; 50 to 60 % less under y and z; 100 % "
             "more under x; 2 others tie (~).") in said
-    assert "; all others tie (~)." in answers({"a": entry(), "b": entry(), "c": entry()})
+    assert "; 2 others tie (~)." in answers({"a": entry(), "b": entry(), "c": entry()})
     many = {name: entry(runs=(20 + i,) * 6) for i, name in enumerate("bcdef")}
     assert "100 to 140 % more under 5 of 6." in answers({"a": entry(), **many})
 
@@ -119,8 +119,8 @@ def test_the_time_that_is_told_is_of_the_phase_with_most_operations():
 def test_times_of_a_trace_without_a_long_phase_are_of_operations():
     said = answers({name: entry(leaves=1000, runs=(runs,) * 6) for name, runs in (("a", 10), ("b", 20))})
     assert "Time of an operation (measured): 10 ns [10, 10] under a; 100 % more under b." in said
-    other = {"a": entry(leaves=1000), "b": entry(leaves=980), "c": entry(leaves=1020, runs=(20,) * 6)}
-    assert "c" not in answers(other).partition("Time of")[2].partition(".")[0], "nor where the work is another one"
+    other = {"a": entry(leaves=1000), "b": entry(leaves=1000), "c": entry(leaves=1020, runs=(20,) * 6)}
+    assert "[10, 10] under a; 1 other ties (~)." in answers(other), "c did other work"
     few = result({name: entry(leaves=1000, runs=(runs,) * 6) for name, runs in (("a", 10), ("b", 20))})
     assert verdict(few)["beaten"] == {}, "nor do they decide who beats whom"
 

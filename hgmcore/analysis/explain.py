@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 
+from hgmcore.analysis.errors import OWN
 from hgmcore.analysis.properties import PROPERTIES, checked, wrong
 from hgmcore.geometry import GEOMETRIES
 from hgmcore.inputs import load
@@ -29,11 +30,13 @@ def explain(trace, scheme, *, properties=None, seconds: float = SECONDS, progres
 
     trace: a Trace, or whatever `hgmcore.load` takes. scheme: a name or an Engine. properties: names of
     analysis.properties.PROPERTIES that count as errors; None: all. An error is looked for at each `observe` of the
-    trace, at 64 operations evenly spaced, and at the end; of several at once the gravest is explained. seconds: after
-    so long the shortest part so far is given. progress: called with (operations looked at, all) while the error is
-    looked for. "error": None where nothing is wrong; else "property", "meaning", "value", "index" of the operation
-    after which it was first seen; "trace" then is the part as text, "operations" its length, "shortest" whether it was
-    shrunk to the end.
+    trace, at 64 operations evenly spaced, and at the end; of several at once the gravest is explained, and what the
+    scheme defines otherwise only where nothing else is wrong. seconds: after so long the shortest part so far is given.
+    progress: called with (operations looked at, all) while the error is looked for.
+
+    "error": None where nothing is wrong; else "property", "meaning", "value", "kind", a key of KINDS, and "index" of
+    the operation after which it was first seen; "trace" then is the part as text, "operations" its length, "shortest"
+    whether it was shrunk to the end.
     """
     trace, names = load(trace), checked(properties)
     first = _first(trace, scheme, options, names, progress)
@@ -47,13 +50,36 @@ def explain(trace, scheme, *, properties=None, seconds: float = SECONDS, progres
     records = part.shrunk(index + 1)
     short = part.as_trace(records)
     return {**found, "trace": short.to_text(), "operations": len(short), "shortest": not part.late,
-            "error": {"property": name, "meaning": PROPERTIES[name][1], "index": index, "value": value,
+            "error": {"property": name, "meaning": PROPERTIES[name][1], "kind": kind(part.engine, name),
+                      "index": index, "value": value,
                       "value_in_part": part.value(short.operations, short.header)}}
 
 
+KINDS = {
+    "promise": "it breaks what its own file promises",
+    "fault": "its own file states this fault",
+    "definition": "it defines this answer otherwise",
+    "consequence": "it is what a kernel makes of the answers",
+    "rule": "the rule of hugetlb (mapcount > 1) errs, which it need not go by",
+}
+"""What an error is to its scheme."""
+
+LATER = ("definition", "rule")
+"""Kinds of errors that are explained only where there is no other."""
+
+
+def kind(engine, name) -> str:
+    """What an error in a property (of analysis.properties) is to a scheme: a key of KINDS."""
+    promise = {**OWN, "page_mapcount_wrong_pages": "page_counts_equal_truth"}.get(name)
+    if promise is None:
+        return "rule" if name.endswith("_hugetlb") else "consequence"
+    return engine.exceptions.get(promise, "promise")
+
+
 def _first(trace, scheme, options, names, progress):
-    """(operation, property, number) of the first error that is seen, or None."""
+    """(operation, property, number) of the first error that is seen, else of the first of the kinds LATER, or None."""
     machine, start, total = machine_for(trace, scheme, options), 0, len(trace)
+    later = None
     observed = np.flatnonzero(trace.operations["op"] == CODES["observe"]) + 1
     samples = np.linspace(0, total, SAMPLES + 1, dtype=np.int64)[1:]
     for stop in np.unique(np.concatenate([observed, samples])).tolist():
@@ -62,10 +88,11 @@ def _first(trace, scheme, options, names, progress):
             start = stop
         if progress:
             progress(stop, total)
-        if seen := wrong(machine.observe(), names):
-            name, value = next(iter(seen.items()))
-            return stop - 1, name, value
-    return None
+        for name, value in wrong(machine.observe(), names).items():
+            if kind(machine.engine, name) not in LATER:
+                return stop - 1, name, value
+            later = later or (stop - 1, name, value)
+    return later
 
 
 class Part:
@@ -77,6 +104,7 @@ class Part:
     def __init__(self, trace, scheme, options, name, until):
         self.trace, self.scheme, self.options, self.name = trace, scheme, options, name
         self.until, self.late = until, False
+        self.engine = machine_for(trace, scheme, options).engine
 
     def shrunk(self, count):
         """The shortest list of records, tuples, of the first `count`, that shows the error."""

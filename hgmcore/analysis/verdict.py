@@ -202,7 +202,7 @@ def _against(what, base, times):
             parts.append(f"{' to '.join(ends)} % {word} under {who(group, len(times), sort=True)}")
     rest = len(times) - 1 - len(less) - len(more)
     if rest:
-        parts.append(f"{rest if less or more else 'all'} other{'s' * (rest > 1)} tie{'s' * (rest == 1)} (~)")
+        parts.append(f"{rest} other{'s' * (rest > 1)} tie{'s' * (rest == 1)} (~)")
     return f"{'; '.join(parts)}."
 
 

@@ -50,6 +50,7 @@ def explain(input, scheme, options, properties, seconds, json_file):
 
     An error is an answer of the scheme that differs from the recount of the page tables. It is looked for at each
     `observe` of the trace, at 64 operations evenly spaced, and at the end; of several at once the gravest is explained.
+    What the scheme defines otherwise is explained only where nothing else is wrong.
     """
     resolve(schemes.load(scheme), options)
     checked(properties)

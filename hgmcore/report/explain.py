@@ -1,5 +1,6 @@
 """The page of `hgmcore explain`: the shortest part of a trace that shows a scheme's first error, and its steps."""
 
+from hgmcore.analysis.explain import KINDS
 from hgmcore.report.prose import plural, wrapped
 from hgmcore.report.step import step_text
 from hgmcore.steps import replay_steps
@@ -15,7 +16,8 @@ def explain_text(result, scheme, options) -> str:
             f"Nothing is wrong at any observation, of: {', '.join(result['properties'])}. An error that comes and goes "
             f"between two of them is not seen.")]) + "\n"
     lines += ["", *wrapped(f"First error: {error['property']} ({error['meaning']}), {error['value']:,}, seen after "
-                           f"operation {error['index']:,} of {result['operations_before']:,}.")]
+                           f"operation {error['index']:,} of {result['operations_before']:,}. Of "
+                           f"{result['scheme']}: {KINDS[error['kind']]}.")]
     short = "The shortest part" if result["shortest"] else "A part, not the shortest (time was over),"
     lines += wrapped(f"{short} that shows it has {plural(result['operations'], 'operation')}:")
     lines += ["", result["trace"]]

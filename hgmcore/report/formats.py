@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hgmcore.analysis.explain import KINDS
 from hgmcore.trace.statements import NAMES
 
 TEXT, BOOL, NUMBER = {"type": "string"}, {"type": "boolean"}, {"type": "number"}
@@ -125,8 +126,9 @@ COMPARE = grows({
     "trace": grows({**TRACE, "phases": array(grows({"name": TEXT, "first": COUNT, "operations": COUNT}))}),
     "options": OPTIONS, "differing_options": by_name(by_name(array(TEXT))),
     "baseline": TEXT, "profile": maybe(TEXT), "machine": maybe({"type": "object"}),
-    "verdict": grows({"answers": array(TEXT), "front": array(TEXT), "beaten": {"type": "object"},
-                      "untested": array(TEXT), "warnings": array({})}),
+    "verdict": grows({"answers": array(TEXT), "front": array(TEXT),
+                      "beaten": by_name(record({"by": TEXT, "on": array(TEXT)})),
+                      "details": by_name(TEXT), "untested": array(TEXT), "warnings": array(TEXT)}),
     "schemes": by_name(COMPARED)})
 
 PROMISE = {"enum": ["promised", "definition", "fault"]}
@@ -178,8 +180,8 @@ FORMATS = {
     "hgmcore-step 1, lines": ("hgmcore step --json, each further line: an operation under a scheme", STEP),
     "hgmcore-explain 1": ("hgmcore explain --json", named("hgmcore-explain 1", {
         "input": TEXT, "operations_before": COUNT, "scheme": TEXT, "options": OPTIONS, "properties": array(TEXT),
-        "error": maybe(record({"property": TEXT, "meaning": TEXT, "index": COUNT, "value": NUMBER,
-                               "value_in_part": NUMBER})),
+        "error": maybe(record({"property": TEXT, "meaning": TEXT, "kind": {"enum": list(KINDS)}, "index": COUNT,
+                               "value": NUMBER, "value_in_part": NUMBER})),
         "trace": maybe(TEXT), "operations": COUNT, "shortest": BOOL})),
     "hgmcore-check 1": ("hgmcore check --json", named("hgmcore-check 1", {
         "interrupted": BOOL, "scopes": by_name(record({"definition": TEXT, "schemes": by_name(SEARCH)}))})),

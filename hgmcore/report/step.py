@@ -5,19 +5,22 @@ from __future__ import annotations
 import html
 import json
 
+import numpy as np
+
 from hgmcore.analysis.properties import wrong
 from hgmcore.report.prose import ascii_only, wrapped
+from hgmcore.runs import merge, value_at
 from hgmcore.sizes import format_size
 
 ROOM = 9  # columns of a label
 SHOWN = 12  # changes of one kind in a text; JSON has all
-RUNS = 6  # runs of an array in a text
+RUNS = 6  # changed runs of an array in a text
 
 
 def step_head(trace, names, start, stop) -> list[str]:
-    """What the page is about, as lines."""
+    """What the page is about, as lines. stop: the operation behind the last."""
     lines = wrapped(f"hgmcore step: {trace.name} under {', '.join(names)}")
-    part = f"operations {start:,} to {stop:,} of {len(trace):,}"
+    part = f"operations {start:,} to {stop - 1:,} of {len(trace):,}, from 0 on" if start < stop else "no operation"
     return lines + wrapped(f"{part}; what each changed, old -> new", "  ", "  ")
 
 
@@ -70,7 +73,8 @@ def _answer(step):
     if step.event == "minor":
         return "= minor event"
     fired = "; the failure asked for never fired" if step.event == "never_fired" else ""
-    return (f"= {format_size(step.done)}" if step.done else "= ok") + fired
+    nothing = ", nothing moved" if " migrate " in f" {step.statement}" else ""    # no other silently does nothing
+    return (f"= {format_size(step.done)}" if step.done else f"= ok{nothing}") + fired
 
 
 def _entries(step):
@@ -96,9 +100,14 @@ def _words(step):
     lines = []
     for row in step.words:
         pages = f"{row['page']}" if row["pages"] == 1 else f"{row['page']}..{row['page'] + row['pages'] - 1}"
-        form = hex if row["word"] in ("flags", "_nr_pages_mapped") else str
+        form = hex if row["word"] in ("flags", "_nr_pages_mapped") else _ids if row["word"] == "_mm_id" else str
         lines.append(f"{row['folio']}[{pages}].{row['word']} {form(row['before'])} -> {form(row['after'])}")
     return _cut(lines)
+
+
+def _ids(pair):
+    """The two mm ids of a folio; bit 31 of one says that the folio is shared."""
+    return f"[{', '.join(f'{one:#x}' if one >> 31 else str(one) for one in pair)}]"
 
 
 def _truth(step):
@@ -112,15 +121,19 @@ def _values(changes):
         named.setdefault((row["kind"], row["name"]), []).append(row)
     lines = []
     for (_, name), rows in named.items():
-        rows = [row for row in rows if not row["key"].startswith("state.")]    # the words say the same
-        if rows:
-            lines.append(f"{name}: " + "; ".join(_value(row) for row in rows))
+        shown = [_value(row) for row in rows if not row["key"].startswith("state.")]    # the words say the same
+        if any(shown):
+            lines.append(f"{name}: " + "; ".join(filter(None, shown)))
     return _cut(lines)
 
 
 def _value(row):
+    """A change in words; "" where an array only became longer or shorter."""
     if row["key"] == "listed":
         return "is there" if row["after"] else "is gone"
+    if isinstance(row["after"], list):
+        changes = _runs(row["before"], row["after"])
+        return f"{row['key']} {changes}" if changes else ""
     return f"{row['key']} {_number(row['before'])} -> {_number(row['after'])}"
 
 
@@ -131,17 +144,19 @@ def _number(value):
         return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"
     if isinstance(value, int):
         return f"{value:,}"
-    if isinstance(value, list):
-        return _runs([run for run in value if run[2]])
     return str(value)
 
 
-def _runs(runs):
-    if not runs:
-        return "all 0"
-    some = " ".join(f"{first}:{value}" if last == first + 1 else f"{first}..{last - 1}:{value}"
-                    for first, last, value in runs[:RUNS])
-    return f"({some}{f' and {len(runs) - RUNS} more' if len(runs) > RUNS else ''})"
+def _runs(before, after):
+    """Where two arrays, given as runs, differ: "[0] 1 -> 2, [3..511] 0 -> 1"."""
+    before, after = (np.array(runs, np.int64).reshape(-1, 3) for runs in (before, after))
+    edges = np.unique(np.concatenate([before[:, :2], after[:, :2]]))
+    old, new = value_at(before, edges[:-1]), value_at(after, edges[:-1])
+    # Old and new value as one number, so that neighbours that changed alike become one run.
+    pairs = merge(np.stack([edges[:-1], edges[1:], (old << 32) + new], 1)[old != new])
+    some = ", ".join(f"[{first}{f'..{last - 1}' if last > first + 1 else ''}] {pair >> 32} -> {pair & 0xffffffff}"
+                     for first, last, pair in pairs[:RUNS].tolist())
+    return some + (f" and {len(pairs) - RUNS:,} runs more" if len(pairs) > RUNS else "")
 
 
 def _cut(lines):
