@@ -12,6 +12,7 @@ import pytest
 from made_results import TWO_PROCESSES as TRACE
 
 from hgmcore import Trace, compare
+from hgmcore.report import columns
 from hgmcore.report.html import compare_html
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -88,6 +89,15 @@ def test_verdict_stands_first_and_the_exact_result_is_folded_away(result):
     assert page.index("<details>") < page.index('&quot;format&quot;') and "<details open" not in page
     for sentence in (*result["verdict"]["answers"], *result["verdict"]["untested"]):
         assert f"<li>{html.escape(sentence)}</li>" in page
+
+
+def test_the_columns_of_the_first_table_are_explained(result):
+    first = compare_html(result).partition("<h2>At a glance")[2].partition("<h2>")[0]
+    terms = re.findall("<dt>(.*?)</dt>", first)
+    assert {"atomics/leaf", "smaps", "HVO", "*"} <= set(terms)
+    assert "WRONG: Pss or shared memory is wrong at some observation" in first
+    assert [meaning for _, meaning in columns.explained([("batch", ""), ("maps of 1G", ""), ("ns in zap", "")])] == [
+        columns.GUIDE[key] for key in ("PHASE batch", "maps of SIZE", "ns in PHASE")]
 
 
 def test_every_scheme_has_a_row_with_the_results_numbers(result):

@@ -147,11 +147,15 @@ def save_trace(trace, output):
     text.write(trace, sys.stdout.buffer)
 
 
-def only_one_on_stdout(**outputs):
-    """UsageError where two of the outputs (name of the option -> its file) are "-"."""
-    names = [f"{'-' if len(name) == 1 else '--'}{name}" for name, output in outputs.items() if output == "-"]
-    if len(names) > 1:
-        raise click.UsageError(f"{' and '.join(f'{name} -' for name in names)} both write to standard output")
+def outputs_apart(**outputs):
+    """UsageError where two of the outputs (name of the option -> its file or None) are one file, or both "-"."""
+    taken = {}
+    for name, output in outputs.items():
+        place = output if output in (None, "-") else os.path.realpath(output)
+        if place and place in taken:
+            to = "standard output" if output == "-" else printable(output)
+            raise click.UsageError(f"--{taken[place]} and --{name.replace('_', '-')} both write to {to}")
+        taken[place] = name.replace("_", "-")
 
 
 def echo_written(trace, output):

@@ -16,6 +16,7 @@ from hgmcore.commands.common import (
     json_option,
     option_option,
     output_file,
+    outputs_apart,
     pairs,
     progress,
     require,
@@ -121,6 +122,8 @@ def compare(input, names, options, baseline, every, repeat, threads, machine, pr
     counted (the same on every machine) and measured (ns of a leaf, warm). Errors are of three kinds: what breaks the
     scheme's own promise, what differs from the truth of single base pages, and what a kernel then does with the answer.
     """
+    outputs_apart(json=json_file, csv=csv_file, parquet=parquet, plot=plot, plot_addresses=plot_addresses, html=html,
+                  timeline=timeline)
     if markdown and json_file == "-":
         raise click.UsageError("--markdown and --json - both write to standard output")
     if not profile and (cpus or spread or assume):

@@ -6,8 +6,8 @@ from hgmcore.commands.common import (
     command,
     echo_written,
     json_option,
-    only_one_on_stdout,
     output_option,
+    outputs_apart,
     save_trace,
     write_json,
 )
@@ -31,7 +31,7 @@ def convert(input, output, json_file):
 
     Comments, spacing and how numbers are spelled are not part of a trace and are not kept.
     """
-    only_one_on_stdout(output=output, json=json_file)
+    outputs_apart(output=output, json=json_file)
     trace = load_input(input)
     save_trace(trace, output)
     if json_file:

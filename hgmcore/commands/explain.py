@@ -22,6 +22,12 @@ from hgmcore.options import resolve
 from hgmcore.report.explain import explain_text
 from hgmcore.report.prose import WIDTH, listed
 
+
+def given(context, parameter, lists):
+    """As `union`; None where the option is not given."""
+    return union(context, parameter, lists) if lists else None
+
+
 PROPERTY_HELP = """
 \b
 Properties, as --property NAME, the gravest first
@@ -39,7 +45,7 @@ Examples
 @click.option("--scheme", required=True, metavar="NAME", help="The scheme whose error to explain.")
 @scheme_file_option
 @option_option
-@click.option("--property", "properties", multiple=True, metavar="NAME[,NAME..]", callback=union,
+@click.option("--property", "properties", multiple=True, metavar="NAME[,NAME..]", callback=given,
               help="What counts as an error (below); may be repeated.  [all]")
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), default=SECONDS, show_default=True,
               help="How long to make the part shorter.")
@@ -53,10 +59,12 @@ def explain(input, scheme, options, properties, seconds, json_file):
     What the scheme defines otherwise is explained only where nothing else is wrong.
     """
     resolve(schemes.load(scheme), options)
+    if properties is not None and not properties:
+        raise click.UsageError("--property names no property")
     checked(properties)
     trace = load_input(input)
     with progress() as show:
-        result = run_explain(trace, scheme, properties=properties or None, seconds=seconds, progress=show, **options)
+        result = run_explain(trace, scheme, properties=properties, seconds=seconds, progress=show, **options)
     if json_file:
         write_json(json_file, result)
     if json_file != "-":

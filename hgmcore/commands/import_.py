@@ -7,8 +7,8 @@ from hgmcore.commands.common import (
     Command,
     echo_written,
     json_option,
-    only_one_on_stdout,
     output_option,
+    outputs_apart,
     progress,
     provenance_option,
     save_trace,
@@ -62,7 +62,7 @@ def import_():
 
 def import_recording(name, input, output, provenance, json_file, **options):
     """Read a recording, write the trace, tell what was read, used and skipped."""
-    only_one_on_stdout(output=output, json=json_file)
+    outputs_apart(output=output, json=json_file)
     given = {key: value for key, value in options.items() if value is not None}
     with progress() as show:
         trace, counts = importers.read(name, input, provenance, show, **given)

@@ -14,6 +14,7 @@ from hgmcore.commands.common import (
     json_option,
     option_option,
     output_file,
+    outputs_apart,
     progress,
     scheme_file_option,
     scheme_list_option,
@@ -55,6 +56,7 @@ def step(input, names, options, start, stop, html, json_file):
     short one. One operation takes a millisecond or more, longer where there are many page tables: look at a part of a
     long trace, with --from and --to.
     """
+    outputs_apart(html=html, json=json_file)
     for name in names:
         resolve(schemes.load(name), options)
     trace = load_input(input)

@@ -303,8 +303,8 @@ def _stale(result, short, entry):
 GUIDE = {
     "atomics/leaf": "for each leaf mapped or unmapped, in the phases that differ most; 2t: two of a look-up, taken and "
                     "put back",
-    "batch": "the phase before, with one update for a run of leaves in fork and zap (batch=yes), as kernels do today",
-    "loop": "the phase before, with one update for each leaf in fork and zap (batch=no), as kernels of 2023 did",
+    "PHASE batch": "the phase before, with one update for a run of leaves in fork and zap (batch=yes), as kernels do today",
+    "PHASE loop": "the phase before, with one update for each leaf in fork and zap (batch=no), as kernels of 2023 did",
     "worst scan": "the most page-table entries read for one operation",
     "ns in PHASE": "of a leaf: 11.3 or 10.6 [10.4, 10.9], median of warm runs and 95 % interval; ~: no difference of "
                    "20 % from the baseline is shown; only ratios carry over to other machines",
@@ -323,7 +323,8 @@ def explained(pairs) -> list[tuple[str, str]]:
     """(title, meaning) pairs of a legend with the meanings of GUIDE."""
     found = []
     for title, meaning in pairs:
-        key = {"*": "NAME*", "ns": "ns in PHASE", "maps": "maps of SIZE"}.get(title.split(" ")[0], title)
+        key = {"*": "NAME*", "ns": "ns in PHASE", "maps": "maps of SIZE", "batch": "PHASE batch",
+               "loop": "PHASE loop"}.get(title.split(" ")[0], title)
         found.append((title, GUIDE.get(key, meaning)))
     return found
 
