@@ -303,7 +303,8 @@ def _stale(result, short, entry):
 GUIDE = {
     "atomics/leaf": "for each leaf mapped or unmapped, in the phases that differ most; 2t: two of a look-up, taken and "
                     "put back",
-    "PHASE batch": "the phase before, with one update for a run of leaves in fork and zap (batch=yes), as kernels do today",
+    "PHASE batch": "the phase before, with one update for a run of leaves in fork and zap (batch=yes), as kernels do "
+                   "today",
     "PHASE loop": "the phase before, with one update for each leaf in fork and zap (batch=no), as kernels of 2023 did",
     "worst scan": "the most page-table entries read for one operation",
     "ns in PHASE": "of a leaf: 11.3 or 10.6 [10.4, 10.9], median of warm runs and 95 % interval; ~: no difference of "
