@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from hgmcore import Trace, compare, replay, schemes
@@ -163,6 +164,8 @@ def test_threads_that_never_met_are_told_of(trace):
     ({"hvo": "on", "era": "5"}, "option 'era'"),
     ({"hvo": "on", "schemes": "nr_pages_mapped,mm_id"}, "counts on struct pages that hvo=on takes away"),
     ({"repeat": True}, "repeat"),
+    ({"repeat": 1.5}, "repeat: 1.5 is not a whole number from 0 on"),
+    ({"every": "2"}, "every: '2' is not a whole number from 1 on"),
     ({"every": 0}, "every"),
     ({"threads": 0}, "threads"),
     ({"baseline": "mm_ids"}, "baseline: mm_ids is not among"),
@@ -172,6 +175,27 @@ def test_threads_that_never_met_are_told_of(trace):
 def test_what_cannot_be_compared(arguments, reason):
     with pytest.raises(ValueError, match=reason):
         compare(Trace.parse(TWO_PROCESSES), **arguments)
+
+
+@pytest.mark.parametrize("wanted, names", [
+    (schemes.load("mm_id"), ["mm_id"]), (("subtree", schemes.load("mm_id"), "mm_id"), ["subtree", "mm_id"]),
+    (["mm_id,subtree", "hugetlb"], ["mm_id", "subtree", "hugetlb"]), (["mm_id", "all"], None),
+    (np.array(["mm_id", "subtree"]), ["mm_id", "subtree"]), ((name for name in ["per_vma"]), ["per_vma"])])
+def test_schemes_are_names_engines_and_iterables_of_them(wanted, names):
+    found = compare(Trace.parse(TWO_PROCESSES), schemes=wanted, repeat=0)["schemes"]
+    assert list(found) == (names or ["mm_id", *(name for name in schemes.NAMES if name != "mm_id")])
+
+
+@pytest.mark.parametrize("wanted", [3, None, [3], ["mm_id", None]])
+def test_what_is_no_scheme_is_named(wanted):
+    with pytest.raises(TypeError, match="schemes: (3|None) is neither a name nor an engine"):
+        compare(Trace.parse(TWO_PROCESSES), schemes=wanted, repeat=0)
+
+
+def test_the_baseline_may_be_an_engine_and_options_are_spelled_as_on_the_command_line():
+    result = compare(Trace.parse(TWO_PROCESSES), schemes="mm_id,subtree", repeat=0,
+                     baseline=schemes.load("subtree"), hvo=False, cache_refs=1)
+    assert result["baseline"] == "subtree" and result["options"] == {"hvo": "off", "cache_refs": "1"}
 
 
 COUNT_ON_TAILS = {"per_page_posted", "nr_pages_mapped", "double_map", "large_mapcount", "mm_id"}

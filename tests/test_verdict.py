@@ -225,7 +225,7 @@ def test_what_decides_are_the_phases_where_atomics_differ_most_in_both_readings(
     schemes = {"a": entry(atomics=0), "b": entry(atomics=3, batched=1), "c": entry(atomics=2, transient=2)}
     assert "Atomics a leaf: 0 to 4 in install and zap." in answers(schemes)
     schemes.pop("c")
-    assert "Atomics a leaf: 0 to 3 in install; 0 to 3 in zap (0 to 1 with batch=yes)." in answers(schemes)
+    assert "Atomics a leaf: 0 to 3 in install; 0 to 3 in zap (0 to 1 with batch=6.12)." in answers(schemes)
     made = result(schemes)
     made["options"] = {"batch": "6.12"}
     assert "(0 to 1 with batch=no)" in " ".join(verdict(made)["answers"])
@@ -309,13 +309,17 @@ def test_hvo_is_told_with_what_it_saves():
     assert "HVO" not in answers({"a": entry(hvo=False), "b": entry(hvo=False)}) + answers({"a": entry()})
 
 
-def test_overflow_is_told_for_the_largest_pages():
-    few, many = {"2M": 1 << 22, "1G": 8192}, {"2M": 1 << 31, "1G": 1 << 31}
-    said = answers({"a": entry(maps_of=few), "b": entry(maps_of=many)})
+def test_overflow_is_told_for_the_largest_pages_of_the_input():
+    few, many = {"2M": (1 << 22) - 1, "1G": 8192}, {"2M": 1 << 31, "1G": (1 << 31) - 1}
+    made = result({"a": entry(maps_of=few), "b": entry(maps_of=many)})
+    made["trace"]["files"] = []
+    said = " ".join(verdict(made)["answers"])
     assert "Under a, a count overflows after 8,192 maps of a 1G page." in said
     assert "overflows" not in answers({"a": entry(maps_of=many), "b": entry(maps_of=many)})
-    large = answers({"a": entry(maps_of={"2M": 1 << 22}), "b": entry(maps_of={"2M": 1 << 31})})
-    assert "after 2^22 maps of a 2M page" in large
+    assert "2M" not in said.partition("overflows")[2]
+    made = result({"a": entry(maps_of=few), "b": entry(maps_of=many), "c": entry(maps_of=dict.fromkeys(few))})
+    made["trace"]["files"] = [{"name": "F", "page_size": 2 << 20, "pages": 1, "kind": "hugetlb"}]
+    assert "Under a, a count overflows after 2^22 maps of a 2M page." in " ".join(verdict(made)["answers"])
 
 
 def test_scans_are_told_from_more_than_a_table_on():

@@ -5,7 +5,9 @@ Every number is labelled as what it is: counted (exact, the same on every machin
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from numbers import Integral
 
 import numpy as np
 
@@ -37,14 +39,14 @@ def compare(trace=None, schemes="all", repeat=ROUNDS, *, every=None, baseline=No
     """Replay `trace` under each of `schemes`; costs, errors and a verdict, as plain JSON types.
 
     trace: whatever `hgmcore.load` takes; None is the default input. schemes: "all", a name, names separated by commas,
-    or an iterable of names and engines. repeat: timed runs of each scheme, interleaved, behind one that is dropped; 0
+    an engine, or an iterable of these. repeat: timed runs of each scheme, interleaved, behind one that is dropped; 0
     leaves the measured numbers out, so that the result is the same on every machine. every: operations between two
-    observations (default: about 64 in all). baseline: the scheme that others are compared with. threads: native threads
-    of the timed runs. machine: memory, in bytes or as "1T", of the machine whose struct pages are modelled. profile:
-    the name, or file, of a processor's profile, under which times are modelled; cpus: CPUs that the trace's threads run
-    on, default one for each; spread: how far lines move between them; assume: {cost: (ns, low, high)} that the profile
-    lacks. progress: called as progress(replays done, replays in all, what runs next). options: as for
-    `hgmcore.replay`; they hold for every scheme.
+    observations (default: about 64 in all). baseline: the scheme, a name or an engine, that others are compared with.
+    threads: native threads of the timed runs. machine: memory, in bytes or as "1T", of the machine whose struct pages
+    are modelled. profile: the name, or file, of a processor's profile, under which times are modelled; cpus: CPUs that
+    the trace's threads run on, default one for each; spread: how far lines move between them; assume: {cost: (ns, low,
+    high)} that the profile lacks. progress: called as progress(replays done, replays in all, what runs next). options:
+    as for `hgmcore.replay`; they hold for every scheme.
 
     The result is `hgmcore-compare 2`; `hgmcore help json` has its schema. A scheme that cannot live with the options
     has a reason, "refused_why", instead of numbers. Raises ValueError for an unknown scheme or option, or a value that
@@ -52,10 +54,10 @@ def compare(trace=None, schemes="all", repeat=ROUNDS, *, every=None, baseline=No
     """
     trace = inputs.load_input(trace)
     engines = engines_of(schemes)
-    if isinstance(repeat, bool) or repeat < 0:
-        raise ValueError(f"repeat: {repeat} is negative")
-    if every is not None and every < 1:
-        raise ValueError(f"every: {every} is not a number of operations")
+    for name, number, least in (("repeat", repeat, 0), ("every", 1 if every is None else every, 1)):
+        if isinstance(number, bool) or not isinstance(number, Integral) or number < least:
+            raise ValueError(f"{name}: {number!r} is not a whole number from {least} on")
+    baseline = getattr(baseline, "name", baseline)
     checked(threads)
     machine_size = parse_named("machine", machine)
     if machine_size == 0:
@@ -97,7 +99,7 @@ def compare(trace=None, schemes="all", repeat=ROUNDS, *, every=None, baseline=No
         "format": FORMAT,
         "trace": {**describe(trace), "question": inputs.question(trace), "phases": _phases(cut),
                   "most_processes_on_a_page": max(errors.most_processes for errors in observed.values())},
-        "options": {key: str(value) for key, value in options.items()},
+        "options": {key: entries[against]["options"][key] for key in options},
         "differing_options": differing_options({name: entries[name]["options"] for name in able}),
         "baseline": against, "profile": found_profile and found_profile.name, "repeat": repeat, "threads": threads,
         "observations": next(iter(observed.values())).observations,
@@ -147,18 +149,17 @@ SMALL = 1 << 30
 
 
 def engines_of(schemes) -> list:
-    """The engines that `schemes` ("all", "a,b", an engine, or an iterable of names and engines) stands for, each once.
+    """The engines that `schemes` ("all", "a,b", an engine, or an iterable of these) stands for, each once.
 
-    Raises ValueError for a name that is not known, and for no name at all.
+    Raises ValueError for a name that is not known, and for no name at all; TypeError for what is no name nor engine.
     """
-    if isinstance(schemes, str):
-        schemes = known_schemes.names() if schemes == "all" else [s.strip() for s in schemes.split(",")]
-    elif hasattr(schemes, "explanation"):
-        schemes = [schemes]
     engines = {}
-    for one in schemes:
-        if one:
-            engine = known_schemes.load(one) if isinstance(one, str) else one
+    for one in [schemes] if isinstance(schemes, str) or not isinstance(schemes, Iterable) else schemes:
+        if not isinstance(one, str) and not hasattr(one, "explanation"):
+            raise TypeError(f"schemes: {one!r} is neither a name nor an engine")
+        names = [name.strip() for name in one.split(",")] if isinstance(one, str) else []
+        names = [each for name in names for each in (known_schemes.names() if name == "all" else [name]) if each]
+        for engine in map(known_schemes.load, names) if isinstance(one, str) else [one]:
             engines.setdefault(engine.name, engine)
     if not engines:
         raise ValueError("no scheme is named")

@@ -46,7 +46,7 @@ def verdict(result) -> dict:
     full = {name: entry for name, entry in schemes.items() if name not in less}
     beaten = _beaten({name: _criteria(result, entry) for name, entry in full.items()})
     tested = any(entry["leaves"] for entry in full.values())
-    more = [*_memory(result, full), *_overflow(full), *_scans(full)]
+    more = [*_memory(result, full), *_overflow(result, full), *_scans(full)]
     answers = [*_dominated(result, full, beaten), *_time(result, full), *_decides(result, full),
                *_broken(result, full), *_errors(result, full), " ".join(more)]
     details = {name: _detail(result, entry, beaten.get(name)) for name, entry in full.items()}
@@ -69,8 +69,9 @@ def _criteria(result, entry) -> dict:
     found["entries scanned for one operation"] = worst_scan(entry)
     for size, needed in entry["struct_pages"].items():
         found[f"struct pages of {size} pages"] = needed
-    for size, maps in entry.get("maps_of", {}).items():
-        found[f"maps of a {size} page"] = -maps
+    size = largest_page(result)
+    if maps_of(entry, size):
+        found[f"maps of a {size} page"] = -maps_of(entry, size)
     for group in ("own", "per_page", "consequences"):
         for key in WORDS:
             count = entry["errors"][group].get(key)
@@ -81,6 +82,18 @@ def _criteria(result, entry) -> dict:
             if entry["phases"][phase]["leaves"] > MANY:
                 found[f"time in {phase}"] = per_leaf(entry, phase)
     return found
+
+
+def largest_page(result) -> str | None:
+    """The largest huge page of the input, as "1G", of the sizes for which mappings until an overflow are counted."""
+    counted = dict.fromkeys(size for entry in ran(result).values() for size in entry.get("maps_of", ()))
+    used = [size for size in counted if parse_size(size) in [file["page_size"] for file in result["trace"]["files"]]]
+    return max(used or counted, key=parse_size, default=None)
+
+
+def maps_of(entry, size) -> int | None:
+    """Mappings of a page of `size` after which a count overflows; None where that is not known."""
+    return entry.get("maps_of", {}).get(size)
 
 
 def _atomics(counts) -> float:
@@ -216,7 +229,7 @@ def _decides(result, full):
     told = {}
     for _, span, phase in sorted(found)[:NAMED]:
         other, _ = _ends([{**entry["phases"], **entry.get("phases_batched", {})}[phase] for entry in full.values()])
-        reading = "yes" if result["options"].get("batch", "no") == "no" else "no"
+        reading = "6.12" if result["options"].get("batch", "no") == "no" else "no"
         told.setdefault((span, "" if _span(other) == span else f" ({_span(other)} with batch={reading})"),
                         []).append(phase)
     parts = [f"{span} in {listed(phases)}{other}" for (span, other), phases in told.items()]
@@ -280,21 +293,15 @@ def _memory(result, full):
     return [f"HVO is lost under {who(without, full)}{' (' + '; '.join(sizes) + ')' if sizes else ''}."]
 
 
-def _overflow(full):
+def _overflow(result, full):
     """Whose counts overflow first, for the largest huge pages of the input; nothing where all overflow alike."""
-    size = largest_page(full)
-    maps = {name: entry["maps_of"][size] for name, entry in full.items() if size in entry.get("maps_of", ())}
+    size = largest_page(result)
+    maps = {name: maps_of(entry, size) for name, entry in full.items() if maps_of(entry, size)}
     if len(set(maps.values())) < 2:
         return []
     least = min(maps.values())
     first = [name for name in maps if maps[name] == least]
     return [f"Under {who(first, maps)}, a count overflows after {power(least)} maps of a {size} page."]
-
-
-def largest_page(entries) -> str | None:
-    """The largest huge page of the input, as "1G", of those for which mappings until an overflow are counted."""
-    sizes = dict.fromkeys(size for entry in entries.values() for size in entry.get("maps_of", ()))
-    return max(sizes, key=parse_size, default=None)
 
 
 def _scans(full):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from hgmcore.analysis.errors import EVENTS
 
 NAMED = 3
@@ -70,5 +72,5 @@ def amount(size) -> str:
 
 
 def power(number) -> str:
-    """2147483648 -> "2^31", 8192 -> "8,192": powers of two that have more than six digits as such."""
-    return f"2^{number.bit_length() - 1}" if number >= 10**6 and number & (number - 1) == 0 else f"{number:,}"
+    """2147483647 -> "2^31", 8192 -> "8,192": the nearest power of two of a number from a million on."""
+    return f"2^{round(math.log2(number))}" if number >= 10**6 else f"{number:,}"

@@ -70,7 +70,7 @@ Examples
   hgmcore compare my.hgm --schemes head_per_leaf,subtree,logical_counter
   hgmcore compare workload:postcopy,page_size=1G,pages=4 --option era=6.15
   hgmcore compare my.hgm --repeat 0 --every 1 --full
-  hgmcore compare workload:fork_storm --option batch=yes --baseline mm_id
+  hgmcore compare workload:fork_storm --option batch=6.12 --baseline mm_id
   hgmcore compare --json - | jq .verdict
 """ + OPTION_HELP)
 @click.argument("input", required=False)

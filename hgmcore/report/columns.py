@@ -12,7 +12,7 @@ from statistics import median
 
 from hgmcore.analysis.errors import CONSEQUENCES, OWN, PER_PAGE
 from hgmcore.analysis.judge import ran
-from hgmcore.analysis.verdict import largest_page, longest_phase, per_leaf, same_work, worst_scan
+from hgmcore.analysis.verdict import largest_page, longest_phase, maps_of, per_leaf, same_work, worst_scan
 from hgmcore.analysis.words import WORDS
 from hgmcore.report.table import Column
 
@@ -122,7 +122,7 @@ def atomics_per_leaf(counts) -> dict | None:
     return {key: counts["atomics"][key] / counts["leaves"] for key in ("persistent", "transient")}
 
 
-OTHER_LEGENDS = {"batch": "fork and zap with batch=yes", "loop": "fork and zap with batch=no"}
+OTHER_LEGENDS = {"batch": "fork and zap with batch=6.12", "loop": "fork and zap with batch=no"}
 
 
 def phase_atomics(name, title=None, other=False, group="") -> Measure:
@@ -267,10 +267,10 @@ def screen(result) -> list[Measure]:
         Measure("hvo", "HVO", "", "word", "modelled", "memory", lambda entry: "yes" if entry["hvo"] else "NO",
                 "lives with it"),
     ]
-    size = largest_page(ran(result))
+    size = largest_page(result)
     if size:
-        found.append(Measure("maps_of", f"maps\nof {size}", "mappings", "power", "counted", "own", _in("maps_of", size),
-                             "until a count overflows"))
+        found.append(Measure("maps_of", f"maps\nof {size}", "mappings", "power", "counted", "own",
+                             lambda entry: maps_of(entry, size), "until a count overflows"))
     return found
 
 
@@ -303,7 +303,7 @@ def _stale(result, short, entry):
 GUIDE = {
     "atomics/leaf": "for each leaf mapped or unmapped, in the phases that differ most; 2t: two of a look-up, taken and "
                     "put back",
-    "PHASE batch": "the phase before, with one update for a run of leaves in fork and zap (batch=yes), as kernels do "
+    "PHASE batch": "the phase before, with one update for a run of leaves in fork and zap (batch=6.12), as kernels do "
                    "today",
     "PHASE loop": "the phase before, with one update for each leaf in fork and zap (batch=no), as kernels of 2023 did",
     "worst scan": "the most page-table entries read for one operation",
