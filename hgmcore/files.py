@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
+import stat
 import tempfile
 
 import numpy as np
@@ -26,22 +28,42 @@ def check_writable(path):
 def writing(path):
     """A stream of bytes that becomes the file `path` at the end of the block, or nothing if the block raises.
 
-    The bytes go to a temporary file beside `path`, which then takes its place. A pipe or a device is written to
-    directly: renaming would put a file in its place. Raises OSError, whose filename is `path`.
+    The bytes go to a new file beside `path`, which then takes its place with the mode and, as far as this user may give
+    them, the owner and group that `path` had. A pipe or a device is written to directly: renaming would put a file in
+    its place. Raises OSError, whose filename is `path`.
     """
-    special = os.path.exists(path) and not os.path.isfile(path)
     target = os.path.realpath(path)
-    temporary = path if special else f"{target}.{os.getpid()}.part"
     try:
-        with open(temporary, "wb") as stream:
-            yield stream
-        if not special:
+        before = os.stat(target) if os.path.lexists(target) else None
+        if before and not stat.S_ISREG(before.st_mode):
+            with open(target, "wb") as stream:
+                yield stream
+            return
+        # O_EXCL: neither a file nor a symbolic link that somebody else put there
+        temporary = f"{target}.{secrets.token_hex(6)}.part"
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600 if before else 0o666)
+        try:
+            with open(descriptor, "wb") as stream:
+                yield stream
+                stream.flush()
+                if before:
+                    _be_like(descriptor, before)
+                os.fsync(descriptor)
             os.replace(temporary, target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
     except OSError as error:
         raise OSError(error.errno, error.strerror, path) from error
-    finally:
-        if not special and os.path.exists(temporary):
-            os.unlink(temporary)
+
+
+def _be_like(descriptor, before):
+    """Give an open file the owner, group and mode of another, as far as this user may."""
+    for owner, group in ((before.st_uid, -1), (-1, before.st_gid)):
+        with contextlib.suppress(PermissionError):
+            os.fchown(descriptor, owner, group)
+    os.fchmod(descriptor, stat.S_IMODE(before.st_mode))
 
 
 def write_file(path, data):

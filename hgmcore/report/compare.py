@@ -13,7 +13,7 @@ from hgmcore.analysis.verdict import smaller
 from hgmcore.analysis.words import WORDS
 from hgmcore.report import columns
 from hgmcore.report.modelled import modelled_notes, modelled_tables
-from hgmcore.report.prose import ascii_only, indented, listed, plural, shortened, wrapped
+from hgmcore.report.prose import ascii_only, indented, listed, plural, printable, shortened, wrapped
 from hgmcore.report.table import Column, Table, Words, as_markdown, as_text, count
 from hgmcore.sizes import format_size
 
@@ -54,7 +54,7 @@ def _details_text(result):
 def compare_markdown(result, full=False):
     """The same as Markdown, numbers exact."""
     trace, verdict = result["trace"], result["verdict"]
-    parts = [f"## hgmcore compare: {trace['name']}", _bullets(trace_lines(trace, full)),
+    parts = [f"## hgmcore compare: {printable(trace['name'])}", _bullets(trace_lines(trace, full)),
              f"**Question:** {question(result)}"]
     for title, sentences in (("Answer", verdict["answers"]), ("Warning", verdict["warnings"])):
         parts += [f"**{title}**", _bullets(sentences)] if sentences else []
@@ -70,7 +70,8 @@ def compare_markdown(result, full=False):
             parts += [f"### {title}", "\n".join(as_markdown(table))]
     parts += notes(result, full)
     parts += ["**Untested**", _bullets(verdict["untested"])] if verdict["untested"] else []
-    return "\n\n".join(parts).replace("<", "&lt;") + "\n"
+    text = "\n\n".join(parts).replace("<", "&lt;")
+    return "\n".join(printable(line) for line in text.split("\n")) + "\n"  # a terminal may show it
 
 
 def _block(title, sentences):

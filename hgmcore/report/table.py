@@ -222,7 +222,8 @@ def _full_titles(table):
 def as_markdown(table):
     """The table as lines of Markdown, numbers exact."""
     rule = [":---" if column.kind == "text" else "---:" for column in table.columns]
-    rows = [row + [""] * (len(table.columns) - len(row)) for row in cells(table)]
+    rows = [[value.replace("|", "\\|") for value in row + [""] * (len(table.columns) - len(row))]
+            for row in cells(table)]
     return ["| " + " | ".join(row) + " |" for row in [_full_titles(table), rule, *rows]]
 
 
