@@ -46,19 +46,26 @@ class Observer:
     def locate(self):
         """For each run of leaves: its folio, its mapping, its first page in that mapping, its pages."""
         leaves, base = self.leaves, self.geometry.base_shift
+        poisoned = truth.poisoned(self.core)
+        pages = np.bincount(self.mapping_of(poisoned), poisoned["count"] * poisoned["size"], len(self.mappings))
+        self.poisoned = pages.astype(np.int64)
         self.pfn = leaves["pfn"].astype(np.int64)
         self.size = leaves["size"].astype(np.int64)
         self.length = leaves["count"].astype(np.int64) * self.size
         self.folio = np.searchsorted(self.folios["pfn"].astype(np.int64), self.pfn, side="right") - 1
-        # a mapping is found by process and address: one key, as addresses are below 2**57
+        self.mapping = self.mapping_of(leaves)
+        self.page = ((leaves["address"].astype(np.int64) - self.mappings[self.mapping, 2]) >> base)
+
+    def mapping_of(self, leaves):
+        """The mapping of each run of leaves, found by process and address: one key, as addresses are below 2**57."""
+        base = self.geometry.base_shift
         live = np.flatnonzero(self.mappings[:, 3] > 0)
         order = live[np.lexsort((self.mappings[live, 2], self.mappings[live, 0]))]
         keys = self.mappings[order, 0] * (1 << 45) + (self.mappings[order, 2] >> base)
         pages = (leaves["address"] >> np.uint64(base)).astype(np.int64)
         wanted = leaves["process"].astype(np.int64) * (1 << 45) + pages
         found = np.searchsorted(keys, wanted, side="right") - 1
-        self.mapping = order[found] if len(order) else np.zeros(0, np.int64)
-        self.page = ((leaves["address"].astype(np.int64) - self.mappings[self.mapping, 2]) >> base)
+        return order[found] if len(order) else np.zeros(0, np.int64)
 
     def observation(self, index):
         order = np.lexsort((self.folios["number"], self.folios["page"], self.folios["file"]))
@@ -157,18 +164,19 @@ class Observer:
             parts = part_order[part_bounds[number]:part_bounds[number + 1]]
             parts = parts[np.argsort(at["first"][parts], kind="stable")]
             rss = int(self.length[mine].sum()) * base
-            private_bytes = int(private_pages[number]) * base
+            private_bytes, failed = int(private_pages[number]) * base, int(self.poisoned[number]) * base
             kind = "_hugetlb" if self.names.files[self.mappings[number, 1]].kind == "hugetlb" else ""
             rows.append({
                 "process": self.names.processes[self.mappings[number, 0]], "mapping": self.names.mappings[number].name,
                 "rss": rss, "pss": float(columns["pss"][mine].sum()),
-                f"shared{kind}": rss - private_bytes, f"private{kind}": private_bytes,
+                f"shared{kind}": rss - private_bytes + failed,  # as smaps_hugetlb_range() has it
+                f"private{kind}": private_bytes,
                 "levels": {LEVEL_NAMES[level]: int(self.length[mine][self.leaves["level"][mine] == level].sum()) * base
                            for level in (PTE, PMD, PUD)},
                 "exclusive": merge(np.stack([at["first"][parts], at["last"][parts], exclusive[parts]], 1)
                                    .astype(np.int64)),
                 "truth": {"pss": float(columns["true_pss"][mine].sum()),
-                          "shared": int(columns["true_shared"][mine].sum()) * base},
+                          "shared": int(columns["true_shared"][mine].sum()) * base + failed},
             })
         return rows
 

@@ -5,7 +5,8 @@ but those that memory failure holds, nothing was freed while mapped and no count
 Not promised by
 * subtree_posted: its signs for "counted" fail where a CONTINUE failed before, or base page 0 is not mapped;
   its references are right, so nothing leaks, but counts go below zero or stay;
-* subtree with zap_frees_tables=no or lookup_first=no: stale tables are uncounted twice or never counted;
+* subtree: tables that a truncate, or with zap_frees_tables=no a zap, or with lookup_first=no a failed CONTINUE left
+  behind are uncounted twice or never counted;
 * logical_table: a page mapped where a truncated one was counts for that one. With rmap_aware=yes it is as the others;
 * any scheme where references overflow: the sequences here do not pin that much.
 logical_table holds a truncated page until its tables go, so tables are freed (exit) before pages are counted.
@@ -18,12 +19,12 @@ from model import SCHEMES, Model
 
 K, M = 2**10, 2**20
 FILES = {"F": (2 * M, 3), "L": (1024 * M, 1)}
-MISCOUNTS = {"subtree_posted"}
-SAYS_MAPPED = set(SCHEMES) - {"per_page_posted", "subtree_posted"}  # of every page with a leaf
+MISCOUNTS = {"subtree_posted", "subtree"}
+SAYS_MAPPED = set(SCHEMES) - {"per_page_posted", "subtree_posted", "subtree"}  # of every page with a leaf
 # mapped only where a leaf exists: not those whose count stays with empty tables
-SAYS_UNMAPPED = SAYS_MAPPED - {"subtree", "logical_table"}
+SAYS_UNMAPPED = SAYS_MAPPED - {"logical_table"}
 # "exclusive" never said of a page that two processes map: not the count of base page 0 alone, by which
-SEES_SHARING = set(SCHEMES) - {"per_page_posted", "large_mapcount", "subtree_posted"}  # maybe_shared may go
+SEES_SHARING = set(SCHEMES) - {"per_page_posted", "large_mapcount", "subtree_posted", "subtree"}  # maybe_shared may go
 MOVES_NO_SHARED = SEES_SHARING - {"nr_pages_mapped", "double_map"}  # and mbind does
 
 

@@ -59,6 +59,13 @@ step              | result  | ref | mapcount
 continue A v 0 4K | 4096    | 3   | 1
 punch F 0 2M      | 2097152 | 1   | 0
 """, zap_frees_tables="no"),
+    *steps_table("punch-leaves-tables", "subtree", PIECES, """
+step                               | result  | ref | mapcount
+continue A v 0 4K                  | 4096    | 2   | 1
+punch F 0 2M; populate F 0 1       | 2097152 | 1   | 0
+continue A v 0 4K                  | 4096    | 2   | 0
+punch F 0 2M; populate F 0 1       | 2097152 | 1   | 0
+"""),
     *steps_table("posted-order", "subtree", ABSENT, """
 step                             | result  | ref | mapcount
 continue A v 0 4K; populate F 0 1 | 2097152 | 1   | 0

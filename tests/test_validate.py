@@ -390,8 +390,8 @@ def test_a_mapping_that_traces_have_not_is_out_of_scope_with_all_that_is_done_to
     at = records.index(of_step(records, "obs", 11))
     seen = json.loads(json.dumps(records[at]["procs"]["A"]["regions"]["m0"]))
     records[at + 1:at + 1] = [
-        foreign(90, "mmap", region="p", file="f0", fileoff=0, prot=3, flags="PRIVATE"), foreign(91, "write", region="p"),
-        foreign(92, "read", region="q")]
+        foreign(90, "mmap", region="p", file="f0", fileoff=0, prot=3, flags="PRIVATE"),
+        foreign(91, "write", region="p"), foreign(92, "read", region="q")]
     of_step(records, "obs", 12)["procs"]["A"]["regions"].update(p=seen, q=seen)
     result = validate_recording(save(tmp_path, records))
     assert result["differences"] == []

@@ -8,8 +8,8 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memset
 
 from hgmcore.hgm cimport (
-    HGM_PTE_FRAME_SHIFT, HGM_PTE_GROUP, HGM_PTE_LEAF, HGM_PTE_PRESENT, hgm_frame_run, hgm_next_entry,
-    hgm_ptdesc, uint32_t, uint64_t
+    HGM_PTE_FRAME_SHIFT, HGM_PTE_GROUP, HGM_PTE_LEAF, HGM_PTE_POISON, HGM_PTE_PRESENT, hgm_frame_run,
+    hgm_next_entry, hgm_ptdesc, uint32_t, uint64_t
 )
 from hgmcore.core.core cimport Core
 from hgmcore.core.machine cimport Machine
@@ -42,6 +42,7 @@ cdef struct Runs:
     uint64_t nr_tables
     unsigned char shared     # of the table that the walk is in
     unsigned char again
+    bint poison              # entries of pages that failed are looked for, not leaves
     bint failed
 
 
@@ -111,7 +112,10 @@ cdef void walk(Machine *m, uint32_t table, int level, uint64_t address, uint32_t
     while i < n and not found.failed:
         entry = entries[i]
         entries_done = 1
-        if entry & HGM_PTE_PRESENT and entry & HGM_PTE_LEAF:
+        if found.poison and not entry & HGM_PTE_PRESENT:
+            if entry & HGM_PTE_POISON:
+                note(found, address + (i << shift), i, 1, step, process, level, m.config.geometry.base_shift)
+        elif entry & HGM_PTE_PRESENT and entry & HGM_PTE_LEAF:
             count = 1
             size = step
             if entry & HGM_PTE_GROUP:
@@ -119,8 +123,9 @@ cdef void walk(Machine *m, uint32_t table, int level, uint64_t address, uint32_t
                 size *= entries_done
             elif step == 1:
                 entries_done = count = hgm_frame_run(&entries[i], n - i)
-            note(found, address + (i << shift), entry >> HGM_PTE_FRAME_SHIFT, count, size, process, level,
-                 m.config.geometry.base_shift)
+            if not found.poison:
+                note(found, address + (i << shift), entry >> HGM_PTE_FRAME_SHIFT, count, size, process, level,
+                     m.config.geometry.base_shift)
         elif entry & HGM_PTE_PRESENT:
             walk(m, <uint32_t>(entry >> HGM_PTE_FRAME_SHIFT), level - 1, address + (i << shift), process, found)
         i = hgm_next_entry(entries, i + entries_done, n)
@@ -128,10 +133,20 @@ cdef void walk(Machine *m, uint32_t table, int level, uint64_t address, uint32_t
 
 def leaves(Core core):
     """All present leaves of all processes, as runs: an array of LEAVES, by process and address."""
+    return entries(core, False)
+
+
+def poisoned(Core core):
+    """The entries that stand where memory failed, as leaves() has leaves; their pfn says nothing."""
+    return entries(core, True) if core.m.state.poisoned.used else np.empty(0, LEAVES)
+
+
+cdef object entries(Core core, bint poison):
     cdef Machine *m = &core.m
     cdef Runs found
     cdef uint32_t process
     memset(&found, 0, sizeof(found))
+    found.poison = poison
     try:
         with nogil:
             for process in range(m.state.nr_processes):

@@ -15,8 +15,8 @@ answers with them is left out. mmap, munmap, mremap, mprotect, madvise, brk, fal
 what the trace calls so. Memory of other files (libraries, data) is left out, as is what was mapped before the
 recording began, or by execve itself. Failed userfaultfd calls are left out and counted.
 
-Before an mprotect is seen, everything is taken to be mapped for reading and writing: a recorder that has none (hgm.bt v1)
-does not tell that the stack of a thread, which is mapped for nothing, may then be used.
+Before an mprotect is seen, everything is taken to be mapped for reading and writing: a recorder that has none
+(hgm.bt v1) does not tell that the stack of a thread, which is mapped for nothing, may then be used.
 
 Folios are counted from the start of a mapping, and userfaultfd registers mappings as a whole. Lines stand in the
 order in which processors handed them over, so that the clock may step back: the order of lines is kept.

@@ -5,9 +5,9 @@ arguments and its answer, and an `obs` with the state behind it. Steps become th
 offsets from the start of their mapping, and every `obs` an `observe`; `hgmcore validate` compares the rest.
 
 A file's pages are populated as its first observation has them. Anonymous memory gets huge pages if MADV_HUGEPAGE
-is the first that is done to it, and is of hugetlb if VmFlags has `ht`. A read or write of several pages is a touch of each. A touch by a thread that
-waits for userfaultfd is repeated where the thread ends. An mlock of what may only be read gives it the right to
-be written, which cuts the mapping in the same places, and touches each page.
+is the first that is done to it, and is of hugetlb if VmFlags has `ht`. A read or write of several pages is a touch of
+each. A touch by a thread that waits for userfaultfd is repeated where the thread ends. An mlock of what may only be
+read gives it the right to be written, which cuts the mapping in the same places, and touches each page.
 
 What a trace has no statement for is skipped and reported with its reason. None of it changes a map count.
 

@@ -107,8 +107,8 @@ class Simulated:
         self.op = op
         self.reason = self.translation.step(op)
         for memory in self.translation.touched:
-            self.doubtful.setdefault(memory, f"what step {op['i']} ({op.get('advice', op['op'])}), which is out of scope, "
-                                             "touched, from the first difference on")
+            step = f"step {op['i']} ({op.get('advice', op['op'])})"
+            self.doubtful.setdefault(memory, f"what {step}, which is out of scope, touched, from the first difference on")
         results = self._run()
         if self.reason is None:
             return self._answers(op, *results)

@@ -10,11 +10,11 @@ of the whole huge page takes the count back, whether or not the tables go. Refer
 each removed. With lookup_first=no a table is counted with its first piece, if the same step made the table.
 Costs: two atomics for the first piece, one for each other. A collapse leaves the map count alone.
 Known to be wrong: references exceed the map count while pieces exist, so checks of the one against the other fail; a
-page whose last piece was unmapped alone stays "mapped" until the tables go. Where a full zap leaves its tables
-(zap_frees_tables=no) they are uncounted: what is mapped there next is not counted, and the next full zap takes a count
-back all the same. Tables that a failed step left behind (lookup_first=no) are uncounted likewise. Migration leaves a
+page whose last piece was unmapped alone stays "mapped" until the tables go. Hole punch and truncate, which hold no
+mmap_lock, leave their tables behind uncounted, as a full zap does with zap_frees_tables=no: what is mapped there next is
+not counted, and the next full zap takes a count back all the same. Tables that a failed step left behind (lookup_first=no) are uncounted likewise. Migration leaves a
 subtree's count with the old page and so fails.
-Right: who shares a page; pages 0 and 1 are enough (HVO).
+Right: who shares a page, until a truncate; pages 0 and 1 are enough (HVO).
 """
 # The engine keeps the bit "this subtree is counted" in the hstate-level entry and sets and clears it as the functions
 # below answer (HGM_NEEDS_BIT); it tells of tables that come and go (HGM_NEEDS_TABLES) and of the end of each removal
@@ -80,9 +80,10 @@ cdef inline void answer_folio "hgm_answer_folio"(const hgm_options *options, con
 
 
 EXCEPTIONS = {
-    "leaf_if_mapped": "fault", "never_false_shared": "fault", "page_counts_equal_truth": "definition",
-    "refs_explained": "fault", "migration_succeeds_when_unpinned": "fault", "moved_when_private": "fault",
-    "refusal_changes_no_count": "fault", "overflow_safe": "fault"
+    "mapped_if_leaf": "fault", "leaf_if_mapped": "fault", "never_false_exclusive": "fault",
+    "never_false_shared": "fault", "page_counts_equal_truth": "definition", "refs_explained": "fault",
+    "no_underflow": "fault", "migration_succeeds_when_unpinned": "fault", "moved_when_private": "fault",
+    "never_moved_when_shared": "fault", "refusal_changes_no_count": "fault", "overflow_safe": "fault"
 }
 """What the scheme does not promise: by definition, or for a fault that is described above."""
 

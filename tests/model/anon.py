@@ -32,8 +32,7 @@ class Anon(Shmem):
         self.touch_pte(mapping, vma, offset, write)
 
     def prepare(self, mapping, vma):
-        """Before a VMA gets its first folio: the anon_vma of a neighbour that differs in what may be done there, or a new
-        one."""
+        """Before a VMA gets its first folio: the anon_vma of a neighbour that differs in rights alone, or a new one."""
         behind = [other for other in mapping.vmas if other.first == vma.last]
         before = [other for other in mapping.vmas if other.last == vma.first]
         for other in behind + before if vma.anon is None else ():

@@ -45,7 +45,7 @@ class Files(AddressSpaces):
     def drop_pages(self, file, pages):
         for page in pages:
             for mapping, index in self.mappings_of(file, page):
-                self.zap(mapping, index, origin="truncate")
+                self.zap(mapping, index, frees_tables=False, origin="truncate")
             if page in file.cache:
                 self.leave_cache(file, page)
 

@@ -6,7 +6,7 @@ from .files import Files
 from .memory import NoMemory
 from .observe import observe
 from .schemes import Place
-from .tables import POISON, Leaf, leaves_in
+from .tables import POISON, Leaf, Table, leaves_in
 from .thp_collapse import Collapse
 
 Result = namedtuple("Result", "error done event", defaults=(0, None))
@@ -280,17 +280,33 @@ class Model(Files, Collapse):
         """Put one leaf of `pages` base pages where leaves are; false if a larger leaf is there."""
         index, inside = divmod(at, mapping.file.page_size)
         subtree, first = mapping.subtree(index), inside // self.geometry.base
-        mapped = next(leaves_in(subtree.root), None)
-        if mapped and mapped.folio.bad:
+        folio = mapping.file.cache.get(mapping.offset + index)
+        if folio and folio.bad:
             return True
         table, slot = self.walk(subtree, first, pages)
         slots = table.slots_in(slot, pages)
         leaves = list(leaves_in(table, slots))
-        if not leaves or leaves[0].pages >= pages:
-            return not leaves or leaves[0].pages == pages
-        place = Place(subtree, mapping.owner, "collapse")
-        for leaf in leaves:
-            self.remove_leaves([leaf], place)
-        self.free_tables(table, slots)
-        self.set_leaves(table, [Leaf(leaves[0].folio, first, pages)], place)
+        if leaves and leaves[0].pages >= pages:
+            return leaves[0].pages == pages
+        whole = pages == mapping.file.page_size // self.geometry.base
+        if leaves or whole and not subtree.is_group and folio and subtree.has_table and subtree.counted_on:
+            self.exchange_for_leaf(table, slots, leaves, Leaf(folio, first, pages),
+                                   Place(subtree, mapping.owner, "collapse"))
+        elif any(isinstance(table.entries.get(at), Table) for at in slots):
+            self.free_tables(table, slots)
+            place = Place(subtree, mapping.owner, "fault", was_none=whole)
+            if whole and not subtree.is_group:
+                self.scheme.table_freed(place)
+            if folio:
+                self.add_looked_up(table, Leaf(folio, first, pages), place, folio.refcount)
         return True
+
+    def exchange_for_leaf(self, table, slots, leaves, leaf, place):
+        """One replacement; the look-up's reference becomes that of the leaf, where leaves have any."""
+        for one in leaves:
+            self.remove_leaves([one], place)
+        self.free_tables(table, slots)
+        refs = leaf.folio.refcount
+        self.set_leaves(table, [leaf], place)
+        if leaf.folio.refcount == refs:
+            self.put_back()

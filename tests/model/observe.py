@@ -2,7 +2,7 @@
 from collections import defaultdict, namedtuple
 
 from .runs import clipped, coverage, merged
-from .tables import leaves_in
+from .tables import POISON, Table, leaves_in
 from .thp_observe import Seen
 
 # A leaf where it stands: huge page `index` of the mapping; whether several mappings use its subtree's table.
@@ -76,15 +76,25 @@ def leaf_is_shared(model, placed, counts):
     return next(v for a, b, v in counts[leaf.folio] if a <= leaf.first < b) >= 2
 
 
+def base_of_poison(mapping):
+    """Bytes for which entries of failed memory stand: smaps takes them for shared."""
+    return sum(count_poison(subtree.root) for _, subtree in mapping.subtrees()) * mapping.geometry.base
+
+
+def count_poison(table):
+    return sum(count_poison(entry) if isinstance(entry, Table) else entry == POISON for entry in table.entries.values())
+
+
 def observe_mapping(model, mapping, placed, counts, truth):
-    shared = private = pss = true_pss = true_shared = 0
+    rss = private = pss = true_pss = 0
+    shared = true_shared = base_of_poison(mapping)
     base, names = model.geometry.base, model.geometry.levels
     levels, exclusive = dict.fromkeys(names.values(), 0), []
     for p in sorted(placed, key=lambda p: (p.index, p.leaf.first)):
         folio, first, pages = p.leaf
         last, size = first + pages, pages * base
         is_shared = leaf_is_shared(model, p, counts)
-        shared, private = shared + size * is_shared, private + size * (not is_shared)
+        shared, private, rss = shared + size * is_shared, private + size * (not is_shared), rss + size
         levels[names[model.geometry.leaves[pages]]] += size
         start = p.index * folio.pages
         exclusive.append((start + first, start + last, int(not is_shared)))
@@ -92,6 +102,6 @@ def observe_mapping(model, mapping, placed, counts, truth):
         for a, b, v in clipped(truth[folio], first, last):
             true_pss += (b - a) * base / v
             true_shared += (b - a) * base * (v >= 2 or p.in_shared_table)
-    return {"process": mapping.process, "mapping": mapping.name, "rss": shared + private, "pss": pss,
+    return {"process": mapping.process, "mapping": mapping.name, "rss": rss, "pss": pss,
             "shared_hugetlb": shared, "private_hugetlb": private, "levels": levels,
             "exclusive": merged(exclusive), "truth": {"pss": true_pss, "shared": true_shared}}

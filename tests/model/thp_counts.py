@@ -174,7 +174,9 @@ class Counts(Memory):
         if folio is None:
             space.pmds[number] = dict.fromkeys(range(self.geometry.fanout), ZERO)
             return
+        refs = self.cost_counts["ref"]
         self.map_ptes(space, number, 0, folio, 0, folio.pages, "poison", exclusive=exclusive)
+        self.cost_counts["ref"] = min(self.cost_counts["ref"], refs + 1)  # in one step
         self.cost_counts["leaf_removes"] += 1
         self.scheme.remove([Leaf(folio, 0, folio.pages)], self.pieces_of(space, number, folio, "poison"))
 

@@ -49,10 +49,10 @@ ASKING = ("mincore", "msync", "mlock2_query", "process_vm_readv")
 class Region:
     """A mapping of a recording. mapping: its index in the trace, None while its folio size is not known.
 
-    length: of what is observed, in bytes: the longest that it was. now: its length at present. page: bytes of a folio. kind: of its file, or
-    "anon". prot: the rights of all of it, None if parts differ. registered: the modes of userfaultfd. locked: was
-    mlock called? poisoned: (first, last) bytes that UFFDIO_POISON marked. memory: what its pages are of, and those of all
-    other mappings with the same. file_offset: where in the file it begins.
+    length: of what is observed, in bytes: the longest that it was. now: its length at present. page: bytes of a folio.
+    kind: of its file, or "anon". prot: the rights of all of it, None if parts differ. registered: the modes of userfaultfd. locked: was
+    mlock called? poisoned: (first, last) bytes that UFFDIO_POISON marked. memory: what its pages are of, and those of
+    all other mappings with the same. file_offset: where in the file it begins; -1 where that is private.
     """
 
     mapping: int | None
@@ -336,7 +336,8 @@ class Translation:
         elif advice == "REMOVE" and region.memory[0] == "file" and region.file_offset >= 0 and not op["errno"]:
             self.writer.emit("punch", self.files[region.memory[1]][0], region.file_offset + op["off"], op["len"])
         else:
-            return REASONS.get("remove" if advice == "REMOVE" else advice, f"MADV_{advice}: traces have no statement for it")
+            return REASONS.get("remove" if advice == "REMOVE" else advice,
+                               f"MADV_{advice}: traces have no statement for it")
         return None
 
     def do_mlock(self, op):

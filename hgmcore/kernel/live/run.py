@@ -73,8 +73,8 @@ def validate_live(seed=0, seconds=10.0, hugetlb=False, timed=False, progress=Non
 
     hugetlb: every second sequence is on hugetlb files, and nr_hugepages is raised meanwhile. timed: the same
     sequences are then timed, see `timing`. progress: called with (tenths of seconds gone, all).
-    Of the result, "disturbed" are sequences left out because khugepaged collapsed pages meanwhile; "not_repeated" are the
-    seeds of differences that the kernel did not show again, and "not_repeated_differences" what each was (seed,
+    Of the result, "disturbed" are sequences left out because khugepaged collapsed pages meanwhile; "not_repeated" are
+    the seeds of differences that the kernel did not show again, and "not_repeated_differences" what each was (seed,
     differences, trace, of the whole sequence); "difference" is None, or has of the shortest sequence that
     shows it "recording" (the kernel's steps), "trace" and "differences" (text).
     ValueError: this machine cannot, and what is missing; OSError: the pool of huge pages.
@@ -127,7 +127,8 @@ class _Run:
     def result(self):
         return {"format": "hgmcore-validate-live 1", "kernel": self.kernel, "seed": self.seed, "hugetlb": self.hugetlb,
                 "sequences": len(self.done), "steps": self.steps, "disturbed": self.disturbed,
-                "not_repeated": self.not_repeated, "not_repeated_differences": self.unsure, "out_of_scope": dict(self.reasons),
+                "not_repeated": self.not_repeated, "not_repeated_differences": self.unsure,
+                "out_of_scope": dict(self.reasons),
                 "values": {kind: {"compared": self.compared[kind], "not_zero": self.nonzero[kind],
                                   "equal": self.equal[kind]} for kind in KINDS if self.compared[kind]},
                 "difference": self.difference}

@@ -7,11 +7,19 @@ from hgmcore.core.table cimport (
     descend, entry_index, is_leaf, is_table, leaf_entry, subtree_find_leaf, subtree_free, table_desc
 )
 from hgmcore.core.vma cimport vma_search
-from hgmcore.operations.common cimport base_mask, Outcome, outcome, page_mask, Range, range_of
-from hgmcore.operations.hugetlb.huge_page cimport entry_for, huge_page, HugePage, subtree_of
+from hgmcore.operations.common cimport base_mask, look_up_and_put, Outcome, outcome, page_mask, Range, range_of
+from hgmcore.operations.hugetlb.huge_page cimport counted, entry_for, huge_page, HugePage, install_at, subtree_of
 from hgmcore.operations.hugetlb.uffd_continue cimport largest_leaf
 from hgmcore.operations.hugetlb.zap cimport leaf_like, zap_entries, Zapped
 from hgmcore.scheme cimport *
+
+cdef inline bint entries_hold_table(const uint64_t *entry, int n) noexcept nogil:
+    """Is one of `n` adjacent entries a table?"""
+    cdef int i
+    for i in range(n):
+        if is_table(entry[i]):
+            return True
+    return False
 
 cdef inline bint entries_hold_leaf(Machine *m, const uint64_t *entry, int n) noexcept nogil:
     """Is there a leaf at or below one of `n` adjacent entries?"""
@@ -24,9 +32,10 @@ cdef inline bint entries_hold_leaf(Machine *m, const uint64_t *entry, int n) noe
 
 cdef inline void replace_by_leaf(Machine *m, HugePage *h, uint64_t *entry, int size, uint64_t offset,
                                  const uint32_t *path) noexcept nogil:
-    """Put leaf number `size` for `offset` in place of what is at and below `entry`, which holds a leaf.
+    """Put leaf number `size` for `offset` in place of what is at and below `entry`: leaves, or a subtree
+    that is counted all the same.
 
-    One replacement: the scheme is told of each leaf, but neither of a last nor of a first one.
+    One replacement, for which the page is looked up: the scheme is told of each leaf, but neither of a last nor of a first one.
     """
     cdef int level = m.config.geometry.leaf_level[size], n = m.config.geometry.leaf_entries[size], i
     cdef hgm_leaf leaf = leaf_like(m, h, HGM_BY_COLLAPSE)
@@ -55,7 +64,38 @@ cdef inline void replace_by_leaf(Machine *m, HugePage *h, uint64_t *entry, int s
     for i in range(n):
         entry[i] = leaf_entry(h.folio.pfn + leaf.first + i * step) | (HGM_PTE_GROUP if n > 1 else 0)
     m.context.cost.leaf_installs += 1
-    hgm_leaf_install(&m.context.cost, &m.config.options, &leaf)
+    if not hgm_leaf_install(&m.context.cost, &m.config.options, &leaf) & HGM_KEEPS:
+        look_up_and_put(m, &m.context.cost, h.folio)
+
+cdef inline void empty_tables_free(Machine *m, HugePage *h, uint64_t *entry, int level, int n, bint whole) noexcept nogil:
+    """Free the tables below `n` adjacent entries; they hold no leaf. whole: they are all that the huge page has."""
+    cdef hgm_subtree s = subtree_of(m, h, HGM_BY_ZAP)
+    cdef int i
+    s.covers = s.empty = whole
+    if whole and h.file.entries == 1:
+        hgm_table_free(&m.context.cost, &m.config.options, &s)
+    for i in range(n):
+        if is_table(entry[i]):
+            subtree_free(m, &entry[i], level)
+
+cdef inline void collapse_target(Machine *m, HugePage *h, uint64_t *entry, int size, uint64_t at,
+                                 const uint32_t *path) noexcept nogil:
+    """Make what is at and below `entry` leaf number `size`; a table becomes one also if it is empty.
+
+    The entries are cleared instead if the page cache has no page. What is none, or a marker, stays.
+    """
+    cdef int level = m.config.geometry.leaf_level[size], n = m.config.geometry.leaf_entries[size]
+    cdef bint whole = size == h.file.leaf, held = entries_hold_leaf(m, entry, n)
+    if not held and not entries_hold_table(entry, n):
+        return
+    if h.folio is NULL:
+        empty_tables_free(m, h, entry, level, n, whole)
+    elif held or whole and NEEDS & NEEDS_BIT and h.file.entries == 1 and counted(h):
+        replace_by_leaf(m, h, entry, size, at, path)
+    else:
+        empty_tables_free(m, h, entry, level, n, whole)
+        if not install_at(m, h, entry, size, at, 1, path, HGM_BY_FAULT, whole):
+            look_up_and_put(m, &m.context.cost, h.folio)
 
 cdef inline Outcome hugetlb_collapse(Machine *m, Mapping *v, uint64_t start, uint64_t end, HugePage *h) noexcept nogil:
     """Targets from `start` on: the largest leaf that is aligned and ends by `end`. h: see collapse."""
@@ -77,9 +117,8 @@ cdef inline Outcome hugetlb_collapse(Machine *m, Mapping *v, uint64_t start, uin
             entry = descend(m, entry_for(m, h, at), v.address + at, &level, target, path)
             if is_leaf(entry[0]) and (level > target or n == 1 and entry[0] & HGM_PTE_GROUP):
                 return outcome(at - start, EEXIST)
-            if (level == target and size > 0 and h.folio is not NULL and not (n == 1 and is_leaf(entry[0]))
-                    and not entry[0] & HGM_PTE_GROUP and entries_hold_leaf(m, entry, n)):
-                replace_by_leaf(m, h, entry, size, at, path)
+            if level == target and size > 0 and not (n == 1 and is_leaf(entry[0])) and not entry[0] & HGM_PTE_GROUP:
+                collapse_target(m, h, entry, size, at, path)
         at += <uint64_t>1 << m.config.geometry.leaf_shift[size]
     return outcome(at - start, 0)
 

@@ -22,7 +22,7 @@ cdef inline Outcome populate(Machine *m, const hgm_operation *op) noexcept nogil
 cdef inline void remove_inode_hugepages(Machine *m, uint32_t file, uint64_t first, uint64_t last) noexcept nogil:
     """Unmap huge pages [first, last) of a file everywhere, then take them out of the page cache.
 
-    The reverse map holds no mmap lock, so it frees no page table unless zap_frees_tables says so.
+    The reverse map holds no mmap lock, so it frees no page table, whatever zap_frees_tables says.
     """
     cdef File *f = &m.state.files[file]
     cdef uint64_t index, offset = 0
@@ -35,7 +35,7 @@ cdef inline void remove_inode_hugepages(Machine *m, uint32_t file, uint64_t firs
         v = rmap_next(m, file, index, &at, &offset)
         while v is not NULL:
             h = huge_page(m, v, offset, False)
-            zap_huge_page(m, &h, offset, offset + page_mask(f) + 1, HGM_BY_TRUNCATE, m.config.options.zap_frees_tables)
+            zap_huge_page(m, &h, offset, offset + page_mask(f) + 1, HGM_BY_TRUNCATE, False)
             v = rmap_next(m, file, index, &at, &offset)
         folio = page_cache_get(m, f, index)
         if folio is not NULL:

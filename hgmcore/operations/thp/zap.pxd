@@ -103,7 +103,7 @@ cdef inline void split_huge_pmd(Machine *m, Pmd *pmd) noexcept nogil:
 
     A leaf of a file just goes: a fault can bring its pages back. One of anonymous memory is exchanged for PTEs.
     """
-    cdef uint64_t entry = pmd.entry[0], i
+    cdef uint64_t entry = pmd.entry[0], i, refs
     cdef uint64_t *entries
     cdef hgm_folio *folio
     cdef hgm_leaf leaf
@@ -117,7 +117,9 @@ cdef inline void split_huge_pmd(Machine *m, Pmd *pmd) noexcept nogil:
             entries[i] = HGM_PTE_ZERO
         return
     folio = folio_of(m, frame(entry))
+    refs = m.context.cost.ref
     install_ptes(m, pmd, entries, folio, 0, folio.nr_pages, entry & HGM_PTE_EXCLUSIVE, HGM_BY_POISON)
+    m.context.cost.ref = min(m.context.cost.ref, refs + 1)    # page_ref_add() of all of them in one step
     leaf = folio_leaf(m, pmd, folio, 0, folio.nr_pages, HGM_BY_POISON)
     m.context.cost.leaf_removes += 1
     leaf_goes(m, &leaf)

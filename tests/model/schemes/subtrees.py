@@ -27,11 +27,16 @@ class SubtreeCount(Scheme):
         self.count(folio, 1, "compound", +1)
         place.subtree.counted_on = folio
 
+    def install(self, leaves, place):
+        super().install(leaves, place)
+        if is_whole(leaves):
+            place.subtree.counted_on = leaves[0].folio  # a collapse: the bit went with the table
+
     def entry_zapped(self, leaves, place):
-        """A zap that meets leaves takes the entry for counted; without any, what was done here tells."""
+        """A zap that meets leaves takes the entry for counted, whatever was done here; without any, that tells."""
         if place.origin == "migration" and not (leaves and is_whole(leaves)):
             return
-        folio = leaves[0].folio if leaves else place.subtree.counted_on
+        folio = place.subtree.counted_on or (leaves[0].folio if leaves else None)
         if folio:
             self.count(folio, 1, "compound", -1)
         place.subtree.counted_on = None
