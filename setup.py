@@ -6,6 +6,7 @@ from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
 SCHEMES = next(
@@ -38,19 +39,37 @@ CYTHON = "build/cython"
 
 
 def counting(name):
-    """The engine of a scheme that counts events: the same C file under another name, compiled to be small."""
-    source, target = (Path(CYTHON) / f"hgmcore/{place}/{name}.c" for place in ("schemes", "counting"))
-    text = source.read_text(encoding="utf-8").replace(f"hgmcore.schemes.{name}", f"hgmcore.counting.{name}")
-    if not target.exists() or target.read_text(encoding="utf-8") != text:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text, encoding="utf-8")
+    """The engine of a scheme that counts events: the scheme's C file under another name, compiled to be small."""
     found = extension(f"schemes.{name}")
-    found.name, found.sources = f"hgmcore.counting.{name}", [str(target)]
+    found.name = f"hgmcore.counting.{name}"
     found.define_macros = [("HGM_COUNTING", "1")]
     found.extra_compile_args = ["-O1", "-g0", "-Wno-unused-function", "-Wno-attributes"]
     return found
 
 
+def renamed(source):
+    """A copy of a scheme's C file for its counting engine; returns the path of the copy."""
+    name = Path(source).stem
+    target = Path(CYTHON) / f"hgmcore/counting/{name}.c"
+    text = Path(source).read_text(encoding="utf-8").replace(f"hgmcore.schemes.{name}", f"hgmcore.counting.{name}")
+    if not target.exists() or target.read_text(encoding="utf-8") != text:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+    return str(target)
+
+
+class BuildExtensions(build_ext):
+    """Makes C files of .pyx files where modules are built: an sdist and a package's metadata need none."""
+
+    def run(self):
+        made = cythonize([extension(module) for module in MODULES], nthreads=PARALLEL, build_dir=CYTHON)
+        sources = {one.name: one.sources for one in made}
+        for one in self.extensions:
+            scheme = one.name.replace("hgmcore.counting.", "hgmcore.schemes.")
+            one.sources = sources[scheme] if scheme == one.name else [renamed(sources[scheme][0])]
+        super().run()
+
+
 os.chdir(ROOT)
-FAST = cythonize([extension(module) for module in MODULES], nthreads=PARALLEL, build_dir=CYTHON)
-setup(ext_modules=[*FAST, *(counting(name) for name in SCHEMES)], options={"build_ext": {"parallel": PARALLEL}})
+setup(ext_modules=[*(extension(module) for module in MODULES), *(counting(name) for name in SCHEMES)],
+      cmdclass={"build_ext": BuildExtensions}, options={"build_ext": {"parallel": PARALLEL}})
