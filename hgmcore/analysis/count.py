@@ -105,7 +105,7 @@ def _look(machine, seen):
 
 
 class PhaseCosts:
-    """What operations cost, summed up by phase. sums: array (phases, 5) of int64, the fields of core.machine.EACH."""
+    """What operations cost, summed up by phase. sums: array (phases, 5) of int64, the fields of core.core.EACH."""
 
     def __init__(self, phases):
         self.number, self.sums = phases.number, np.zeros((len(phases.names), 5), np.int64)

@@ -11,7 +11,7 @@ import numpy as np
 
 from hgmcore import options, schemes
 from hgmcore.api import Machine
-from hgmcore.core.machine import Engine
+from hgmcore.core.core import Engine
 from hgmcore.explore.properties import BY_NAME, promise
 from hgmcore.shrink import shortest
 from hgmcore.sizes import format_size
