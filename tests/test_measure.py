@@ -67,24 +67,50 @@ def test_a_fresh_machines_first_touches_do_not_enter():
     assert warm < 0.8 * cold
 
 
-def timed(monkeypatch, times, rounds):
-    """The runs that `measure` makes of one scheme whose n-th run, from 0, takes times(n) nanoseconds."""
+def timed(monkeypatch, times, rounds, size=1, places=None):
+    """The runs that `measure` makes of one scheme whose n-th run, from 1 and but for a machine's first, takes times(n)
+    nanoseconds. places: gets a number of runs for each machine."""
     class Warm:
-        met = 0
+        met, n = 0, 0
 
         def __init__(self, *_):
-            self.n = -1
+            self.first = True
+            if places is not None:
+                places.append(0)
 
         def run(self):
-            self.n += 1
-            return [times(self.n)]
+            if places is not None:
+                places[-1] += 1
+            if self.first:
+                self.first = False
+                return [10**9]
+            Warm.n += 1
+            return [times(Warm.n)]
 
     monkeypatch.setattr(module, "_Warm", Warm)
     trace = Trace.parse("hgmcore-trace 1\nfile F 2M 1\n")
     steps = []
-    found = measure(trace, ["a"], phases(trace), {"a": 1}, rounds, progress=lambda done, what: steps.append(done))
+    found = measure(trace, ["a"], phases(trace), {"a": size}, rounds, progress=lambda done, what: steps.append(done))
     assert steps == sorted(steps) and max(steps) <= rounds
     return found["a"]["ns_per_operation"]
+
+
+def test_runs_are_spread_over_places_in_memory(monkeypatch):
+    """Of each machine the first run is dropped. Two large machines of a scheme would not fit side by side."""
+    places = []
+    assert len(timed(monkeypatch, lambda n: 100, 6, places=places)["runs"]) == 6 and places == [4, 4]
+    places.clear()
+    timed(monkeypatch, lambda n: 100, 8, places=places)
+    assert places == [4, 4, 3]
+    places.clear()
+    timed(monkeypatch, lambda n: 100, 6, size=module.TOGETHER, places=places)
+    assert places == [7]
+
+
+def test_a_place_that_is_slow_does_not_decide(monkeypatch):
+    """The second of the places is 20 % slower: both alone would say something else than most others do."""
+    found = timed(monkeypatch, lambda n: 120 if 4 <= n <= 6 else 100 + n % 2, 6)
+    assert len(found["runs"]) > ROUNDS and found["median"] <= 101
 
 
 def test_noise_is_met_by_more_runs(monkeypatch):

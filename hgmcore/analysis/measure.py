@@ -1,8 +1,9 @@
 """The measured numbers: a scheme's replay on this machine, warm, in CPU time of its thread, with an interval.
 
-Every scheme has a machine that stays. A run is the whole trace; behind each the machine is put back to where it was
-before, with its memory there, so that no run pays for the host's first touches. The first run of each is dropped; the
-others are interleaved, round by round, so that a busy moment meets all alike.
+A run is the whole trace; behind each the scheme's machine is put back to where it was before, with its memory there, so
+that no run pays for the host's first touches. The first run of a machine is dropped; the others are interleaved, round
+by round, so that a busy moment meets all schemes alike. After PLACE runs another machine follows in other memory, for
+which physical pages share a place in a cache matters too, and would else make one scheme slow in all of its runs.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ SEGMENTS = 64
 
 SHORT = 100_000
 """Nanoseconds. A shorter run says more about the clock than about a scheme."""
+
+PLACE = 3
+"""Runs in the memory of one machine."""
 
 SETTLED = 0.1
 """Relative width of intervals up to which ROUNDS runs are enough; where one is wider, more runs follow."""
@@ -63,6 +67,10 @@ def measure(trace, names, phases, sizes, rounds=ROUNDS, threads=1, progress=None
                 if progress:
                     more = f" of {rounds}" if turn <= rounds else ", as the machine is noisy"
                     progress(min(done, planned - 1), f"timing {name}, run {turn}{more}" if turn else f"warming {name}")
+                if turn > 1 and turn % PLACE == 1 and 2 * sizes[name] <= TOGETHER:
+                    place = _Warm(trace, name, pieces, threads, options)    # the other one still holds its memory
+                    place.run()
+                    machines[name] = place
                 times = machines[name].run()
                 if turn:
                     runs[name].append(times)
