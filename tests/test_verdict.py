@@ -202,6 +202,16 @@ def test_slight_differences_and_intervals_that_overlap_decide_nothing(slight):
     assert answers({"a": entry(**slight), "b": entry(atomics=3)}).startswith("a beats b ")
 
 
+def test_the_time_of_a_phase_that_is_a_hundredth_of_the_trace_decides_nothing():
+    schemes = {"a": entry(), "b": entry()}
+    schemes["a"]["measured"]["phases"] = {**schemes["a"]["measured"]["phases"], "zap": entry(
+        runs=(20,) * 6)["measured"]["ns_per_operation"]}
+    assert verdict(result(schemes))["beaten"].keys() == {"a"}
+    for one in schemes.values():
+        one["phases"] = {**one["phases"], "zap": {**one["phases"]["zap"], "operations": 20}}
+    assert verdict(result(schemes))["beaten"] == {}
+
+
 def test_an_error_that_is_as_frequent_but_larger_is_worse():
     schemes = {"a": entry(consequences=wrong(pss_error_bytes=3)), "b": entry(consequences=wrong(pss_error_bytes=3))}
     schemes["a"]["errors"]["consequences"]["pss_error_bytes"]["worst"] = 9000

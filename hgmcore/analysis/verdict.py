@@ -26,6 +26,9 @@ MANY = 1000
 APART = 1.2
 """The ratio from which on two times are told apart. On a loaded machine smaller differences come and go."""
 
+SHARE = 0.01
+"""Of the time of the whole trace under the baseline: a phase that takes less is too short to decide by its time."""
+
 SLIGHT = 0.05
 """Atomics a leaf: a smaller difference is of the few operations that allocate a table, and counts as none."""
 
@@ -78,10 +81,18 @@ def _criteria(result, entry) -> dict:
             for part in ("observations", "worst") if count or group == "consequences" else ():
                 found[f"{group}: {key}, {part}"] = count[part] if count else 0
     if "measured" in entry and result["repeat"] >= ROUNDS and not entry["measured"]["short"]:
-        for phase, times in entry["measured"]["phases"].items():
-            if entry["phases"][phase]["leaves"] > MANY:
+        for phase in entry["measured"]["phases"]:
+            if entry["phases"][phase]["leaves"] > MANY and _share(result, phase) >= SHARE:
                 found[f"time in {phase}"] = per_leaf(entry, phase)
     return found
+
+
+def _share(result, phase) -> float:
+    """What part of the baseline's time a phase takes."""
+    base = result["schemes"][result["baseline"]]
+    times = {name: base["phases"][name]["operations"] * interval["median"]
+             for name, interval in base["measured"]["phases"].items()}
+    return times.get(phase, 0) / (sum(times.values()) or 1)
 
 
 def largest_page(result) -> str | None:
