@@ -269,7 +269,7 @@ def test_the_screen_of_every_scheme_is_one_of_fifty_lines():
     schemes_of = {}
     for i, name in enumerate(schemes.NAMES):
         schemes_of[name] = entry(atomics=i % 4, runs=(9 + i, 10, 10, 10, 10, 13 + 5 * i), scan=100_000 * (i // 9),
-                                 hvo=i % 3 > 0, transient=2 * (i % 2), batched=i % 2, maps_of={"1G": 8192 << i},
+                                 hvo=i % 3 > 0, transient=2 * (i % 2), batched=i % 2, maps_of={"2M": 8192 << i},
                                  own={"false_shared": (1, True)},
                                  consequences={key: (i % 9, False) for key in ("pss_error_bytes", "bytes_not_moved")
                                                if i % 9})
@@ -280,9 +280,9 @@ def test_the_screen_of_every_scheme_is_one_of_fifty_lines():
 
 
 def test_maps_until_an_overflow_are_a_column_where_they_are_counted():
-    made = made_result({"a": entry(maps_of={"2M": 1 << 22, "1G": 8192}), "b": entry(maps_of={"2M": 9, "1G": (1 << 31) - 1}),
-                        "c": {"refused_why": "why"}})
-    made["trace"]["files"] = []
+    few, many = {"2M": 1 << 22, "1G": 8192}, {"2M": 9, "1G": (1 << 31) - 1}
+    made = made_result({"a": entry(maps_of=few), "b": entry(maps_of=many), "c": {"refused_why": "why"}})
+    made["trace"]["files"] = [{"page_size": 2 << 20}, {"page_size": 1 << 30}]
     table = screen_table(made)
     assert table.columns[-1].title == "maps\nof 1G" and [row[-1] for row in table.rows[:2]] == [8192, (1 << 31) - 1]
     assert [line.split()[-1] for line in as_text(table)[-3:-1]] == ["8,192", "2^31"]

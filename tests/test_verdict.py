@@ -154,6 +154,16 @@ def test_less_work_is_not_judged():
     assert not re.search(r"\bc\b", " ".join(found["answers"])) and "c" not in found["details"]
 
 
+def test_what_goes_wrong_is_told_of_schemes_that_did_less_too():
+    """A migration that silently moves nothing is less work, and an error all the same."""
+    lazy = entry(leaves=10, consequences=wrong(bytes_not_moved=4096, pss_error_bytes=3), own=wrong(leaked_folios=1))
+    said = answers({"a": entry(), "b": entry(), "c": lazy})
+    assert "Under c, mbind silently leaves memory where it is (4.00K)." in said and "Under c, smaps is wrong" in said
+    assert "c breaks its own promise" in said and "Nothing goes wrong under a and b." in said
+    assert "Nothing goes wrong under a." in answers({"a": entry(), "b": entry(consequences=wrong(copies_made=1)),
+                                                     "c": entry(leaves=10)})
+
+
 def test_refused_schemes_are_not_judged():
     found = verdict(result({"a": entry(), "b": {"refused_why": "why"}}))
     assert found["front"] == ["a"] and found["beaten"] == {}
@@ -317,16 +327,23 @@ def test_hvo_is_told_with_what_it_saves():
     said = answers({"a": entry(), "b": entry(hvo=False)})
     assert "HVO is lost under b (16G of struct pages for 1T in 2M pages, not 2G)." in said
     assert "HVO" not in answers({"a": entry(hvo=False), "b": entry(hvo=False)}) + answers({"a": entry()})
+    others = {"a": entry(), "b": entry(hvo=False)}
+    for one in others.values():
+        one["struct_pages"] = {}
+    assert "HVO" not in answers(others), "only hugetlb pages have it"
 
 
 def test_overflow_is_told_for_the_largest_pages_of_the_input():
     few, many = {"2M": (1 << 22) - 1, "1G": 8192}, {"2M": 1 << 31, "1G": (1 << 31) - 1}
     made = result({"a": entry(maps_of=few), "b": entry(maps_of=many)})
-    made["trace"]["files"] = []
+    made["trace"]["files"] = [{"name": "F", "page_size": 1 << 30, "pages": 1, "kind": "hugetlb"}]
     said = " ".join(verdict(made)["answers"])
     assert "Under a, a count overflows after 8,192 maps of a 1G page." in said
     assert "overflows" not in answers({"a": entry(maps_of=many), "b": entry(maps_of=many)})
     assert "2M" not in said.partition("overflows")[2]
+    made["trace"]["files"][0]["page_size"] = 4096
+    found = verdict(made)
+    assert "overflows" not in " ".join(found["answers"]) and found["beaten"] == {}, "the input has no such page"
     made = result({"a": entry(maps_of=few), "b": entry(maps_of=many), "c": entry(maps_of=dict.fromkeys(few))})
     made["trace"]["files"] = [{"name": "F", "page_size": 2 << 20, "pages": 1, "kind": "hugetlb"}]
     assert "Under a, a count overflows after 2^22 maps of a 2M page." in " ".join(verdict(made)["answers"])

@@ -3,7 +3,7 @@
 A scheme is judged by criteria, each a number that is better the smaller it is. One scheme beats another if it is
 nowhere worse and somewhere better. Counted numbers compare exactly, but for SLIGHT differences of atomics a leaf;
 measured ones differ only where the interval of their ratio does not hold 1 and the ratio is at least APART. Schemes
-that did less of the work are not judged. The front are those that no other beats.
+that did less of the work are judged by nothing but what goes wrong under them. The front are those that no other beats.
 
 `answers` are few and short: who is beaten by whom, the time of the longest phase, what decides, what goes wrong. A
 sentence names up to three schemes and counts more, as the table under it shows which. `details` has a sentence for
@@ -51,7 +51,7 @@ def verdict(result) -> dict:
     tested = any(entry["leaves"] for entry in full.values())
     more = [*_memory(result, full), *_overflow(result, full), *_scans(full)]
     answers = [*_dominated(result, full, beaten), *_time(result, full), *_decides(result, full),
-               *_broken(result, full), *_errors(result, full), " ".join(more)]
+               *_broken(result, schemes), *_errors(result, schemes, full), " ".join(more)]
     details = {name: _detail(result, entry, beaten.get(name)) for name, entry in full.items()}
     return {"answers": list(filter(None, answers)) if tested else [NOTHING],
             "front": [name for name in full if name not in beaten], "beaten": beaten,
@@ -99,7 +99,7 @@ def largest_page(result) -> str | None:
     """The largest huge page of the input, as "1G", of the sizes for which mappings until an overflow are counted."""
     counted = dict.fromkeys(size for entry in ran(result).values() for size in entry.get("maps_of", ()))
     used = [size for size in counted if parse_size(size) in [file["page_size"] for file in result["trace"]["files"]]]
-    return max(used or counted, key=parse_size, default=None)
+    return max(used, key=parse_size, default=None)
 
 
 def maps_of(entry, size) -> int | None:
@@ -262,10 +262,10 @@ def _span(ends):
 SMAPS = ("pss_error_bytes", "smaps_shared_error_bytes")
 
 
-def _broken(result, full):
+def _broken(result, schemes):
     """Who breaks a promise of its own that its file does not take back."""
     breaks = {}
-    for name, entry in full.items():
+    for name, entry in schemes.items():
         for key, count in broken(entry).items():
             breaks.setdefault(key, {})[name] = count
     return [f"{listed(counts, 9)} break{'s' if len(counts) == 1 else ''} {'its' if len(counts) == 1 else 'their'} own "
@@ -273,35 +273,36 @@ def _broken(result, full):
             for key, counts in breaks.items()]
 
 
-def _errors(result, full):
-    """What a kernel does with wrong answers, and under whom nothing goes wrong."""
+def _errors(result, schemes, full):
+    """What a kernel does with wrong answers, and under whom of those that did all the work nothing goes wrong."""
     lines = []
     others = [((key,), words) for key, words in WORDS.items() if key not in SMAPS]
     for keys, words in ((SMAPS, "smaps is wrong"), *others):
         counts = {}
-        for name, entry in full.items():
+        for name, entry in schemes.items():
             mine = [entry["errors"]["consequences"][key] for key in keys if key in entry["errors"]["consequences"]]
             if mine:
                 counts[name] = {key: max(count[key] for count in mine) for key in ("observations", "worst")}
         if counts:
             much = how(keys[0], counts.values(), result["observations"])
-            lines.append(f"Under {who(counts, full)}, {words} ({much}).")
-    clean = [name for name, entry in full.items() if not entry["errors"]["own"] and not entry["errors"]["consequences"]]
-    if clean and len(clean) < len(full):
+            lines.append(f"Under {who(counts, schemes)}, {words} ({much}).")
+    errs = [name for name, entry in schemes.items() if entry["errors"]["own"] or entry["errors"]["consequences"]]
+    clean = [name for name in full if name not in errs]
+    if clean and errs:
         lines.append(f"Nothing goes wrong under {who(clean, full)}.")
     return [" ".join(lines)]
 
 
 def _memory(result, full):
-    """Who lives with HVO."""
+    """Who lives with HVO, of hugetlb pages."""
     without = [name for name, entry in full.items() if not entry["hvo"]]
-    if not without or len(without) == len(full):
+    if not without or len(without) == len(full) or not full[without[0]]["struct_pages"]:
         return []
     one = full[without[0]]["struct_pages"]
     other = next(entry for entry in full.values() if entry["hvo"])["struct_pages"]
     sizes = [f"{format_size(one[size])} of struct pages for {format_size(result['machine_size'])} in {size} pages, not "
              f"{format_size(other[size])}" for size in one]
-    return [f"HVO is lost under {who(without, full)}{' (' + '; '.join(sizes) + ')' if sizes else ''}."]
+    return [f"HVO is lost under {who(without, full)} ({'; '.join(sizes)})."]
 
 
 def _overflow(result, full):
