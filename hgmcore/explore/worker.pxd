@@ -206,7 +206,14 @@ cdef inline int take(Worker *w, const States *s, const uint64_t *start, uint32_t
         return FIELD_MISSING
     fatal = fatal_step(t)
     if t.seen.strange and not fatal:
-        return STRANGE_STATE
+        broken = judge_state(t, True, &held)
+        if broken == 0:
+            return STRANGE_STATE
+        if w.records and step.local and expected is NULL:
+            memo_add(&w.memo, entry | RUN, start, start)
+        w.fatal += 1    # as a leaf of a page that was freed
+        note(w.violations, s, w.steps, broken, state, number, depth + 1)
+        return GOES_ON
     if expected is not NULL and key_order(t, raw, expected):
         return STRANGE_STATE
     broken = fatal | judge_step(t, step, fatal != 0)
