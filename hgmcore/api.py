@@ -78,7 +78,7 @@ class Machine:
         self._check_name(name, [known.name for known in self.header.files])
         if kind not in FILE_KINDS:
             raise ValueError(f"kind: {kind!r} is not one of {', '.join(FILE_KINDS)}")
-        file = File(self, self._add_file(FileName(name, size(page_size), pages, kind)))
+        file = File(self, self._add_file(FileName(name, size(page_size), whole("pages", pages), kind)))
         if populate:
             file.populate()
         return file
@@ -99,16 +99,18 @@ class Machine:
         another thread runs the machine.
         """
         operations = self._operations(operations)
-        elapsed = self.core.run(self.engine, operations, self.operations)
-        self.operations += len(operations)
-        return elapsed
+        try:
+            return self.core.run(self.engine, operations, self.operations)
+        finally:
+            self.operations += self.core.ran  # also where memory ran out, or a signal came
 
     def run_each(self, operations) -> np.ndarray:
         """As `run`, record by record: an array (n,) of core.core.EACH, its atomics, scanned entries and leaves."""
         operations = self._operations(operations)
-        rows = self.core.run_each(self.engine, operations, self.operations)
-        self.operations += len(operations)
-        return rows
+        try:
+            return self.core.run_each(self.engine, operations, self.operations)
+        finally:
+            self.operations += self.core.ran
 
     def _operations(self, source):
         """What the core runs of an array, of records, or of a trace whose declarations are taken over."""
@@ -183,7 +185,7 @@ class Machine:
 
     def fail(self, n: int = 1) -> None:
         """The next operation's n-th internal allocation (of a huge page or a page table) fails."""
-        self._one("fail", 0, n)
+        self._one("fail", 0, whole("n", n))
 
     def page_table(self, process: Process, number: int | None = None) -> np.ndarray:
         """A page table's entries, a uint64 array: of the process's root, or of table `number`.
@@ -211,7 +213,7 @@ class Machine:
 
     @staticmethod
     def _check_name(name, known):
-        if not is_word(name):
+        if not isinstance(name, str) or not is_word(name):
             raise ValueError(f"{name!r} is no name (a letter or _, then letters, digits, _ . -)")
         if name in known:
             raise ValueError(f"the name {name!r} is taken")
@@ -250,6 +252,14 @@ class Machine:
                 raise OperationError(op, int(result["errno"]), int(result["done"]))
             return int(result["done"])
         return int(self.core.asked(self.engine, record)[0])
+
+
+def whole(what: str, value) -> int:
+    """An int, or what stands for one (NumPy's). TypeError names what it is no value of."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{what}: {value!r} is no whole number") from None
 
 
 class Snapshot:
@@ -297,11 +307,11 @@ class File:
 
     def pin(self, page: int = 0, count: int = 1) -> None:
         """Hold `count` extra references on a huge page of the page cache."""
-        self.machine._one("pin", self.number, self._page(page), count)
+        self.machine._one("pin", self.number, self._page(page), whole("count", count))
 
     def unpin(self, page: int = 0, count: int = 1) -> None:
         """Drop extra references."""
-        self.machine._one("unpin", self.number, self._page(page), count)
+        self.machine._one("unpin", self.number, self._page(page), whole("count", count))
 
     def struct_pages(self, page: int = 0) -> np.ndarray:
         """The struct pages of the huge page (of shmem: of the folio that begins) now at `page` of the page cache.
@@ -319,13 +329,15 @@ class File:
         raise ValueError(f"huge page {page} is not in the page cache")
 
     def _page(self, page):
+        page = whole("page", page)
         if not 0 <= page < self.name.pages:
             raise ValueError(f"huge page {page} lies beyond the file")
         return page
 
     def populate(self, first: int = 0, count: int | None = None) -> int:
         """Bring huge pages [first, first + count) into the page cache. Returns bytes."""
-        count = self.name.pages - first if count is None else count
+        first = whole("first", first)
+        count = self.name.pages - first if count is None else whole("count", count)
         if first < 0 or count < 0 or first + count > self.name.pages:
             raise ValueError(f"huge pages {first} to {first} + {count} reach beyond the file")
         self.machine._one("populate", self.number, first, count)
@@ -364,6 +376,8 @@ class Process:
     def _mapping(self, name):
         """The number of a mapping's name, declared where it is new."""
         known, mapping = self.machine.header.mappings, MappingName(self.number, name)
+        if not isinstance(name, str) or not is_word(name):
+            raise ValueError(f"{name!r} is no name (a letter or _, then letters, digits, _ . -)")
         return known.index(mapping) if mapping in known else self.machine._add_mapping(mapping)
 
     def fork(self, name: str) -> Process:

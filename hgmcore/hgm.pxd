@@ -29,7 +29,7 @@ cdef extern from "hgmcore/hgm.h" nogil:
         uint32_t flags
         int32_t poisons
 
-    const uint32_t HGM_FOLIO_CACHED, HGM_FOLIO_FREED, HGM_FOLIO_POISONED, HGM_FOLIO_ANON
+    const uint32_t HGM_FOLIO_CACHED, HGM_FOLIO_FREED, HGM_FOLIO_POISONED, HGM_FOLIO_ANON, HGM_FOLIO_FREE
 
     const uint64_t HGM_PTE_PRESENT, HGM_PTE_LEAF, HGM_PTE_MIGRATION, HGM_PTE_POISON, HGM_PTE_GROUP, HGM_PTE_COUNTED
     const uint64_t HGM_PTE_EXCLUSIVE, HGM_PTE_ZERO
@@ -148,6 +148,7 @@ cdef extern from "hgmcore/hgm.h" nogil:
     int32_t hgm_map_add_locked(hgm_cost *cost, hgm_page *page, int32_t *word, int32_t by) noexcept
     void hgm_ref_add(hgm_cost *cost, hgm_folio *folio, int32_t by) noexcept
     void hgm_get_and_put(hgm_folio *folio) noexcept
+    int32_t hgm_refcount(const hgm_folio *folio) noexcept
     void hgm_page_flags_set(hgm_page *page, uint64_t flags) noexcept
     void hgm_page_flags_clear(hgm_page *page, uint64_t flags) noexcept
     int32_t hgm_plain_add(hgm_folio *folio, int32_t by) noexcept

@@ -28,6 +28,7 @@ cdef class Engine:
 
 cdef class Core(Contents):
     cdef bint busy                     # a thread runs the machine
+    cdef readonly uint64_t ran         # records that the last run() or run_each() did
     cdef int fits(self, Engine engine) except -1
     cdef int idle(self) except -1
 

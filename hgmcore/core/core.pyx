@@ -92,6 +92,7 @@ cdef class Core(Contents):
         cdef timespec start, stop
         self.fits(engine)
         self.idle()
+        self.ran = 0
         if n == 0:
             return 0
         records.check(m, index)
@@ -107,6 +108,7 @@ cdef class Core(Contents):
                 PyErr_CheckSignals()
         finally:
             self.busy = False
+            self.ran = done
         clock_gettime(CLOCK_THREAD_CPUTIME_ID, &stop)
         if m.context.out_of_memory:
             raise MemoryError("no memory for page tables, struct pages or results at operation "
@@ -127,6 +129,7 @@ cdef class Core(Contents):
         cdef unsigned char[::1] out
         self.fits(engine)
         self.idle()
+        self.ran = 0
         rows = np.zeros(n, EACH)
         if n == 0:
             return rows
@@ -148,6 +151,7 @@ cdef class Core(Contents):
                                  + m.context.cost.leaf_removes - before.leaf_removes)
                 i += 1
         self.busy = False
+        self.ran = i
         if m.context.out_of_memory:
             raise MemoryError(f"no memory for page tables, struct pages or results at operation {index + i - 1}; "
                               f"the machine has {self.reserved} bytes of address space")

@@ -26,6 +26,7 @@ cdef extern from "hgmcore/lock.h" nogil:
     void hgm_read_unlock(uint32_t *lock) noexcept
     void hgm_meet(uint32_t *here, uint32_t n) noexcept
     uint32_t hgm_increment(uint32_t *word) noexcept
+    uint64_t hgm_get_entry(const uint64_t *entry) noexcept
     void hgm_set_entry(uint64_t *entry, uint64_t value) noexcept
     bint hgm_fill_entry(uint64_t *entry, uint64_t value) noexcept
 

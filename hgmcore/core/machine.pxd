@@ -116,6 +116,11 @@ cdef struct Context:
     uint64_t nr_results
     uint64_t fail                      # the internal allocation of the next operation that fails, 0: none
     uint64_t fail_at                   # number + 1 of the `fail` that asked for that, 0: none did
+    uint64_t reclaim_at                # the frame from which on freed ones are looked for, 0: not known yet
+    uint32_t nr_free                   # folios with HGM_FOLIO_FREE, at most
+    uint32_t free_from                 # the first that may be one of `free_size` frames
+    uint64_t free_size
+    bint frames_low                    # freed frames are to be looked for before the next operation
     bint out_of_memory                 # the host has no more memory for this machine
     int exclusion
     size_t tables_populated            # bytes of the page tables that are committed

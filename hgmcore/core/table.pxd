@@ -16,7 +16,9 @@ The hstate-level entry is the one that spans a huge page; its subtree are the ta
 between the root and the hstate level, belong to the process and are not counted as cost.
 """
 from hgmcore.hgm cimport *
-from hgmcore.core.lock cimport growing_lock, growing_unlock, hgm_fill_entry, hgm_increment, hgm_set_entry
+from hgmcore.core.lock cimport (
+    growing_lock, growing_unlock, hgm_fill_entry, hgm_get_entry, hgm_increment, hgm_set_entry
+)
 from hgmcore.core.machine cimport ALONE, Geometry, Machine, MAX_LEVELS, NO_TABLE, Process
 from hgmcore.core.memory cimport region_grow, region_populate
 
@@ -100,10 +102,10 @@ cdef inline uint64_t *hstate_entry(Machine *m, Process *process, uint64_t addres
     cdef uint64_t *entry = &table_entries(m, process.root)[entry_index(m, address, m.config.geometry.levels)]
     cdef int at = m.config.geometry.levels
     while at > level:
-        if entry[0] == 0 and not (alloc and upper_table_add(m, entry)):
+        if hgm_get_entry(entry) == 0 and not (alloc and upper_table_add(m, entry)):
             return NULL
         at -= 1
-        entry = &table_entries(m, table_number(entry[0]))[entry_index(m, address, at)]
+        entry = &table_entries(m, table_number(hgm_get_entry(entry)))[entry_index(m, address, at)]
     return entry
 
 cdef inline bint allocation_fails(Machine *m) noexcept nogil:
@@ -134,10 +136,12 @@ cdef inline uint64_t *descend(Machine *m, uint64_t *entry, uint64_t address, int
     `*level` becomes the level reached; path[l] the number of the table walked through that has entries of level l.
     """
     cdef int at = level[0]
-    while at > target and is_table(entry[0]):
+    cdef uint64_t value = hgm_get_entry(entry)
+    while at > target and is_table(value):
         at -= 1
-        path[at] = table_number(entry[0])
+        path[at] = table_number(value)
         entry = &table_entries(m, path[at])[entry_index(m, address, at)]
+        value = hgm_get_entry(entry)
     level[0] = at
     return entry
 

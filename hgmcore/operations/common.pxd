@@ -57,7 +57,7 @@ cdef inline void look_up_and_put(Machine *m, hgm_cost *cost, hgm_folio *folio) n
 
 cdef inline int lookup_refused(Machine *m, hgm_folio *folio, bint fault) noexcept nogil:
     """The overflow check of a look-up: 0 or an errno."""
-    cdef int32_t references = folio.page._refcount
+    cdef int32_t references = hgm_refcount(folio)
     if m.config.options.overflow_check == HGM_CHECK_AFTER and (references == INT32_MAX or references < 0):
         if m.config.options.posted:
             folio_get(m, folio, 1)    # the posting forgot to put it back

@@ -6,6 +6,7 @@ The functions of a row are called once for each record. Streaks of records on hu
 from libc.errno cimport EINVAL, ESRCH
 from hgmcore.hgm cimport *
 from hgmcore.core.machine cimport HUGETLB, Machine
+from hgmcore.core.reclaim cimport frames_reclaim
 from hgmcore.operations.common cimport base_mask, Outcome, outcome, process_exited, record
 from hgmcore.operations.fork cimport exit_mmap, fork
 cimport hgmcore.operations.hugetlb.address_space as hugetlb
@@ -157,6 +158,8 @@ cdef inline uint64_t run(Machine *m, const hgm_operation *ops, uint64_t n, uint6
         if op.op == HGM_OP_OBSERVE or op.op == HGM_OP_PHASE or op.op == HGM_OP_FILE:    # no operation of a machine
             i += 1
             continue
+        if m.context.frames_low and m.context.owner is m:
+            frames_reclaim(m)
         seen = m.context.nr_results
         r = row_of(op.op)
         by_hugetlb = on_hugetlb(m, op, r.about)

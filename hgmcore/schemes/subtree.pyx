@@ -11,9 +11,9 @@ each removed. With lookup_first=no a table is counted with its first piece, if t
 Costs: two atomics for the first piece, one for each other. A collapse leaves the map count alone.
 Known to be wrong: references exceed the map count while pieces exist, so checks of the one against the other fail; a
 page whose last piece was unmapped alone stays "mapped" until the tables go. Hole punch and truncate, which hold no
-mmap_lock, leave their tables behind uncounted, as a full zap does with zap_frees_tables=no: what is mapped there next is
-not counted, and the next full zap takes a count back all the same. Tables that a failed step left behind (lookup_first=no) are uncounted likewise. Migration leaves a
-subtree's count with the old page and so fails.
+mmap_lock, leave their tables behind uncounted, as a full zap does with zap_frees_tables=no: what is mapped there next
+is not counted, and the next full zap takes a count back all the same. Tables that a failed step left behind
+(lookup_first=no) are uncounted likewise. Migration leaves a subtree's count with the old page and so fails.
 Right: who shares a page, until a truncate; pages 0 and 1 are enough (HVO).
 """
 # The engine keeps the bit "this subtree is counted" in the hstate-level entry and sets and clears it as the functions

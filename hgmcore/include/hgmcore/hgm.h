@@ -18,7 +18,7 @@ extern "C" {
  * refuses another module's structure where either differs. A new operation raises it by itself: an engine compiled
  * before would take the operation for none.
  */
-#define HGM_ABI (200 + HGM_NR_OPS)
+#define HGM_ABI (300 + HGM_NR_OPS)
 
 #define HGM_INLINE static inline __attribute__((always_inline))
 
@@ -82,6 +82,7 @@ typedef struct hgm_folio {
 #define HGM_FOLIO_FREED 2u	/* its reference count reached 0 */
 #define HGM_FOLIO_POISONED 4u	/* one of its base pages failed */
 #define HGM_FOLIO_ANON 8u	/* a private copy: never in a page cache */
+#define HGM_FOLIO_FREE 16u	/* freed, and nothing maps it: its frames may be used again */
 
 /*
  * Page-table entries
@@ -256,8 +257,8 @@ HGM_INLINE void hgm_touch(hgm_page *page)
 	 * Test before set: a store to a line that an atomic holds costs more than the branch. And before the atomic, which
 	 * waits for all that stands before it: a load need not, and has the line on its way.
 	 */
-	if (__builtin_expect(!(page->flags & HGM_PAGE_TOUCHED), 0))
-		*(uint8_t *)&page->flags = HGM_PAGE_TOUCHED;	/* little-endian */
+	if (__builtin_expect(!(__atomic_load_n(&page->flags, __ATOMIC_RELAXED) & HGM_PAGE_TOUCHED), 0))
+		__atomic_store_n((uint8_t *)&page->flags, HGM_PAGE_TOUCHED, __ATOMIC_RELAXED);	/* little-endian */
 }
 
 /* A count came to `now` by adding `by`. Did it leave its range? */
@@ -331,7 +332,7 @@ HGM_INLINE void hgm_ref_add(hgm_cost *cost, hgm_folio *folio, int32_t by)
 	hgm_add_and_test(&folio->page->_refcount, by, &zero, &outside);
 	if (__builtin_expect(zero, 0)) {
 		__asm__ __volatile__("");	/* a branch, that is: nothing is computed for what is rare */
-		folio->flags |= HGM_FOLIO_FREED;
+		__atomic_fetch_or(&folio->flags, HGM_FOLIO_FREED, __ATOMIC_RELAXED);
 		hgm_event_freed(folio->page);
 	}
 	if (__builtin_expect(outside, 0)) {
@@ -339,8 +340,14 @@ HGM_INLINE void hgm_ref_add(hgm_cost *cost, hgm_folio *folio, int32_t by)
 		if (by > 0)
 			cost->overflows++;
 		else
-			hgm_in_range(cost, folio->page->_refcount, by);
+			hgm_in_range(cost, __atomic_load_n(&folio->page->_refcount, __ATOMIC_RELAXED), by);
 	}
+}
+
+/* The folio's reference count, which other threads may change. */
+HGM_INLINE int32_t hgm_refcount(const hgm_folio *folio)
+{
+	return __atomic_load_n(&folio->page->_refcount, __ATOMIC_RELAXED);
 }
 
 /* Take and put back a reference, as a look-up does. */

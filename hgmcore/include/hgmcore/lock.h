@@ -102,6 +102,12 @@ HGM_INLINE uint32_t hgm_increment(uint32_t *word)
 	return __atomic_add_fetch(word, 1, __ATOMIC_RELAXED);
 }
 
+/* Read a page-table entry that another thread may fill now, and what it leads to after it. */
+HGM_INLINE uint64_t hgm_get_entry(const uint64_t *entry)
+{
+	return __atomic_load_n(entry, __ATOMIC_ACQUIRE);
+}
+
 /* Fill a page-table entry that no other thread may fill now, but read, after all that it leads to. */
 HGM_INLINE void hgm_set_entry(uint64_t *entry, uint64_t value)
 {

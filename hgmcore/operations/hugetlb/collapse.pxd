@@ -35,7 +35,8 @@ cdef inline void replace_by_leaf(Machine *m, HugePage *h, uint64_t *entry, int s
     """Put leaf number `size` for `offset` in place of what is at and below `entry`: leaves, or a subtree
     that is counted all the same.
 
-    One replacement, for which the page is looked up: the scheme is told of each leaf, but neither of a last nor of a first one.
+    One replacement, for which the page is looked up: the scheme is told of each leaf, but neither of a last nor of a
+    first one.
     """
     cdef int level = m.config.geometry.leaf_level[size], n = m.config.geometry.leaf_entries[size], i
     cdef hgm_leaf leaf = leaf_like(m, h, HGM_BY_COLLAPSE)
@@ -67,7 +68,8 @@ cdef inline void replace_by_leaf(Machine *m, HugePage *h, uint64_t *entry, int s
     if not hgm_leaf_install(&m.context.cost, &m.config.options, &leaf) & HGM_KEEPS:
         look_up_and_put(m, &m.context.cost, h.folio)
 
-cdef inline void empty_tables_free(Machine *m, HugePage *h, uint64_t *entry, int level, int n, bint whole) noexcept nogil:
+cdef inline void empty_tables_free(Machine *m, HugePage *h, uint64_t *entry, int level, int n,
+                                   bint whole) noexcept nogil:
     """Free the tables below `n` adjacent entries; they hold no leaf. whole: they are all that the huge page has."""
     cdef hgm_subtree s = subtree_of(m, h, HGM_BY_ZAP)
     cdef int i

@@ -213,7 +213,8 @@ cdef inline uint64_t collapse_streak "hgm_collapse_streak"(Machine *m, HugePage 
         entry[0] = leaf_entry(folio.pfn + page)
         leaf.nr_pages = pages
         leaf.first = page
-        hgm_leaf_install(&cost, &options, &leaf)
+        if not hgm_leaf_install(&cost, &options, &leaf) & HGM_KEEPS:
+            look_up_and_put(m, &cost, h.folio)
         i += 1
     cost.leaf_installs = i
     keep_flags(h.folio, &folio)

@@ -110,8 +110,8 @@ cdef inline bint reusable_anon_vma(const Vma *vma, const Vma *neighbour) noexcep
         (vma.flags | access) == (neighbour.flags | access))
 
 cdef inline void anon_vma_prepare(Machine *m, const Mapping *v, Vma *vma) noexcept nogil:
-    """Before the first fault that may give the VMA a folio of its own. A new anon_vma is told from others of the mapping
-    by where its VMA began, as no two began at one place."""
+    """Before the first fault that may give the VMA a folio of its own. A new anon_vma is told from others of the
+    mapping by where its VMA began, as no two began at one place."""
     if vma.anon_vma:
         return
     if vma + 1 < v.vmas + v.nr_vmas and (vma + 1).start == vma.end and reusable_anon_vma(vma, vma + 1):

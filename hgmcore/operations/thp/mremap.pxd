@@ -102,12 +102,14 @@ cdef inline bint vma_expandable(Machine *m, const Mapping *v, uint64_t length) n
     """Are the addresses up to `length` free of other mappings?"""
     cdef uint32_t next = m.state.processes[v.process].first_mapping
     cdef Mapping *w
+    if length > task_size(m) - v.address:
+        return False
     while next:
         w = &m.state.mappings[next - 1]
         next = w.next
         if w != v and w.nr_vmas and w.address > v.address and w.address < v.address + length:
             return False
-    return v.address + length <= task_size(m)
+    return True
 
 cdef inline Outcome mremap_in_place(Machine *m, const hgm_operation *op) noexcept nogil:
     """Shrink, or grow where room is. EFAULT: its first page, or to grow any page, is gone. ENOMEM: no room."""

@@ -101,8 +101,8 @@ cdef inline bint should_fault_around(Machine *m, const Vma *vma) noexcept nogil:
 
 cdef inline bint folio_fits(Machine *m, const Pmd *pmd, const Vma *vma, const hgm_folio *folio, uint64_t offset,
                             uint64_t page) noexcept nogil:
-    """Do all base pages of the folio, of which number `page` belongs at `offset`, lie in the VMA and, by address, in one
-    page table?"""
+    """Do all base pages of the folio, of which number `page` belongs at `offset`, lie in the VMA and, by address, in
+    one page table?"""
     cdef int shift = m.config.geometry.base_shift
     cdef uint64_t before = page << shift, after = folio.nr_pages - page << shift
     cdef uint64_t inside = pmd.mapping.address + offset - pmd.address
