@@ -56,7 +56,7 @@ from hgmcore.sizes import format_size, parse_named, quoted
 from hgmcore.trace import NO_TIME, Trace, TraceError
 from hgmcore.trace.statements import CODES, URGENT
 from hgmcore.trace.writer import Writer
-from hgmcore.workloads.guest import MOST_PIECES, PART, Spool, continues, guest_memory, is_in
+from hgmcore.workloads.guest import MOST_PIECES, PART, Spool, continues, guest_memory, is_in, too_many
 
 explanation = __doc__
 
@@ -80,7 +80,7 @@ def read(stream, name, *, block=None, page_size="1G", piece="4K", start=None, ob
     """The trace and what was counted. Raises TraceError, or ValueError for a bad option value."""
     page_size, piece = parse_named("page_size", page_size), parse_named("piece", piece)
     observations = parse_named("observations", observations)
-    if not piece or page_size % piece:
+    if not piece or not page_size or page_size % piece:
         raise ValueError(f"piece: {format_size(piece)} does not divide a page of {format_size(page_size)}")
     if start not in (None, "empty", "mapped"):
         raise ValueError(f"start: {quoted(start)} is not one of empty, mapped")
@@ -112,6 +112,10 @@ class _Memory:
         if pieces > MOST_PIECES:
             raise TraceError(log.name, f"RAM block {quoted(self.ram.name)} has {pieces:,} pieces of "
                                        f"{format_size(piece)}, more than {MOST_PIECES:,}")
+        if self.mapped and too_many(pieces, log.report.lines):
+            raise TraceError(log.name, f"RAM block {quoted(self.ram.name)}, mapped at first, has {pieces:,} pieces of "
+                                       f"{format_size(piece)}, too many for a log of {log.report.lines:,} lines: "
+                                       "choose a larger piece, or start=empty")
         self.changed = np.zeros(pieces, dtype=bool)  # whether a piece is mapped if it was not at first, or vice versa
         asked: dict[int, int] = {}
         for offset, line in log.requests.get(self.ram.name, {}).items():

@@ -108,7 +108,7 @@ class Simulated:
         self.reason = self.translation.step(op)
         for memory in self.translation.touched:
             step = f"step {op['i']} ({op.get('advice', op['op'])})"
-            self.doubtful.setdefault(memory, f"what {step}, which is out of scope, touched, from the first difference on")
+            self.doubtful.setdefault(memory, f"what {step}, out of scope, touched, from the first difference on")
         results = self._run()
         if self.reason is None:
             return self._answers(op, *results)

@@ -31,11 +31,17 @@ from hgmcore.trace.writer import Writer
 STREAM, REQUESTS = 1, 2  # threads: of the background stream, and of what an access waits for
 PAGE = 4096  # bytes; unit of page numbers
 MOST_PIECES = 1 << 28  # that a background stream may bring
+FEW_PIECES, PIECES_A_LINE = 1 << 22, 1 << 10
 
 # Of a guest's trace.
 PART = np.dtype([("operation", OPERATION), ("thread", "<u4"), ("", "V4"), ("time", "<i8")])
 _NEW = URGENT  # flag of a logged touch: the first of its piece
 _CHUNK = 1 << 16  # parts
+
+
+def too_many(pieces: int, lines: int) -> bool:
+    """Are they more pieces than a recording of so many lines may become, so that a small one does not fill the disk?"""
+    return pieces > min(MOST_PIECES, FEW_PIECES + PIECES_A_LINE * lines)
 
 
 def guest_memory(writer, parts, count, *, page_size, pages, observations, process="vmm", memory="ram",
@@ -177,9 +183,10 @@ class Guest:
     def _with_stream(self, name):
         """What was logged, with the background stream in it: a Spool."""
         total = len(self.windows) * (self.page_size // self.piece)
-        if total > MOST_PIECES:
+        if too_many(total, self.touches):
             raise TraceError(name, f"a background stream would bring {total:,} pieces of {len(self.windows)} "
-                                   f"pages of {format_size(self.page_size)}: choose a smaller page_size")
+                                   f"pages of {format_size(self.page_size)} for {self.touches:,} touches: choose a "
+                                   "smaller page_size")
         there, stream, out = bytearray(total), _Stream(self.background), Spool(PART)
         for parts in self._log:
             late, where, brought = np.zeros(len(parts), dtype=bool), [], []

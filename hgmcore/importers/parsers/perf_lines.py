@@ -146,6 +146,8 @@ class Lines:
                                     if line.strip() else "empty line", number)
         self.count += 1
         _, tid, thread, seconds, fraction, rest = match.groups()
+        if len(seconds) > 9 or len(fraction) > 9:
+            return self.report.skip("a time stamp that is larger than any can be", number)
         pid, tid = (int(tid), int(thread)) if thread else (-1, int(tid))
         name, _, arguments = rest.partition(b": ")
         if rest.startswith(b"PERF_RECORD_"):

@@ -20,7 +20,7 @@ EVENT = np.dtype([("line", "i8"), ("host", "u8"), ("length", "u8"), ("time", "i8
                   ("block", "i2"), ("kind", "u1"), ("", "V1")])  # a multiple of 8 bytes: aligned
 PAGE_OF_BALLOON = np.dtype([("guest", "u8"), ("host", "u8")])  # its two addresses
 
-_MAX_THREAD, _MAX_SECONDS = 1 << 31, 10**10
+_MAX_THREAD, _MAX_SECONDS = 1 << 31, 9 * 10**9
 _MAX_BLOCKS = 64
 
 # Frequent events: the text before the event's first field, and where that field begins.
@@ -200,6 +200,9 @@ class Log:
             self.report.skip("not a line of a QEMU trace log" if line else "empty line", number)
             return NO_TIME
         thread, seconds, micros, event, rest = match.groups()
+        if thread is not None and (int(seconds) >= _MAX_SECONDS or int(thread) >= _MAX_THREAD):
+            self.report.skip("a time stamp or thread that is larger than any can be", number)
+            return NO_TIME
         if event in _RANGE_EVENTS:
             self._range(rest or b"", number)
         elif event == _REQUEST_EVENT:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from hgmcore.trace.names import FILE_LIMIT
 from hgmcore.trace.statements import ALL, MINOR, NO_ARG, READ, SHARED, WP, WRITE
 from hgmcore.trace.writer import Writer
 
@@ -49,10 +50,10 @@ ASKING = ("mincore", "msync", "mlock2_query", "process_vm_readv")
 class Region:
     """A mapping of a recording. mapping: its index in the trace, None while its folio size is not known.
 
-    length: of what is observed, in bytes: the longest that it was. now: its length at present. page: bytes of a folio.
-    kind: of its file, or "anon". prot: the rights of all of it, None if parts differ. registered: the modes of userfaultfd. locked: was
-    mlock called? poisoned: (first, last) bytes that UFFDIO_POISON marked. memory: what its pages are of, and those of
-    all other mappings with the same. file_offset: where in the file it begins; -1 where that is private.
+    length: of what is observed, in bytes: the longest that it was. now: at present. page: bytes of a folio.
+    kind: of its file, or "anon". prot: the rights of all of it, None if parts differ. registered: the modes of
+    userfaultfd. locked: was mlock called? poisoned: (first, last) bytes that UFFDIO_POISON marked. memory: what its
+    pages are of, and those of all other mappings with the same. file_offset: where in the file it begins; -1 where that is private.
     """
 
     mapping: int | None
@@ -88,6 +89,8 @@ class Translation:
     def file(self, record) -> None:
         """Declare a file and populate its `cached` pages, runs (first, count) of 4K pages."""
         page, kind = int(record["page"]), record["kind"]
+        if not (0 < page <= 1 << 40 and 0 < int(record["size"]) <= FILE_LIMIT):
+            raise ValueError(f"no file has {record['size']} bytes in pages of {page}")
         index = self.writer.file(record["file"], page, int(record["size"]) // page, kind)
         self.files[record["file"]] = index, page, kind
         for first, count in record["cached"]:
