@@ -121,3 +121,64 @@ def test_a_split_pmd_adds_its_references_in_one_step(scheme, batch):
     before, after = (seen(text + more, scheme, batch=batch)[3]["atomics"]["ref"]
                      for more in ("", "mprotect A a 0 4K r\n"))
     assert after - before == (0 if scheme == "logical_counter" else 2)
+
+
+@pytest.mark.parametrize("scheme", ["logical_counter", "special_bit", "logical_scan", "head_per_leaf", "mm_id"])
+def test_memory_failure_in_a_leaf_of_2m_in_a_page_of_1g(scheme):
+    """The leaf is cut below the hstate-level entry: its children, and that the subtree is counted, come out right."""
+    text = G + "continue A v 0 2M\nhwpoison A v 4K\n"
+    leaves = 511
+    mapped = seen(text, scheme)[1]
+    assert mapped["truth"]["leaves"] == leaves
+    assert mapped["mapcount"] == (1 if scheme in LOGICAL else leaves)
+    text += "dontneed A v 0 4K\ndontneed A v 8K 1M\n"
+    assert seen(text, scheme)[1]["mapcount"] == (1 if scheme in LOGICAL else leaves - 1 - 256)
+    text += f"dontneed A v {M + 8 * K} {M - 8 * K}\n"
+    gone = seen(text, scheme)[1]
+    assert (gone["mapcount"], gone["truth"]["leaves"], gone["refcount"]) == (0, 0, 2), "cache, and memory failure"
+    text += "punch G 0 1G\npopulate G 0 1\ncontinue A v 2M 4K\nobserve\n"
+    held, again = replay_in_core(text, scheme).observations[0]["folios"]
+    assert (held["mapcount"], held["refcount"]) == (0, 1)
+    assert (again["mapcount"], again["refcount"]) == (1, 2)
+
+
+def outcomes(text, **options):
+    return [(error, done) for error, done, _ in replay_in_core(text, "mm_id", **options).operations]
+
+
+HUNDRED = "file F 1G 102400\nmmap A v F 0 100T shared\nmmap A w F 0 100T shared\ntouch A v 0\ntouch A w 0\n"
+
+
+def test_address_spaces_end_where_the_hardware_says():
+    """128T of user addresses with 4 levels, 64P with 5."""
+    assert outcomes(HUNDRED)[1:] == [(None, 100 << 40), ("ENOMEM", 0), (None, 4096), ("EFAULT", 0)]
+    assert outcomes(HUNDRED, geometry="x86-64-5level")[1:] == [(None, 100 << 40)] * 2 + [(None, 4096)] * 2
+
+
+@pytest.mark.parametrize("length", [(1 << 47) + 4096, 1 << 48, 1 << 57, (1 << 63) - 4096])
+def test_lengths_beyond_the_address_space(length):
+    """mmap finds no room; other calls stop at what is mapped."""
+    anon = f"mmap A v anon:2M 0 {length} private\n"
+    assert outcomes(anon)[0] == ("ENOMEM", 0)
+    for kind in ("anon:2M 0 4M private", "F 0 4M shared"):
+        text = f"file F 2M 2 shmem\nmmap A v {kind}\nmmap A w {kind}\ntouch A w 0 write\n"
+        assert outcomes(text + f"munmap A v 0 {length}\n")[-1] == (None, 4 * M)
+        assert outcomes(text + f"mprotect A v 0 {length} r\n")[-1][0] == "ENOMEM"
+        assert outcomes(text + f"dontneed A v 0 {length}\n")[-1] == ("ENOMEM", 4 * M)
+        assert outcomes(text + f"mremap A v {length}\n")[-1] == ("ENOMEM", 0)
+        rows = replay_in_core(text + f"munmap A v 0 {length}\nobserve\n", "mm_id").observations[0]["mappings"]
+        assert [(row["mapping"], row["rss"]) for row in rows] == [("w", 2 * M)]
+
+
+@pytest.mark.parametrize("scheme", ["mm_id", "head_per_leaf", "logical_counter"])
+def test_counts_at_a_border_of_65536_frames(scheme):
+    """The folios before and behind frame 65,536, and runs of leaves that go across it."""
+    text = "file F 2M 127\npopulate F 0 127\nfile S 2M 3 shmem\npopulate S 0 3\n"
+    text += "mmap A s S 0 6M shared minor\nmmap B s S 0 6M shared\ncontinue A s 0 6M\ntouch B s 2M\n"
+    options = {"batch": "yes", "fault_around": "folio"}
+    core, model = (run(text + "observe\n", scheme, **options) for run in (replay_in_core, replay_in_model))
+    for seen_by in (core, model):
+        assert [folio["truth"]["page_mapcount"] for folio in seen_by.observations[0]["folios"][127:]] == [
+            [(0, 512, 1)], [(0, 512, 2)], [(0, 512, 1)]]
+    assert [f["mapcount"] for f in core.observations[0]["folios"]] == [
+        f["mapcount"] for f in model.observations[0]["folios"]]
