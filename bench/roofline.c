@@ -78,25 +78,78 @@ static inline int find_leaf(const world *w, uint64_t entry)
 	return 0;
 }
 
-/* `n` continues of 4K. */
-HGM_INLINE uint64_t continues(world *w, const hgm_operation *ops, uint64_t n, int does, int real, int random)
+/* What one continue of 4K demands besides its entry; the first of a table counts in the table above. */
+HGM_INLINE void continued(world *w, int does, int real, uint64_t first, uint32_t children)
+{
+	if (does & CHILDREN && children == 0)
+		w->descs[FRAME(w->pud[0])].children++;
+	count(w, does, first, 1, 1, 1, 1);
+	if (real && !(does & REF)) {
+		add(&w->page[0]._refcount, 1);
+		add(&w->page[0]._refcount, -1);
+	}
+}
+
+/* Is it a continue of 4K? */
+HGM_INLINE int continues_4k(const hgm_operation *op)
+{
+	return op->op == HGM_OP_CONTINUE && !op->target && op->length == 4096;
+}
+
+/* `n` continues of 4K, mostly in order: the place and the count of a table are in registers while they stay in it. */
+HGM_INLINE uint64_t continues(world *w, const hgm_operation *ops, uint64_t n, int does, int real)
 {
 	uint64_t *pmd = table(w, w->pud[0]);
-	uint64_t done = 0;
+	uint64_t i = 0;
+
+	while (i < n) {
+		uint64_t start = ops[i].offset & ~0x1fffffull, entry = pmd[start >> 21 & (ENTRIES - 1)];
+		uint64_t *pte = table(w, entry);
+		uint32_t children = does & CHILDREN ? w->descs[FRAME(entry)].children : 0;
+
+		if (ops[i].offset & ~0x3ffff000ull || (entry & (HGM_PTE_PRESENT | HGM_PTE_LEAF)) != HGM_PTE_PRESENT) {
+			refuse(w, i++, 14);
+			continue;
+		}
+		for (; i < n; i++) {
+			uint64_t offset = ops[i].offset - start;
+
+			if (offset & ~0x1ff000ull)
+				break;
+			if (does & EACH_PAGE && i + AHEAD < n)
+				__builtin_prefetch(&w->page[ops[i + AHEAD].offset >> 12], 1);
+			if (!continues_4k(&ops[i]) || pte[offset >> 12]) {
+				refuse(w, i, 17);
+				continue;
+			}
+			if (does & SCAN && !find_leaf(w, w->pud[0]))
+				add(&w->page[0]._refcount, 1);
+			pte[offset >> 12] = LEAF((start + offset) >> 12);
+			continued(w, does, real, (start + offset) >> 12, children++);
+		}
+		if (does & CHILDREN)
+			w->descs[FRAME(entry)].children = children;
+	}
+	return n - w->nr_results;
+}
+
+/* `n` continues of 4K in any order: each finds its table anew. */
+HGM_INLINE uint64_t continues_at_random(world *w, const hgm_operation *ops, uint64_t n, int does, int real)
+{
+	uint64_t *pmd = table(w, w->pud[0]);
 
 	for (uint64_t i = 0; i < n; i++) {
 		uint64_t offset = ops[i].offset, entry = pmd[offset >> 21 & (ENTRIES - 1)];
 		uint64_t *pte = table(w, entry) + (offset >> 12 & (ENTRIES - 1));
 
-		if ((random || does & EACH_PAGE) && i + AHEAD < n) {
+		if (i + AHEAD < n) {
 			uint64_t ahead = ops[i + AHEAD].offset;
 
 			if (does & EACH_PAGE)
 				__builtin_prefetch(&w->page[ahead >> 12], 1);
-			if (random)
-				__builtin_prefetch(table(w, pmd[ahead >> 21 & (ENTRIES - 1)]) + (ahead >> 12 & (ENTRIES - 1)), 1);
+			__builtin_prefetch(table(w, pmd[ahead >> 21 & (ENTRIES - 1)]) + (ahead >> 12 & (ENTRIES - 1)), 1);
 		}
-		if (ops[i].op != HGM_OP_CONTINUE || ops[i].target || ops[i].length != 4096 || offset & ~0x3ffff000ull
+		if (!continues_4k(&ops[i]) || offset & ~0x3ffff000ull
 		    || (entry & (HGM_PTE_PRESENT | HGM_PTE_LEAF)) != HGM_PTE_PRESENT || *pte) {
 			refuse(w, i, 17);
 			continue;
@@ -104,16 +157,9 @@ HGM_INLINE uint64_t continues(world *w, const hgm_operation *ops, uint64_t n, in
 		if (does & SCAN && !find_leaf(w, w->pud[0]))
 			add(&w->page[0]._refcount, 1);
 		*pte = LEAF(offset >> 12);
-		if (does & CHILDREN && w->descs[FRAME(entry)].children++ == 0)
-			w->descs[FRAME(w->pud[0])].children++;
-		count(w, does, offset >> 12, 1, 1, 1, 1);
-		if (real && !(does & REF)) {
-			add(&w->page[0]._refcount, 1);
-			add(&w->page[0]._refcount, -1);
-		}
-		done++;
+		continued(w, does, real, offset >> 12, does & CHILDREN ? w->descs[FRAME(entry)].children++ : 0);
 	}
-	return done;
+	return n - w->nr_results;
 }
 
 /* Passes over the entries of a table in eight lanes, which fill several vector registers. */
@@ -309,10 +355,10 @@ uint64_t name(world *w, int work, const hgm_operation *ops, uint64_t n)			\
 	uint64_t start = now(), done = 0;						\
 											\
 	switch (work) {									\
-	case CONTINUE: done = continues(w, ops, n, does, 0, 0); break;			\
-	case CONTINUE_REAL: done = continues(w, ops, n, does, 1, 0); break;		\
-	case RANDOM: done = continues(w, ops, n, does, 0, 1); break;			\
-	case RANDOM_REAL: done = continues(w, ops, n, does, 1, 1); break;		\
+	case CONTINUE: done = continues(w, ops, n, does, 0); break;			\
+	case CONTINUE_REAL: done = continues(w, ops, n, does, 1); break;		\
+	case RANDOM: done = continues_at_random(w, ops, n, does, 0); break;		\
+	case RANDOM_REAL: done = continues_at_random(w, ops, n, does, 1); break;	\
 	case FILL: done = fill(w, does); break;						\
 	case DONTNEED: done = zap(w, does, 0); break;					\
 	case MUNMAP: done = zap(w, does, 1); break;					\

@@ -159,6 +159,7 @@ cdef extern from "hgmcore/entries.h" nogil:
     uint64_t hgm_next_entry(const uint64_t *entries, uint64_t i, uint64_t n) noexcept
     void hgm_fill(uint64_t *entries, uint64_t n, uint64_t value, uint64_t step) noexcept
     void hgm_prefetch(const void *address) noexcept
+    uint64_t *hgm_settled(uint64_t *entries) noexcept
     bint hgm_find_leaf(const unsigned char *tables, int index_bits, const uint64_t *entries,
                        uint64_t *scanned) noexcept
     uint64_t hgm_leaf_run(const uint64_t *entries, uint64_t n) noexcept

@@ -20,6 +20,13 @@ HGM_INLINE void hgm_prefetch(const void *address)
 	__asm__ __volatile__("");	/* an effect: else the compiler drops a call of a function that does nothing but this */
 }
 
+/* The entries of a table, at an address that the compiler works out here and not anew for each entry in a loop. */
+HGM_INLINE uint64_t *hgm_settled(uint64_t *entries)
+{
+	__asm__("" : "+r"(entries));
+	return entries;
+}
+
 /* Two entries that are loaded or stored at once, wherever they stand. */
 typedef uint64_t hgm_two __attribute__((vector_size(16), aligned(8), may_alias));
 

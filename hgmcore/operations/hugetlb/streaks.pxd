@@ -32,6 +32,10 @@ cdef inline uint64_t table_bits(int base_shift, int index_bits) noexcept nogil:
     """The bits that differ between the offsets of base pages in one table."""
     return ((<uint64_t>1 << index_bits) - 1) << base_shift
 
+cdef inline bint in_streak(const hgm_operation *op, int kind, uint32_t target, uint64_t page) noexcept nogil:
+    """Is a record of that kind, about that mapping, and (all but accesses have a length) one base page?"""
+    return op.op == kind and op.target == target and (kind == HGM_OP_TOUCH or op.length == page)
+
 cdef inline uint64_t install_streak "hgm_install_streak"(Machine *m, HugePage *h, const hgm_operation *ops, uint64_t n,
                                                          int kind, int base_shift, int index_bits, bint uncounted,
                                                          int exclusion) noexcept nogil:
@@ -42,84 +46,105 @@ cdef inline uint64_t install_streak "hgm_install_streak"(Machine *m, HugePage *h
     many records there were.
     """
     cdef uint64_t page = <uint64_t>1 << base_shift, fan_out = <uint64_t>1 << index_bits
-    cdef uint64_t inside = table_bits(base_shift, index_bits)
     cdef uint64_t in_page = page - 1 if kind == HGM_OP_TOUCH else 0    # an access may be anywhere in its page
+    cdef uint64_t elsewhere = ~(table_bits(base_shift, index_bits) | in_page)    # where offsets in a table agree
     cdef uint64_t outside = ~(page_mask(h.file) & ~(page - 1) | in_page), start = h.start
-    cdef uint32_t target = <uint32_t>(h.mapping - m.state.mappings), top = table_number(h.entry[0]), number = NO_TABLE
-    cdef bint two_levels = h.file.level == PUD, real = m.config.options.transient_real
+    cdef uint32_t target = <uint32_t>(h.mapping - m.state.mappings), top = table_number(h.entry[0])
+    cdef bint two_levels = h.file.level == PUD, real = m.config.options.transient_real, alone = exclusion == ALONE
     cdef const uint64_t *root = table_entries(m, top)    # a load on the way to a count delays the next atomic
     cdef const uint64_t *pmd = root if two_levels else h.entry
     cdef unsigned char *tables = m.state.tables.base
     cdef hgm_ptdesc *descs = <hgm_ptdesc *>m.state.ptdescs.base
-    cdef uint64_t i = 0, offset, pmd_entry, ahead, kept = 0, mapped = 0, scanned = 0
-    cdef uint64_t before = ~(ops[0].offset - start) if n else 0    # offset of the last record; at first in no table
-    cdef uint64_t *entries = NULL
+    cdef const hgm_operation *op = ops
+    cdef const hgm_operation *end = ops + n
+    cdef const hgm_operation *looks_ahead = end - min(n, <uint64_t>AHEAD)    # the records before it do
+    cdef uint64_t offset = 0, next, pmd_entry, ahead, kept = 0, mapped = 0, scanned = 0, first_entry
+    cdef uint64_t *entries
     cdef uint64_t *entry
+    cdef hgm_ptdesc *desc
+    cdef uint32_t children = 0
     cdef hgm_options options = m.config.options
     cdef hgm_folio folio = h.folio[0]
     cdef hgm_leaf leaf = base_page_leaf(m, h, &folio, HGM_BY_CONTINUE if kind == HGM_OP_CONTINUE else HGM_BY_FAULT)
     cdef hgm_cost cost = hgm_no_cost()
     cdef Locks locks
     cdef int answer = 0
-    leaf.threads = exclusion != ALONE
+    cdef bint more = n > 0 and in_streak(op, kind, target, page)
+    leaf.threads = not alone
     leaf.first_leaf = uncounted
+    first_entry = leaf_entry(folio.pfn)
     if exclusion == POSTED_LOCKS:
         locks = locks_of(m, h.mapping, vma_find(h.mapping, start), start, h.folio)
-    while (i < n and ops[i].op == kind and ops[i].target == target
-           and (kind == HGM_OP_TOUCH or ops[i].length == page) and not (uncounted and answer & HGM_COUNTS)):
-        offset = ops[i].offset - start
-        if NEEDS & NEEDS_TAILS and i + AHEAD < n:
-            hgm_prefetch(&folio.page[((ops[i + AHEAD].offset - start) & ~outside) >> base_shift])
-        if (offset ^ before) & ~(inside | in_page):    # in another table
-            if offset & outside:
+    if more:
+        offset = op.offset - start
+    while more:    # a record of another table than the one before
+        pmd_entry = pmd[offset >> (base_shift + index_bits)] if not offset & outside else 0
+        if not is_table(pmd_entry):
+            break
+        desc = &descs[table_number(pmd_entry)]
+        entries = hgm_settled(pte_table(tables, pmd_entry, index_bits))
+        if NEEDS & NEEDS_COUNTER and alone:
+            children = desc.children    # in a register until the records leave the table
+        if op < looks_ahead:    # the records may be in no order: the entry of a later one is wanted soon
+            ahead = (op[AHEAD].offset - start) & ~outside
+            hgm_prefetch(&pte_table(tables, pmd[ahead >> (base_shift + index_bits)],
+                                    index_bits)[ahead >> base_shift & (fan_out - 1)])
+        while True:
+            if NEEDS & NEEDS_TAILS and op < looks_ahead:
+                hgm_prefetch(&folio.page[((op[AHEAD].offset - start) & ~outside) >> base_shift])
+            leaf.first = offset >> base_shift
+            entry = &entries[leaf.first & (fan_out - 1)]
+            if entry[0] != 0:
+                if kind == HGM_OP_CONTINUE or not is_leaf(entry[0]):
+                    more = False
+                    break
+                mapped += 1
+            else:
+                if exclusion == POSTED_LOCKS:
+                    huge_page_lock(&locks, exclusion)
+                table_lock(desc, exclusion)
+                if NEEDS & NEEDS_COUNTER and alone:
+                    leaf.first_leaf = False
+                    if children == 0:
+                        leaf.first_leaf = not two_levels or child_add(&descs[top], False)
+                    children += 1
+                elif NEEDS & NEEDS_COUNTER:
+                    leaf.first_leaf = child_add(desc, exclusion == BY_ATOMICS)
+                    if leaf.first_leaf and two_levels:
+                        leaf.first_leaf = child_add(&descs[top], True)
+                elif NEEDS & NEEDS_SCAN and not NEEDS & NEEDS_BIT:    # the bit says it
+                    leaf.first_leaf = not hgm_find_leaf(tables, index_bits, root, &scanned)
+                entry[0] = first_entry + (leaf.first << HGM_PTE_FRAME_SHIFT)
+                answer = hgm_leaf_install(&cost, &options, &leaf)
+                if answer & HGM_KEEPS:
+                    kept += 1
+                elif real:
+                    hgm_get_and_put(&folio)
+                table_unlock(desc, exclusion)
+                if exclusion == POSTED_LOCKS:
+                    huge_page_unlock(&locks, exclusion)
+            op += 1
+            more = op < end and in_streak(op, kind, target, page) and not (uncounted and answer & HGM_COUNTS)
+            if not more:
                 break
-            pmd_entry = pmd[offset >> (base_shift + index_bits)]
-            if not is_table(pmd_entry):
+            next = op.offset - start
+            if (next ^ offset) & elsewhere:
+                offset = next
                 break
-            number = table_number(pmd_entry)
-            entries = pte_table(tables, pmd_entry, index_bits)
-            if i + AHEAD < n:    # the records may be in no order: the entry of a later one is wanted soon
-                ahead = (ops[i + AHEAD].offset - start) & ~outside
-                hgm_prefetch(&pte_table(tables, pmd[ahead >> (base_shift + index_bits)],
-                                        index_bits)[ahead >> base_shift & (fan_out - 1)])
-        before = offset
-        leaf.first = offset >> base_shift
-        entry = &entries[leaf.first & (fan_out - 1)]
-        if entry[0] != 0:
-            if kind == HGM_OP_CONTINUE or not is_leaf(entry[0]):
-                break
-            mapped += 1
-            i += 1
-            continue
-        if exclusion == POSTED_LOCKS:
-            huge_page_lock(&locks, exclusion)
-        table_lock(&descs[number], exclusion)
-        if NEEDS & NEEDS_COUNTER:
-            leaf.first_leaf = child_add(&descs[number], exclusion == BY_ATOMICS)
-            if leaf.first_leaf and two_levels:
-                leaf.first_leaf = child_add(&descs[top], exclusion != ALONE)
-        elif NEEDS & NEEDS_SCAN and not NEEDS & NEEDS_BIT:    # the bit says it
-            leaf.first_leaf = not hgm_find_leaf(tables, index_bits, root, &scanned)
-        entry[0] = leaf_entry(folio.pfn) + (leaf.first << HGM_PTE_FRAME_SHIFT)
-        answer = hgm_leaf_install(&cost, &options, &leaf)
-        if answer & HGM_KEEPS:
-            kept += 1
-        elif real:
-            hgm_get_and_put(&folio)
-        table_unlock(&descs[number], exclusion)
-        if exclusion == POSTED_LOCKS:
-            huge_page_unlock(&locks, exclusion)
-        i += 1
-    cost.leaf_installs = i - mapped
+            offset = next
+        if NEEDS & NEEDS_COUNTER and alone:
+            desc.children = children
+    n = <uint64_t>(op - ops)
+    cost.leaf_installs = n - mapped
     cost.transient = 2 * (cost.leaf_installs - kept)
     cost.entries_scanned = scanned
     if exclusion >= PT_LOCKS:
-        cost.locks = i * (1 + locks_held(&locks, exclusion))
+        cost.locks = n * (1 + locks_held(&locks, exclusion))
     keep_flags(h.folio, &folio)
     hgm_cost_add(&m.context.cost, &cost)
     if uncounted and answer & HGM_COUNTS:
         subtree_counted(m, h)
-    return i
+    return n
 
 cdef inline uint64_t zap_streak "hgm_zap_streak"(Machine *m, HugePage *h, const hgm_operation *ops, uint64_t n,
                                                  int base_shift, int index_bits) noexcept nogil:
