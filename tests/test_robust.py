@@ -97,3 +97,17 @@ def test_refusals_do_not_slow_a_call():
     mapping.uffd_continue(np.full(100_000, 4097))
     assert len(machine.results()) == 100_000
     assert min(calls() for _ in range(3)) < 3 * before
+
+
+@pytest.mark.parametrize("file", ["file F 2M 4", "file F 2M 4 shmem", None])
+def test_ranges_that_wrap_around(file):
+    """mprotect has ENOMEM for an end that is not behind the start (do_mprotect_pkey); the other calls have EINVAL."""
+    mapped = [file, "populate F 0 4", "mmap A v F 0 8M shared"] if file else ["mmap A v anon:2M 0 8M private"]
+    machine = machine_of("head_per_leaf", *mapped)
+    records = np.zeros(8, OPERATION)
+    records["op"] = [CODES[op] for op in ("mprotect", "dontneed", "munmap", "mprotect") for _ in range(2)]
+    records["offset"], records["length"] = 2 << 20, [2**64 - (2 << 20), 2**64 - 1] * 4
+    records["offset"][6:] += 1
+    machine.run(records)
+    errors = [hgm.Machine.error_name(row) for row in machine.results()[-8:]]
+    assert errors == ["ENOMEM"] * 2 + ["EINVAL"] * 6

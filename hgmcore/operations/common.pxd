@@ -97,7 +97,7 @@ cdef inline uint64_t round_up(uint64_t length, uint64_t mask) noexcept nogil:
     return (length + mask) & ~mask
 
 cdef inline Range range_of(Machine *m, const hgm_operation *op, uint64_t mask) noexcept nogil:
-    """What munmap, mprotect, mremap, madvise and mbind check first. mask: of base pages, or of huge pages."""
+    """What munmap, mremap, madvise and mbind check first. mask: of base pages, or of huge pages."""
     cdef Range r
     r.start = op.offset
     r.end = op.offset + round_up(op.length, mask)
@@ -106,6 +106,13 @@ cdef inline Range range_of(Machine *m, const hgm_operation *op, uint64_t mask) n
         r.error = ESRCH
     elif r.start & mask or op.length + mask < op.length or r.end < r.start:
         r.error = EINVAL
+    return r
+
+cdef inline Range mprotect_range(Machine *m, const hgm_operation *op) noexcept nogil:
+    """range_of() for mprotect, where an end that wraps around is ENOMEM, as a gap is (do_mprotect_pkey)."""
+    cdef Range r = range_of(m, op, base_mask(m))
+    if r.error == EINVAL and not r.start & base_mask(m):
+        r.error = ENOMEM
     return r
 
 cdef inline int uffd_range_error(Machine *m, const hgm_operation *op) noexcept nogil:

@@ -7,7 +7,7 @@ from hgmcore.core.share cimport unshare_range
 from hgmcore.core.table cimport entry_index, table_entries, table_none, table_number, table_release
 from hgmcore.core.vma cimport vma_delete, vma_find, vma_search, vma_split
 from hgmcore.operations.common cimport (
-    base_mask, mmap_region, Outcome, outcome, page_mask, process_exited, Range, range_of, round_up
+    base_mask, mmap_region, mprotect_range, Outcome, outcome, page_mask, process_exited, Range, range_of, round_up
 )
 from hgmcore.operations.hugetlb.huge_page cimport huge_page, huge_page_none, HugePage, maps_pieces
 from hgmcore.operations.hugetlb.zap cimport unmap_hugepage_range
@@ -122,14 +122,11 @@ cdef inline Outcome mprotect(Machine *m, const hgm_operation *op) noexcept nogil
     changed.
     """
     cdef Mapping *v = &m.state.mappings[op.target]
-    cdef uint64_t base = base_mask(m), end = op.offset + ((op.length + base) & ~base), at = op.offset, stop
+    cdef Range r = mprotect_range(m, op)
+    cdef uint64_t end = r.end, at = r.start, stop
     cdef uint32_t i, flags
-    if process_exited(m, v):
-        return outcome(0, ESRCH)
-    if op.offset & base:
-        return outcome(0, EINVAL)
-    if op.length + base < op.length or end < op.offset:
-        return outcome(0, ENOMEM)
+    if r.error:
+        return outcome(0, r.error)
     i = vma_search(v, at)
     while i < v.nr_vmas and v.vmas[i].start <= at and at < end:
         stop = min(v.vmas[i].end, end)

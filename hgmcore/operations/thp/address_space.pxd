@@ -5,8 +5,8 @@ from hgmcore.hgm cimport *
 from hgmcore.core.machine cimport ANON, File, Machine, Mapping, Vma, VMA_FORKED, VMA_UNACCOUNTED
 from hgmcore.core.vma cimport vma_delete, vma_find, vma_search, vma_split
 from hgmcore.operations.common cimport (
-    base_mask, mmap_region, Outcome, outcome, process_exited, Range, range_of, round_up, vma_next, VmaWalk,
-    walk_vmas
+    base_mask, mmap_region, mprotect_range, Outcome, outcome, process_exited, Range, range_of, round_up, vma_next,
+    VmaWalk, walk_vmas
 )
 from hgmcore.operations.thp.anon cimport anon_fault
 from hgmcore.operations.thp.shmem_fault cimport shmem_fault
@@ -70,7 +70,7 @@ cdef inline uint32_t mprotect_flags(const File *f, const Vma *vma, uint32_t acce
 cdef inline Outcome mprotect(Machine *m, const hgm_operation *op) noexcept nogil:
     """ENOMEM where the range has a gap, after the VMAs before it were changed."""
     cdef Mapping *v = &m.state.mappings[op.target]
-    cdef Range r = range_of(m, op, base_mask(m))
+    cdef Range r = mprotect_range(m, op)
     cdef uint64_t end = r.end, at = r.start, stop
     cdef uint32_t i, flags
     if r.error:
