@@ -139,12 +139,17 @@ cdef inline bint snapshot_take(const Machine *m, Copy *s) noexcept nogil:
         snapshot_free(s)
     return fits
 
+cdef inline void take(void *to, size_t size, const unsigned char **at) noexcept nogil:
+    """Copy the next `size` bytes of a snapshot, and move `at` behind them."""
+    if size:
+        memcpy(to, at[0], size)
+    at[0] += size
+
 cdef inline void region_restore(Region *region, size_t used, const unsigned char **at) noexcept nogil:
-    """Give the region its `used` bytes back, which stand at `at`; moves `at` behind them."""
+    """Give the region its `used` bytes back, the next of the snapshot."""
     region_cut(region, min(used, region.used))
-    memcpy(region.base, at[0], used)
+    take(region.base, used, at)
     region.used = used
-    at[0] += used
 
 cdef inline void *array_of(void *array, size_t n, size_t size) noexcept nogil:
     """The array with room for `n` elements and as many more as grown() of machine.pyx expects."""
@@ -180,8 +185,7 @@ cdef inline bint files_restore(Machine *m, const Copy *s, const unsigned char **
                 return False
         files[i] = file[i]
         files[i].cache = cache
-        memcpy(cache, at[0], file[i].nr_cache * sizeof(uint32_t))
-        at[0] += file[i].nr_cache * sizeof(uint32_t)
+        take(cache, file[i].nr_cache * sizeof(uint32_t), at)
     return True
 
 cdef inline bint mappings_restore(Machine *m, const Copy *s, const unsigned char **at) noexcept nogil:
@@ -198,8 +202,7 @@ cdef inline bint mappings_restore(Machine *m, const Copy *s, const unsigned char
         return False
     to.processes = processes
     to.nr_processes = s.state.nr_processes
-    memcpy(processes, at[0], to.nr_processes * sizeof(Process))
-    at[0] += to.nr_processes * sizeof(Process)
+    take(processes, to.nr_processes * sizeof(Process), at)
     for i in range(n, to.nr_mappings):
         free(to.mappings[i].vmas)
         to.mappings[i].vmas = NULL
@@ -224,9 +227,7 @@ cdef inline bint mappings_restore(Machine *m, const Copy *s, const unsigned char
         mappings[i] = mapping[i]
         mappings[i].vmas = vmas
         mappings[i].max_vmas = room
-        if mapping[i].nr_vmas:
-            memcpy(vmas, at[0], mapping[i].nr_vmas * sizeof(Vma))
-            at[0] += mapping[i].nr_vmas * sizeof(Vma)
+        take(vmas, mapping[i].nr_vmas * sizeof(Vma), at)
     return True
 
 cdef inline void zero_between(Machine *m, size_t start, size_t stop) noexcept nogil:
@@ -256,8 +257,7 @@ cdef inline void struct_pages_restore(Machine *m, const Copy *s, const unsigned 
     for i in range(s.nr_stretches):
         if m.context.tails:
             zero_between(m, behind, s.stretches[i].start)
-        memcpy(m.state.vmemmap.base + s.stretches[i].start, at, s.stretches[i].size)
-        at += s.stretches[i].size
+        take(m.state.vmemmap.base + s.stretches[i].start, s.stretches[i].size, &at)
         behind = s.stretches[i].start + s.stretches[i].size
     if m.context.tails:
         zero_between(m, behind, s.state.vmemmap.used)
