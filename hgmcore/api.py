@@ -104,11 +104,14 @@ class Machine:
         finally:
             self.operations += self.core.ran  # also where memory ran out, or a signal came
 
-    def run_each(self, operations) -> np.ndarray:
-        """As `run`, record by record: an array (n,) of core.core.EACH, its atomics, scanned entries and leaves."""
+    def run_each(self, operations, stops=None) -> np.ndarray:
+        """As `run`, part by part: an array (n,) of core.core.EACH, the atomics, scanned entries and leaves of each.
+
+        stops: the numbers of records behind which a part ends, ascending, the last that of all; None: behind each.
+        """
         operations = self._operations(operations)
         try:
-            return self.core.run_each(self.engine, operations, self.operations)
+            return self.core.run_each(self.engine, operations, self.operations, stops)
         finally:
             self.operations += self.core.ran
 
@@ -450,7 +453,7 @@ class Mapping:
         before, first = self.machine.core.nr_results, self.machine.operations
         self.machine.run(records)
         out = np.zeros(len(records), np.dtype([("done", RESULT["done"]), ("errno", RESULT["errno"])]))
-        out["done"] = size(length)
+        out["done"] = self.machine.core.asked(self.machine.engine, records)
         results = self.machine.results(before)
         at = (results["index"] - np.uint64(first)).astype(np.int64)
         out["done"][at], out["errno"][at] = results["done"], results["errno"]

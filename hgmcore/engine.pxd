@@ -70,6 +70,7 @@ cdef inline Engine instantiate(str name, str explanation, dict state, dict defau
     engine.exceptions = checked_exceptions(exceptions)
     engine.whole_only = QUIRKS & QUIRK_WHOLE_ONLY != 0
     engine.writes_tails = NEEDS & NEEDS_TAILS != 0
+    engine.scans = NEEDS & (NEEDS_SCAN | NEEDS_SCAN_ALWAYS | NEEDS_COUNTER) != 0
     engine.first_come = NEEDS & NEEDS_ORDER != 0
     engine.count_into = HGM_COUNT_INTO
     return engine

@@ -6,9 +6,11 @@ from hgmcore.core.machine import RESULT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hgmcore import Trace, replay, schemes
+from hgmcore import Trace, load, replay, schemes
 from hgmcore.analysis.count import SAMPLES, STAYS, count, count_batched, refusals, samples
 from hgmcore.analysis.watch import WATCHED
+from hgmcore.replay import machine_for, plain
+from hgmcore.schemes import NAMES
 from hgmcore.trace.phases import phases
 
 SMALL = """\
@@ -241,3 +243,29 @@ def test_counts_below_zero_are_events():
 
 def test_failures_that_never_fire_are_counted():
     assert counted(SMALL + "fail 9\ncontinue A v 0 4K\nfail 1\ncontinue A v 4K 4K\n", "mm_id")["never_fired"] == 2
+
+
+@pytest.mark.parametrize("scheme", NAMES)
+def test_parts_cost_what_their_records_cost(scheme):
+    trace = load("recording:qemu-balloon_redis_4k")
+    records = trace.records[:3000]
+    alone, parts, timed = (machine_for(trace, scheme, {}) for _ in range(3))
+    stops = np.array([1, 2, 700, 1500, 1501, 3000])
+    rows, sums = alone.run_each(records), parts.run_each(records, stops)
+    timed.run(records)
+    bounds = np.concatenate([[0], stops])
+    for field in rows.dtype.names:
+        assert sums[field].tolist() == [int(rows[field][a:b].sum()) for a, b in zip(bounds, bounds[1:])]
+    for machine in (alone, parts):
+        assert machine.results().tolist() == timed.results().tolist()
+        assert plain(machine.observe()) == plain(timed.observe())
+        assert {**machine.cost(), "struct_page_bytes": 0} == {**timed.cost(), "struct_page_bytes": 0}
+
+
+@pytest.mark.parametrize("stops", [[], [1], [0, 3], [1, 1, 3], [2, 1, 3], [4], [3, 4]])
+def test_parts_that_are_none(stops):
+    trace = Trace.parse("hgmcore-trace 1\nfile F 2M 1\npopulate F 0 1\nobserve\n")
+    machine = machine_for(trace, "mm_id", {})
+    with pytest.raises(ValueError, match="stops: not ascending numbers of records of which the last is 3"):
+        machine.run_each(trace.records, stops)
+    assert len(machine.core.folios()) == 0

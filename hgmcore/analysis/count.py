@@ -54,14 +54,15 @@ def count(trace, name, phases, *, every=None, **options) -> dict:
     start = 0
     for stop in np.unique(np.concatenate([stops, edges, *around, [len(trace)]])).tolist():
         if stop > start:
-            rows = machine.run_each(trace.records[start:stop])
-            costs.add(slice(start, stop), rows)
             those = runs[np.searchsorted(runs, start):np.searchsorted(runs, stop)]
+            rows, ends = _run(machine, trace.records[start:stop], phases.number[start:stop], those - start)
+            costs.add(start + ends - 1, rows)
             if len(those):
-                of_runs.add(those, rows[those - start])
+                of_runs.add(those, rows[np.searchsorted(ends, those - start + 1)])
             read = np.flatnonzero(rows["scanned"])
-            for phase in set(phases.number[start + read].tolist()):
-                scanned[phase].append(rows["scanned"][read[phases.number[start + read] == phase]])
+            of_phase = phases.number[start + ends[read] - 1]
+            for phase in set(of_phase.tolist()):
+                scanned[phase].append(rows["scanned"][read[of_phase == phase]])
             # Each struct page once for each stay in a phase, so the pieces between observations must not be summed up.
             if by_stay and (stop == len(trace) or phases.number[stop] != phases.number[start]):
                 lines[phases.number[start]] += machine.core.lines_since()
@@ -127,6 +128,20 @@ class PhaseCosts:
                 "atomics": {"persistent": ref + map, "transient": transient, "ref": ref, "map": map}}
 
 
+def _run(machine, records, number, apart=()):
+    """Run records, `number` of which is the phase of each. Returns rows of costs, and behind which record each row ends.
+
+    A row is one operation, or, under a scheme that scans nothing, all that are of one phase in a row; those at `apart`
+    have rows of their own.
+    """
+    if machine.engine.scans:
+        return machine.run_each(records), np.arange(1, len(number) + 1)
+    apart = np.asarray(apart, dtype=np.int64)
+    ends = np.unique(np.concatenate([np.flatnonzero(np.diff(number)) + 1, apart, apart + 1, [len(number)]]))
+    ends = ends[ends > 0]
+    return machine.run_each(records, ends), ends
+
+
 BATCHED = ("fork", "exit", "dontneed", "munmap", "punch", "truncate", "collapse", "migrate", "mremap")
 """Operations that may zap, or copy leaves, in runs."""
 
@@ -153,7 +168,8 @@ def count_batched(trace, engine, phases, found, rest, **options) -> dict:
     other.sums[:] = rest
     for first, last in zip(at[np.diff(at, prepend=-2) > 1].tolist(), at[np.diff(at, append=-2) != 1].tolist()):
         machine.run(trace.records[start:first])
-        other.add(slice(first, last + 1), machine.run_each(trace.records[first:last + 1]))
+        rows, ends = _run(machine, trace.records[first:last + 1], phases.number[first:last + 1])
+        other.add(first + ends - 1, rows)
         start = last + 1
     counted = {name: other.of(i) for i, name in enumerate(phases.names)}
     return {name: cost for name, cost in counted.items() if cost["atomics"] != found["phases"][name]["atomics"]}

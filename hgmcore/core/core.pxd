@@ -23,7 +23,7 @@ cdef class Engine:
     cdef asked_function asked
     cdef readonly str name, explanation
     cdef readonly dict state, defaults, posted, exceptions
-    cdef readonly bint whole_only, writes_tails, first_come
+    cdef readonly bint whole_only, writes_tails, scans, first_come
     cdef hgm_events_function count_into    # NULL: no engine that counts events (events.pyx)
 
 cdef class Core(Contents):

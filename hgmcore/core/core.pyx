@@ -3,7 +3,7 @@
 from cpython.exc cimport PyErr_CheckSignals
 
 from hgmcore.core.folio cimport folio_at
-from hgmcore.core.records cimport Records, records_of
+from hgmcore.core.records cimport data_of, Records, records_of
 from hgmcore.hgm cimport *
 
 import numpy as np
@@ -19,7 +19,7 @@ cdef enum:
     UNINTERRUPTED = 1 << 16    # records between two looks for signals
 
 EACH = np.dtype([("ref", "u8"), ("map", "u8"), ("transient", "u8"), ("scanned", "u8"), ("leaves", "u8")])
-"""dtype of what one record costs (Core.run_each): atomics, page-table entries scanned, leaves installed and removed."""
+"""dtype of what records cost (Core.run_each): atomics, page-table entries scanned, leaves installed and removed."""
 
 cdef struct Each:
     uint64_t ref
@@ -52,8 +52,9 @@ cdef class Engine:
     name: public name. explanation: the scheme's documentation; its first line is a summary. state: the words that it
     keeps, as fields of PAGE in page 1 of a folio. defaults: options whose default differs from the general one.
     posted: the options that model=posted selects. exceptions: properties that the scheme does not promise, each
-    "definition" or "fault". whole_only: maps whole huge pages or nothing. writes_tails: counts
-    on struct pages that HVO takes away. first_come: its state shows which process was the first to map a huge page.
+    "definition" or "fault". whole_only: maps whole huge pages or nothing. writes_tails: counts on struct pages that HVO
+    takes away. scans: may read page-table entries to find out what it wants to know. first_come: its state shows which
+    process was the first to map a huge page.
     """
 
     def __repr__(self):
@@ -116,61 +117,66 @@ cdef class Core(Contents):
                               "address space")
         return (stop.tv_sec - start.tv_sec) * 1000000000 + stop.tv_nsec - start.tv_nsec
 
-    def run_each(self, Engine engine, operations, uint64_t index=0):
-        """Run records as run() does, one by one, and count what each costs: an array of EACH, one row a record.
+    def run_each(self, Engine engine, operations, uint64_t index=0, stops=None):
+        """Run records as run() does, part by part, and count what each part costs: an array of EACH, one row a part.
 
-        Results and counts are those of run(); the time is not, as no record profits from the one before. Errors: run().
+        stops: the numbers of records behind which a part ends, ascending, the last that of all; None: behind each.
+        Results and counts are those of run(); the time is not, as no record profits from the part before its own.
+        Errors: run(); ValueError: `stops` are not such numbers.
         """
         cdef Machine *m = &self.m
         cdef Records records = records_of(operations)
-        cdef uint64_t n = records.n, i = 0
+        cdef uint64_t n = records.n, i = 0, part = 0
         cdef hgm_cost before
         cdef Each *row
-        cdef unsigned char[::1] out
+        cdef const uint64_t *ends
         self.fits(engine)
         self.idle()
         self.ran = 0
-        rows = np.zeros(n, EACH)
+        stops = np.arange(1, n + 1, dtype=np.uint64) if stops is None else np.ascontiguousarray(stops, np.uint64)
+        if not np.array_equal(stops, np.unique(stops)) or stops.max(initial=0) != n or stops.min(initial=1) == 0:
+            raise ValueError(f"stops: not ascending numbers of records of which the last is {n}")
+        rows = np.zeros(len(stops), EACH)
         if n == 0:
             return rows
         records.check(m, index)
         m.context.tails |= engine.writes_tails
         m.context.out_of_memory = False
-        out = rows.view(np.uint8)
-        row = <Each *>&out[0]
+        ends = <const uint64_t *>data_of(stops, False)
+        row = <Each *>data_of(rows, True)
         self.busy = True
         with nogil:
             while i < n and not m.context.out_of_memory:
                 before = m.context.cost
-                engine.run(m, &records.first[i], 1, index + i)
-                row[i].ref = m.context.cost.ref - before.ref
-                row[i].map = m.context.cost.map - before.map
-                row[i].transient = m.context.cost.transient - before.transient
-                row[i].scanned = m.context.cost.entries_scanned - before.entries_scanned
-                row[i].leaves = (m.context.cost.leaf_installs - before.leaf_installs
-                                 + m.context.cost.leaf_removes - before.leaf_removes)
-                i += 1
+                i += engine.run(m, &records.first[i], ends[part] - i, index + i)
+                row[part].ref = m.context.cost.ref - before.ref
+                row[part].map = m.context.cost.map - before.map
+                row[part].transient = m.context.cost.transient - before.transient
+                row[part].scanned = m.context.cost.entries_scanned - before.entries_scanned
+                row[part].leaves = (m.context.cost.leaf_installs - before.leaf_installs
+                                    + m.context.cost.leaf_removes - before.leaf_removes)
+                part += 1
         self.busy = False
         self.ran = i
         if m.context.out_of_memory:
-            raise MemoryError(f"no memory for page tables, struct pages or results at operation {index + i - 1}; "
-                              f"the machine has {self.reserved} bytes of address space")
+            raise MemoryError(f"no memory for page tables, struct pages or results at operation "
+                              f"{index + (i - 1 if i else 0)}; the machine has {self.reserved} bytes of address space")
         return rows
 
     def page_mapcount(self, Engine engine, uint32_t folio):
         """The scheme's page_mapcount of a folio's base pages: runs (first, last, count), an int64 array (n, 3)."""
         cdef Machine *m = &self.m
         cdef uint64_t n
-        cdef long long[:, ::1] row
+        cdef long long *row
         self.fits(engine)
         if folio >= m.state.nr_folios:
             raise IndexError(f"no folio {folio}")
         with nogil:
             n = engine.page_mapcount_runs(m, folio_at(m, folio), NULL)
         runs = np.empty((n, 3), np.int64)
-        row = runs
+        row = <long long *>data_of(runs, True)
         with nogil:
-            engine.page_mapcount_runs(m, folio_at(m, folio), &row[0, 0])
+            engine.page_mapcount_runs(m, folio_at(m, folio), row)
         return runs
 
     def answer(self, Engine engine, uint32_t folio):
@@ -197,9 +203,7 @@ cdef class Core(Contents):
         """The bytes (of a pin: references) that each operation record asks to be done: a uint64 array. Cf. run()."""
         cdef Records records = records_of(operations)
         out = np.empty(records.n, np.uint64)
-        cdef unsigned long[::1] row = out
         self.fits(engine)
         records.check(&self.m, 0)
-        if records.n:
-            engine.asked(&self.m, records.first, records.n, <uint64_t *>&row[0])
+        engine.asked(&self.m, records.first, records.n, <uint64_t *>data_of(out, True))
         return out

@@ -4,6 +4,7 @@
 The interpreter trusts the numbers in a record: one of a file, process, mapping or huge page that was never declared
 would lead it out of the machine's memory. So records are looked through before they run.
 """
+from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from hgmcore.core.machine cimport Machine
 from hgmcore.hgm cimport *
 
@@ -35,6 +36,13 @@ cdef inline bint record_fits(const Machine *m, const hgm_operation *op) noexcept
         return op.target < m.state.nr_processes
     return mapping or op.op in (HGM_OP_FAIL, HGM_OP_OBSERVE, HGM_OP_PHASE)
 
+cdef inline void *data_of(object array, bint written) except? NULL:
+    """Where the bytes of a contiguous array are, which it keeps. `written`: BufferError if the array is read-only."""
+    cdef Py_buffer buffer
+    PyObject_GetBuffer(array, &buffer, PyBUF_C_CONTIGUOUS | (PyBUF_WRITABLE if written else 0))
+    PyBuffer_Release(&buffer)
+    return buffer.buf
+
 # What record_fits() goes by, as one machine had it.
 cdef struct Declarations:
     uint32_t nr_processes
@@ -45,7 +53,6 @@ cdef struct Declarations:
 
 cdef class Records:
     cdef readonly object operations    # the array
-    cdef const unsigned char[::1] memory
     cdef const hgm_operation *first
     cdef uint64_t n
     cdef readonly bint kept

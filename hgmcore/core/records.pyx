@@ -16,14 +16,14 @@ cdef class Records:
 
     def __cinit__(self, operations, bint kept=False, Records whole=None):
         memset(&self.known, 0, sizeof(self.known))
-        if operations.itemsize != sizeof(hgm_operation):
+        if not isinstance(operations, np.ndarray) or operations.ndim != 1 or operations.itemsize != sizeof(
+                hgm_operation):
             raise TypeError("operations are an array of dtype statements.OPERATION")
         self.operations = operations
         self.kept = kept
         self.whole = whole
-        self.memory = operations.view(np.uint8)
-        self.n = self.memory.shape[0] // sizeof(hgm_operation)
-        self.first = <const hgm_operation *>&self.memory[0] if self.n else NULL
+        self.n = len(operations)
+        self.first = <const hgm_operation *>data_of(operations, False)
         while kept and isinstance(operations, np.ndarray):
             operations.flags.writeable = False
             operations = operations.base

@@ -15,7 +15,7 @@ from hgmcore.core.table cimport (
     child_add, is_leaf, is_table, leaf_entry, PUD, subtree_table_free, table_entries, table_number
 )
 from hgmcore.core.vma cimport vma_find
-from hgmcore.operations.common cimport base_mask, Outcome, page_mask, record
+from hgmcore.operations.common cimport base_mask, look_up_and_put, Outcome, page_mask, record
 from hgmcore.operations.hugetlb.collapse cimport collapse
 from hgmcore.operations.hugetlb.fault cimport touch
 from hgmcore.operations.hugetlb.huge_page cimport counted, HugePage, subtree_counted, subtree_of

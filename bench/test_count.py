@@ -1,0 +1,58 @@
+"""What comparing spends beside the timed runs: the counting pass, and observations of many huge pages."""
+
+import resource
+import time
+
+import numpy as np
+import pytest
+from works import AT_RANDOM, GIGABYTE, PIECE_BY_PIECE, PIECES, Guest, records
+
+import hgmcore as hgm
+
+FASTER = 5    # goal: than the same with atomics, in leaves
+FOLIOS = 50_000
+UNCHANGED = 5_000_000    # goal: folios a second, 200 ns for each
+
+
+@pytest.mark.parametrize("name, work", [
+    ("in order", PIECE_BY_PIECE), ("at random", AT_RANDOM), ("one continue", records("continue", [0], GIGABYTE))])
+def test_the_counting_pass(benchmark, name, work):
+    """Plain additions instead of atomics, for mm_id, which has the most of these."""
+    guest = Guest("mm_id", policy="base_only")
+    taken = {"run": [], "count": []}
+
+    def one_round():
+        for key, function in (("run", guest.machine.run),
+                              ("count", lambda work: guest.machine.run_each(work, [len(work)]))):
+            guest.emptied()
+            start = time.thread_time_ns()
+            function(work)
+            taken[key].append(time.thread_time_ns() - start)
+
+    benchmark.pedantic(one_round, rounds=15)
+    assert guest.machine.cost()["underflows"] == 0 and len(guest.machine.results()) == 0
+    run, count = (np.median(taken[key]) for key in ("run", "count"))
+    benchmark.extra_info.update(work=f"counting mm_id, continue {name}", rate=int(1e9 * PIECES / count), unit="leaves",
+                                goal=int(1e9 * PIECES / run * FASTER))
+
+
+@pytest.mark.parametrize("scheme", ["head_per_leaf", "mm_id"])
+def test_an_observation_in_which_one_folio_changed(benchmark, scheme):
+    machine = hgm.Machine(scheme)
+    mapping = machine.process("A").mmap(machine.file("F", "2M", FOLIOS, populate=True), "v", minor=True, hgm=True)
+    mapping.uffd_continue(np.arange(FOLIOS) * (2 << 20), "2M")
+    machine.observe()
+    before, taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, []
+
+    def observe():
+        mapping.dontneed(0, "2M")
+        mapping.touch(0)
+        start = time.thread_time_ns()
+        observation = machine.observe()
+        taken.append(time.thread_time_ns() - start)
+        assert len(observation["folios"]) == FOLIOS
+
+    benchmark.pedantic(observe, rounds=5)
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / FOLIOS
+    benchmark.extra_info.update(work=f"observing {scheme}, {grown:.0f} bytes a folio more",
+                                rate=int(1e9 * FOLIOS / min(taken)), unit="folios", goal=UNCHANGED)
