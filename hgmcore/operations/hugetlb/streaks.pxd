@@ -82,7 +82,9 @@ cdef inline uint64_t install_streak "hgm_install_streak"(Machine *m, HugePage *h
         if not is_table(pmd_entry):
             break
         desc = &descs[table_number(pmd_entry)]
-        entries = hgm_settled(pte_table(tables, pmd_entry, index_bits))
+        entries = pte_table(tables, pmd_entry, index_bits)
+        if not NEEDS & NEEDS_SCAN or NEEDS & NEEDS_BIT:    # else the scan, which an atomic delays, needs the register
+            entries = hgm_settled(entries)
         if NEEDS & NEEDS_COUNTER and alone:
             children = desc.children    # in a register until the records leave the table
         if op < looks_ahead:    # the records may be in no order: the entry of a later one is wanted soon
