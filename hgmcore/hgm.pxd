@@ -216,4 +216,5 @@ cdef extern from "hgmcore/events.h" nogil:
     void hgm_event_freed(const hgm_page *head) noexcept
     void hgm_event_table_with_munmap() noexcept
     void hgm_event_copy(uint64_t pages) noexcept
+    void hgm_event_refs_merged(const hgm_page *head, uint64_t n) noexcept
     void hgm_event_reuse() noexcept

@@ -221,7 +221,7 @@ def test_compare_json(capfd):
     assert list(result["schemes"]) == ["subtree", "hugetlb"]
     assert result["schemes"]["subtree"]["cost"]["leaf_installs"] == 1
     assert result["schemes"]["subtree"]["refused"] == {"EEXIST": 1}
-    assert len(result["schemes"]["subtree"]["measured"]["ns_per_operation"]["runs"]) == 6
+    assert len(result["schemes"]["subtree"]["measured"]["ns_per_operation"]["runs"]) >= 6
 
 
 def test_compare_joins_lists_of_schemes(capfd):

@@ -13,7 +13,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 PRINTED = {
     "observe": "mapcount 1000, mappings 1\n",
     "workload": "head_per_leaf {'persistent': 1048578, 'transient': 0, 'ref': 524289, 'map': 524289}\n"
-                "logical_counter {'persistent': 2, 'transient': 524286, 'ref': 1, 'map': 1}\n",
+                "logical_counter {'persistent': 2, 'transient': 524288, 'ref': 1, 'map': 1}\n",
     "by_hand": "head_per_leaf [] 512\nsubtree ['refs_not_explained'] 510\nlogical_counter [] 510\n",
     "trial": "before 16\nin the trial 8\nbehind the trial 16\ncollapsed 1 the clone 16\nrestored 16\n",
     "recording": "2269 operations\ntouch 2067\nexit 96\nfork 95\n",

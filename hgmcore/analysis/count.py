@@ -129,7 +129,7 @@ class PhaseCosts:
 
 
 def _run(machine, records, number, apart=()):
-    """Run records, `number` of which is the phase of each. Returns rows of costs, and behind which record each row ends.
+    """Run records; `number`: the phase of each. Returns rows of costs, and behind which record each row ends.
 
     A row is one operation, or, under a scheme that scans nothing, all that are of one phase in a row; those at `apart`
     have rows of their own.

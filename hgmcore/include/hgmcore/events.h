@@ -185,6 +185,15 @@ HGM_INLINE void hgm_event_copy(uint64_t pages)
 		hgm_events_now->counts.copy += pages;
 }
 
+/* The kernel made `n` fewer updates of the head's _refcount than were counted: the last ones were all one update. */
+HGM_INLINE void hgm_event_refs_merged(const struct hgm_page *head, uint64_t n)
+{
+	if (hgm_events_now) {
+		hgm_events_now->counts.atomic -= n;
+		hgm_events_now->lines[head - hgm_events_now->pages].updates -= n;
+	}
+}
+
 HGM_INLINE void hgm_event_reuse(void)
 {
 	if (hgm_events_now)
@@ -210,6 +219,7 @@ HGM_INLINE void hgm_event_flag(const struct hgm_page *page) { (void)page; }
 HGM_INLINE void hgm_event_freed(const struct hgm_page *head) { (void)head; }
 HGM_INLINE void hgm_event_table_with_munmap(void) { }
 HGM_INLINE void hgm_event_copy(uint64_t pages) { (void)pages; }
+HGM_INLINE void hgm_event_refs_merged(const struct hgm_page *head, uint64_t n) { (void)head; (void)n; }
 HGM_INLINE void hgm_event_reuse(void) { }
 
 #endif

@@ -119,7 +119,9 @@ cdef inline void split_huge_pmd(Machine *m, Pmd *pmd) noexcept nogil:
     folio = folio_of(m, frame(entry))
     refs = m.context.cost.ref
     install_ptes(m, pmd, entries, folio, 0, folio.nr_pages, entry & HGM_PTE_EXCLUSIVE, HGM_BY_POISON)
-    m.context.cost.ref = min(m.context.cost.ref, refs + 1)    # page_ref_add() of all of them in one step
+    refs = m.context.cost.ref - min(m.context.cost.ref, refs + 1)    # page_ref_add() of all of them in one step
+    m.context.cost.ref -= refs
+    hgm_event_refs_merged(folio.page, refs)
     leaf = folio_leaf(m, pmd, folio, 0, folio.nr_pages, HGM_BY_POISON)
     m.context.cost.leaf_removes += 1
     leaf_goes(m, &leaf)
