@@ -65,6 +65,25 @@ def test_check(benchmark, roofline, scheme, scope, goal):
     }
 
 
+@pytest.mark.parametrize("scheme, scope", [("head_per_leaf", "pair-eight"), ("head_per_leaf", "four")])
+def test_check_with_two_threads(benchmark, scheme, scope):
+    """Wall time: nothing else may run."""
+    times = {1: [], 2: []}
+    for _ in range(3):
+        for threads, found in times.items():
+            start = time.perf_counter()
+            checked = Checked(scheme, find(scope), "none", threads).run()
+            found.append(time.perf_counter() - start)
+    benchmark.pedantic(lambda: None, rounds=1)
+    generated, one, two = checked.search.generated, min(times[1]), min(times[2])
+    benchmark.extra_info |= {
+        "rate": round(generated / two),
+        "unit": "steps",
+        "goal": round(1.8 * generated / one),
+        "work": f"check with two threads, {scheme}, {scope}: {one / two:.2f} of one",
+    }
+
+
 def test_check_in_plain_python(benchmark):
     from plain_search import search
 
