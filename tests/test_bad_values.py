@@ -73,6 +73,14 @@ def test_a_mapping_grows_no_further_than_its_address_space(machine, length):
     assert last.length == 4 * M and [row["rss"] for row in machine.observe()["mappings"]] == [2 * M, 2 * M]
 
 
+def test_info_and_convert_refuse_what_replay_refuses(tmp_path, capsys):
+    path = tmp_path / "t.hgm"
+    path.write_text("hgmcore-trace 1\nfile F 4K 5000000000 shmem\n")
+    for command in (["info"], ["convert", "-o", str(tmp_path / "t.parquet")], ["replay", "--scheme", "mm_id"]):
+        assert cli.run([command[0], str(path), *command[1:]]) == 2
+        assert "t.hgm:2: file: file 'F': more than 2**32 base pages of shmem" in capsys.readouterr().err
+
+
 def test_a_small_log_does_not_fill_the_disk():
     """Two lines that describe 512G, all of it mapped at first, would be 134,217,728 operations."""
     log = (b"7@1.000001:postcopy_nhp_range ram: 0x7f0000000000 offset=0x0 length=0x8000000000\n"

@@ -8,6 +8,8 @@ from hgmcore.hgm cimport *
 
 import numpy as np
 
+from hgmcore.sizes import format_size
+
 cdef extern from "<time.h>" nogil:
     struct timespec:
         long tv_sec
@@ -59,6 +61,12 @@ cdef class Engine:
 
     def __repr__(self):
         return f"<hgmcore engine {self.name}>"
+
+
+cdef str most_memory(const Machine *m):
+    """The simulated memory that a machine has struct pages for, in words."""
+    cdef uint64_t frames = m.state.vmemmap.reserved // sizeof(hgm_page)
+    return format_size(frames << m.config.geometry.base_shift >> 20 << 20)
 
 
 cdef class Core(Contents):
@@ -114,7 +122,7 @@ cdef class Core(Contents):
         if m.context.out_of_memory:
             raise MemoryError("no memory for page tables, struct pages or results at operation "
                               f"{index + (done - 1 if done else 0)}; the machine has {self.reserved} bytes of "
-                              "address space")
+                              f"address space, enough for {most_memory(m)} of simulated memory")
         return (stop.tv_sec - start.tv_sec) * 1000000000 + stop.tv_nsec - start.tv_nsec
 
     def run_each(self, Engine engine, operations, uint64_t index=0, stops=None):

@@ -84,6 +84,8 @@ class Names:
         if page_size * pages > FILE_LIMIT:
             size = f"{pages} pages of {format_size(page_size)}"
             raise ValueError(f"{size} are more than {format_size(FILE_LIMIT)}")
+        if kind == "shmem" and page_size * pages > self.geometry.base_page << 32:
+            raise ValueError(f"file {name!r}: more than 2**32 base pages of shmem")
         return self._add_file(File(name, page_size, pages, kind))
 
     def anonymous(self, word: str) -> int:

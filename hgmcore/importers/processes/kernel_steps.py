@@ -53,7 +53,8 @@ class Region:
     length: of what is observed, in bytes: the longest that it was. now: at present. page: bytes of a folio.
     kind: of its file, or "anon". prot: the rights of all of it, None if parts differ. registered: the modes of
     userfaultfd. locked: was mlock called? poisoned: (first, last) bytes that UFFDIO_POISON marked. memory: what its
-    pages are of, and those of all other mappings with the same. file_offset: where in the file it begins; -1 where that is private.
+    pages are of, and those of all other mappings with the same. file_offset: where in the file it begins; -1 where that
+    is private.
     """
 
     mapping: int | None
