@@ -18,6 +18,7 @@ from hgmcore.commands.profiles import list_profiles
 from hgmcore.commands.replay import replay
 from hgmcore.commands.schemes import list_schemes
 from hgmcore.commands.step import step
+from hgmcore.commands.sweep import sweep
 from hgmcore.commands.validate import validate
 from hgmcore.commands.workloads import list_workloads
 from hgmcore.explore.check import InternalError
@@ -92,5 +93,5 @@ def cli(context):
 
 
 for verb in (calibrate, check_command, compare, convert, explain, help_, import_, info, list_profiles, list_schemes,
-             list_workloads, replay, step, validate):
+             list_workloads, replay, step, sweep, validate):
     cli.add_command(verb)

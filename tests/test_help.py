@@ -42,6 +42,7 @@ def files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("t.hgm").write_text(TRACE)
     Path("q.log").write_text(LOG)
+    Path("s.toml").write_text('inputs = "t.hgm"\nschemes = "hugetlb"\n')
 
 
 def printed(capfd, *arguments):
@@ -70,6 +71,7 @@ WRITES = {
     "hgmcore-workloads 1": ["workloads"],
     "hgmcore-explain 1": ["explain", "t.hgm", "--scheme", "head_per_leaf"],
     "hgmcore-validate 1": ["validate"],
+    "hgmcore-sweep 1": ["sweep", "s.toml"],
 }
 
 
@@ -92,6 +94,13 @@ def test_comparisons_fit(repeat, options):
     result["schemes"]["subtree"]["errors"]["own"]["x"] = 1
     with pytest.raises(jsonschema.ValidationError):
         checked(result)
+
+
+def test_lines_of_a_sweep_fit(capfd):
+    printed(capfd, "sweep", "s.toml", "--processes", "1")
+    for line in Path("s.sweep/results.jsonl").read_text().splitlines():
+        checked({**json.loads(line)}, "hgmcore-sweep 1, lines")
+    checked({"format": "hgmcore-sweep 1, lines", "task": "x", "error": "y"})
 
 
 def test_steps_fit(capfd):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from hgmcore.api import Machine
@@ -27,16 +29,18 @@ def maps_of(engine, header, **options) -> dict:
     on_hugetlb = any(file.kind == "hugetlb" for file in header.files) or not header.files
     kind = "hugetlb" if on_hugetlb else "shmem"
     sizes = [leaf.size for leaf in geometry.leaves[1:] if leaf.entries == 1 and leaf.size in geometry.page_sizes(kind)]
-    found = {format_size(size): _first_to_overflow(engine, geometry, size, kind, options) for size in sizes}
+    found = {format_size(size): _first_to_overflow(engine, geometry.name, size, kind, tuple(options.items()))
+             for size in sizes}
     return {size: number for size, number in found.items() if number is not None}
 
 
+@functools.lru_cache(1024)
 def _first_to_overflow(engine, geometry, page_size, kind, options):
-    machine = Machine(engine, geometry.name, **{**options, "transient": "counted", "overflow_check": "none"})
+    machine = Machine(engine, geometry, **{**dict(options), "transient": "counted", "overflow_check": "none"})
     file, process = machine.file("F", page_size, populate=True, kind=kind), machine.process("A")
     mappings = [process.mmap(file, name, minor=True, hgm=kind == "hugetlb" and not engine.whole_only)
                 for name in ("v", "w")]
-    piece = page_size if engine.whole_only else geometry.base_page
+    piece = page_size if engine.whole_only else GEOMETRIES[geometry].base_page
     records, counts = np.zeros(page_size // piece, OPERATION), []
     records["op"], records["length"], records["offset"] = CODES["continue"], piece, np.arange(len(records)) * piece
     for mapping in mappings:

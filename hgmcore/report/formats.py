@@ -178,6 +178,16 @@ FORMATS = {
     "hgmcore-step 1": ("hgmcore step --json, the first line", named("hgmcore-step 1", {
         "trace": TEXT, "geometry": TEXT, "schemes": array(TEXT), "options": OPTIONS, "from": COUNT, "to": COUNT})),
     "hgmcore-step 1, lines": ("hgmcore step --json, each further line: an operation under a scheme", STEP),
+    "hgmcore-sweep 1": ("hgmcore sweep --json", named("hgmcore-sweep 1", {
+        "spec": TEXT, "table": described(TEXT, "the Parquet file"), "rows": described(COUNT, "of the table"),
+        "points": COUNT, "schemes": COUNT, "tasks": described(COUNT, "comparisons: points that differ in what matters"),
+        "ran": described(COUNT, "comparisons that had not been done"),
+        "failed": array(record({"task": TEXT, "point": TEXT, "error": TEXT})), "seconds": NUMBER})),
+    "hgmcore-sweep 1, lines": ("hgmcore sweep, a line of results.jsonl: what a comparison found, or why it failed", {
+        "oneOf": [record({"format": {"const": "hgmcore-sweep 1, lines"}, "task": TEXT, **rest}) for rest in (
+            {"error": TEXT}, {"numbers": described(array({"type": "array", "minItems": 10, "maxItems": 10}),
+                                                   "rows of the long form: scheme, phase, group, key, value, low, "
+                                                   "high, unit, label, note")})]}),
     "hgmcore-explain 1": ("hgmcore explain --json", named("hgmcore-explain 1", {
         "input": TEXT, "operations_before": COUNT, "scheme": TEXT, "options": OPTIONS, "properties": array(TEXT),
         "error": maybe(record({"property": TEXT, "meaning": TEXT, "kind": {"enum": list(KINDS)}, "index": COUNT,

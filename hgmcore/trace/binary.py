@@ -36,7 +36,7 @@ def write(trace, stream) -> None:
     columns = {name: trace.operations[name] for name in COLUMNS if name not in OPTIONAL}
     columns |= {name: getattr(trace, name) for name in OPTIONAL if getattr(trace, name) is not None}
     fields = [pa.field(name, pa.from_numpy_dtype(COLUMNS[name]), nullable=False) for name in columns]
-    schema = pa.schema(fields, metadata={KEY: _header_json(trace.header)})
+    schema = pa.schema(fields, metadata={KEY: header_json(trace.header)})
     with pa.parquet.ParquetWriter(
             stream, schema, compression="zstd", compression_level=9, version="2.6",
             use_dictionary=[name for name in columns if name not in DELTA],
@@ -92,7 +92,7 @@ def _columns(pa, file, name):
     return columns
 
 
-def _header_json(header):
+def header_json(header):
     tables = {"version": VERSION, **vars(header)}
     for table in ("files", "mappings"):
         tables[table] = [entry._asdict() for entry in tables[table]]
