@@ -253,7 +253,7 @@ BAD = {
     "no kernel": ([{"t": "scenario", "name": "x"}], 1, "scenario: no 'kernel'"),
     "no release": ([{**HEAD, "kernel": "Linux"}], 1, "op|scenario: kernel: 'Linux' is no release of Linux"),
     "a file of no kind": ([HEAD, {**FILE, "kind": "ext4"}], 2, "file: unknown kind of file 'ext4'"),
-    "a size that is none": ([HEAD, {**FILE, "page": 0}], 2, "file: integer division"),
+    "a size that is none": ([HEAD, {**FILE, "page": 0}], 2, "file: no file has 2097152 bytes in pages of 0"),
     "no number": ([HEAD, FILE, {key: value for key, value in MMAP.items() if key != "i"}], 3, "op: no 'i'"),
     "an unknown file": ([HEAD, MMAP], 2, "mmap: no 'f'"),
     "a negative offset": ([HEAD, FILE, {**MMAP, "fileoff": -4096}], 3, "mmap: "),
