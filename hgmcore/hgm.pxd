@@ -43,6 +43,7 @@ cdef extern from "hgmcore/hgm.h" nogil:
         uint32_t deposited
         uint32_t nr_deposited
         uint32_t changed
+        uint32_t locked_by
 
     ctypedef struct hgm_operation:
         uint64_t offset
@@ -184,6 +185,8 @@ cdef extern from "hgmcore/events.h" nogil:
         uint64_t freed
         uint64_t reused
         uint64_t split_deferred
+        uint64_t batched
+        uint64_t handoffs
 
     ctypedef struct hgm_line:
         uint64_t cpus
@@ -215,6 +218,8 @@ cdef extern from "hgmcore/events.h" nogil:
     void hgm_event_table_freed(uint32_t *changed) noexcept
     void hgm_event_freed(const hgm_page *head) noexcept
     void hgm_event_table_with_munmap() noexcept
+    void hgm_event_lock(uint32_t *last) noexcept
+    void hgm_event_folio_lock(const hgm_page *head) noexcept
     void hgm_event_copy(uint64_t pages) noexcept
     void hgm_event_refs_merged(const hgm_page *head, uint64_t n) noexcept
     void hgm_event_reuse() noexcept

@@ -7,4 +7,5 @@ def outdated(package):
     newest = max(path.stat().st_mtime for path in shared)
     sources = {path: max(newest, path.stat().st_mtime) for path in package.glob("schemes/*.pyx")}
     return [path.stem for path, changed in sorted(sources.items())
-            for module in path.parent.glob(f"{path.stem}.*.so") if module.stat().st_mtime < changed]
+            if any(module.stat().st_mtime < changed for folder in ("schemes", "counting")
+                   for module in (package / folder).glob(f"{path.stem}.*.so"))]

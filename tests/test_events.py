@@ -126,6 +126,23 @@ def test_locks_that_are_taken_are_atomics():
     assert locked["atomic"] == plain["atomic"] + 512
 
 
+def test_a_lock_that_another_cpu_held_last_is_handed_over():
+    lines = ["file F 2M 1", "populate F 0 1", "mmap A v F 0 2M shared minor hgm", "@1 continue A v 0 4K",
+             "phase then", *[f"@{2 - i % 2} continue A v {4 * i + 4}K 4K" for i in range(6)]]
+    found = {locks: totals(lines, "head_per_leaf", phase="then", locks=locks) for locks in ("none", "pt", "posted")}
+    # 2 after 1, and so on: the page-table lock each time; posted: the fault mutex and the folio lock as well
+    assert [each["handoffs"] for each in found.values()] == [0, 6, 18]
+    assert found["pt"]["moved_blind"] == found["none"]["moved_blind"] + 6
+    alone = totals(lines, "head_per_leaf", phase="then", locks="posted", cpus=1)
+    assert (alone["handoffs"], alone["moved_blind"]) == (0, 0)
+
+
+def test_an_update_for_a_run_of_leaves_is_batched():
+    lines = [*ANON, "phase zap", "munmap A v 0 2M"]
+    assert totals(lines, "mm_id", phase="zap", batch="6.12")["batched"] == 1
+    assert totals(lines, "mm_id", phase="zap", batch="no")["batched"] == 0
+
+
 @pytest.mark.parametrize("name", ["qemu-postcopy_redis_4k", "python_fork_pool", "qemu-balloon_redis_4k"])
 def test_both_engines_count_the_same(name):
     trace = recordings.load(name)

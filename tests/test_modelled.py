@@ -49,6 +49,7 @@ def test_accounting_and_the_whole_operation_by_phase(trace):
         assert part["low"] < part["value"] < part["high"]
     marks = {name: one["modelled"]["against"]["mark"] for name, one in result["schemes"].items()}
     assert marks == {"head_per_leaf": "~", "mm_id": ">", "logical_counter": "<"}
+    assert [one["scheme"] for one in result["modelled"]["order"]] == ["logical_counter", "head_per_leaf", "mm_id"]
 
 
 def test_without_a_profile_nothing_changes(trace):
@@ -92,6 +93,7 @@ def test_on_the_screen(trace, capsys):
     assert "MODELLED (turin-vm, surrogate K), 90 % intervals" in text
     assert "SHARE of accounting in the whole operation" in text
     assert "AT LEAST, ms" in text
+    assert "Under turin-vm (K: surrogate), logical_counter costs" in text
     assert "EVENTS of the whole trace, counted" in text
     assert run(["compare", trace, "--schemes", SCHEMES, "--repeat", "0", "--profile", "turin-vm", "--markdown"]) == 0
     assert "### MODELLED (turin-vm, surrogate K)" in capsys.readouterr().out

@@ -20,7 +20,7 @@ from hgmcore.analysis.judge import less_work
 from hgmcore.analysis.long import Comparison
 from hgmcore.analysis.maps import maps_of
 from hgmcore.analysis.measure import ROUNDS, host, measure
-from hgmcore.analysis.modelled import add_modelled, check_placed, profile_of
+from hgmcore.analysis.modelled import add_modelled, check_placed, order, profile_of
 from hgmcore.analysis.verdict import verdict
 from hgmcore.core.core import PROPERTIES
 from hgmcore.geometry import GEOMETRIES
@@ -74,8 +74,8 @@ def compare(trace=None, schemes="all", repeat=ROUNDS, *, every=None, baseline=No
     total = len(able) * (1 + (repeat + 1 if repeat else 0) + (found_profile is not None))
     begun = 0
     if found_profile:    # first, as the profile may lack what the trace needs
-        common = add_modelled(entries, against, trace, able, cut, found_profile, cpus=cpus, spread=spread,
-                              progress=lambda done, name: report(done, total, f"events of {name}"), **options)
+        priced, common = add_modelled(entries, against, trace, able, cut, found_profile, cpus=cpus, spread=spread,
+                                      progress=lambda done, name: report(done, total, f"events of {name}"), **options)
         begun = len(able)
 
     observed = {}
@@ -86,6 +86,8 @@ def compare(trace=None, schemes="all", repeat=ROUNDS, *, every=None, baseline=No
         entries[name].update(found, errors=observed[name].result())
     less = less_work({name: entries[name] for name in able})
     _extra_copies({name: entries[name] for name in able}, less)
+    if found_profile:
+        common["order"] = order(found_profile, {name: priced[name] for name in priced if name not in less})
     if repeat:
         memory = {name: entries[name]["memory"] for name in able}
         sizes = {name: memory[name]["tables_peak"] + memory[name]["host_committed"] for name in able}

@@ -33,9 +33,22 @@ def check_placed(cpus, spread) -> None:
         raise ValueError(f"spread: '{spread}' is not one of {', '.join(DISTANCES)}")
 
 
+def order(profile, priced) -> list[dict]:
+    """The schemes from the cheapest on: {"scheme", "percent" more than the cheapest, "mark"}; [] of none.
+
+    priced: those that did the same work.
+    """
+    if not priced:
+        return []
+    key = "total" if all("total" in found for found in priced.values()) else "accounting"
+    names = sorted(priced, key=lambda name: priced[name][key]["value"])
+    found = {name: against(profile, priced[name], priced[names[0]]) for name in names}
+    return [{"scheme": name, "percent": one["percent"]["value"], "mark": one["mark"]} for name, one in found.items()]
+
+
 def add_modelled(entries, baseline, trace, engines, phases, profile, *, cpus=None, spread=None, progress=None,
-                 **options) -> dict:
-    """Add "modelled" to the entries of schemes; returns what they have in common.
+                 **options) -> tuple[dict, dict]:
+    """Add "modelled" to the entries of schemes; returns {name: result of price()}, and what they have in common.
 
     engines: {name: engine}. baseline: the scheme that others are held against. progress: called as progress(schemes
     done, the next one). ProfileError: the profile lacks what is needed.
@@ -55,7 +68,7 @@ def add_modelled(entries, baseline, trace, engines, phases, profile, *, cpus=Non
         entries[name]["modelled"] = {**{key: found[key] for key in found if key != "sums"},
                                      **({"against": against(profile, found, base)} if base else {})}
     kinds = {file.kind for file in trace.header.files}
-    return {
+    return priced, {
         "unit": "ns", "interval": 0.9, "kind": profile.kind, "spread": spread,
         "cpus": max((found["cpus"] for found in priced.values()), default=1),
         "surrogate": profile.kind == "kernel" and "hugetlb" in kinds, "transferred": profile.transferred,

@@ -9,6 +9,7 @@ from libc.string cimport memcpy, memset
 
 from hgmcore.hgm cimport *
 from hgmcore.core.core cimport Core, Engine
+from hgmcore.core.lock cimport FAULT_MUTEXES, LINE as LINE_BYTES
 from hgmcore.core.machine cimport ANON, HUGETLB, Machine
 from hgmcore.core.memory cimport address_space, munmap
 from hgmcore.core.records cimport Records, records_of
@@ -16,7 +17,7 @@ from hgmcore.core.records cimport Records, records_of
 import numpy as np
 
 NAMES = ("atomic", "plain", "step", "stat", "far", "moved_blind", "moved_read", "scan", "table_alloc", "table_free",
-         "copy", "installs", "removes", "freed", "reused", "split_deferred")
+         "copy", "installs", "removes", "freed", "reused", "split_deferred", "batched", "handoffs")
 """Fields of EVENTS, in the order of hgm_event_counts, whose comments say what each counts."""
 
 EVENTS = np.dtype([(name, "u8") for name in NAMES])
@@ -90,6 +91,9 @@ cdef class Events:
             if self.events.lines[i].stamp:    # else it was never written
                 self.events.lines[i].cpu = self.events.lines[i].deferred = 0
                 self.events.lines[i].cpus = self.events.lines[i].updates = 0
+        if self.core.m.context.fault_mutexes is not NULL:
+            for i in range(FAULT_MUTEXES):
+                self.core.m.context.fault_mutexes[i * (LINE_BYTES // sizeof(uint32_t)) + 1] = 0
         for i in range(self.cpus):
             self.events.fetched[i] = <uint64_t>NO_LINE
 

@@ -68,9 +68,11 @@ cdef inline void huge_page_lock(const Locks *locks, int exclusion) noexcept nogi
     """What is held around each leaf, but for the page-table lock."""
     hgm_spin_lock(locks.mutex)
     if exclusion == POSTED_LOCKS:
+        hgm_event_lock(locks.mutex + 1)
         hgm_read_lock(locks.vma)
         if locks.head is not NULL:
             hgm_folio_lock(locks.head)
+            hgm_event_folio_lock(locks.head)
 
 cdef inline void huge_page_unlock(const Locks *locks, int exclusion) noexcept nogil:
     if exclusion == POSTED_LOCKS:
@@ -82,6 +84,7 @@ cdef inline void huge_page_unlock(const Locks *locks, int exclusion) noexcept no
 cdef inline void table_lock(hgm_ptdesc *desc, int exclusion) noexcept nogil:
     if exclusion >= PT_LOCKS:
         hgm_spin_lock(&desc.lock)
+        hgm_event_lock(&desc.locked_by)
 
 cdef inline void table_unlock(hgm_ptdesc *desc, int exclusion) noexcept nogil:
     if exclusion >= PT_LOCKS:

@@ -170,7 +170,7 @@ def run(str name, unsigned char[::1] memory, uint64_t n, const uint32_t[::1] ord
         raise ValueError(f"no loop '{name}' (known: {', '.join(LOOPS)})")
     if memory.shape[0] < (n * LINE if name == "tail" else 4096) or n < 1:
         raise ValueError(f"loop {name}: {memory.shape[0]} bytes are too few for {n} turns")
-    if name.startswith("far") and (order is None or order.shape[0] < (n if name == "far_overlapped" else 1)):
+    if name.startswith("far") and (order is None or <uint64_t>order.shape[0] < (n if name == "far_overlapped" else 1)):
         raise ValueError(f"loop {name}: an order of lines is missing")
     with nogil:
         before = loop_disturbed()

@@ -1,10 +1,11 @@
 """Modelled times of a comparison as tables: accounting, the whole operation, its share, and processors together."""
 
 from hgmcore.analysis.judge import ran
-from hgmcore.report.prose import ascii_only
+from hgmcore.report.prose import ascii_only, each
 from hgmcore.report.table import Column, Table, nanoseconds
 
 MOST_PHASES = 6
+ROOM = 7  # columns of counts
 
 
 def interval(value, form=nanoseconds) -> str:
@@ -25,7 +26,7 @@ def modelled_tables(result, full=False):
     tables = [_times(result, entries)]
     shares = _shares(result, entries)
     tables += [shares] if shares else []
-    return [*tables, _processors(result, entries), *([_events(result, entries)] if full else [])]
+    return [*tables, _processors(result, entries), *(_events(entries) if full else [])]
 
 
 def _times(result, entries):
@@ -37,7 +38,8 @@ def _times(result, entries):
     for name, entry in entries.items():
         other = entry.get("against")
         difference = f"{percent(other['percent']['value'])} {other['mark']}" if other else ""
-        rows.append([name, interval(entry["accounting"]),
+        star = "*" if "less_work" in result["schemes"][name] else ""
+        rows.append([name + star, interval(entry["accounting"]),
                      nanoseconds(entry["ns_per_leaf"]["value"]) if "ns_per_leaf" in entry else "",
                      *([interval(entry["total"]) if "total" in entry else "-"] if whole else []),
                      "" if name == result["baseline"] else difference])
@@ -81,20 +83,39 @@ def _processors(result, entries):
     return table
 
 
-def _events(result, entries):
+def _events(entries):
+    """Every class of events that happened, in as many tables as lines of 80 columns need."""
     names = [name for name in next(iter(entries.values()))["events"]
              if any(entry["events"][name] for entry in entries.values())]
-    table = Table("EVENTS of the whole trace, counted: the same on every machine",
-                  [Column("scheme", "text"), *(Column(name.replace("_", "\n"), "count") for name in names[:9])],
-                  [[scheme, *(entry["events"][name] for name in names[:9])] for scheme, entry in entries.items()])
-    return table
+    for at in range(0, len(names), ROOM):
+        part = names[at:at + ROOM]
+        yield Table("EVENTS of the whole trace, counted" + (", continued" if at else ""),
+                    [Column("scheme", "text"), *(Column(name.replace("_", "\n"), "count") for name in part)],
+                    [[scheme, *(entry["events"][name] for name in part)] for scheme, entry in entries.items()])
+
+
+def answer(result) -> str:
+    """The schemes in the order of their cost, in one sentence."""
+    first, *others = result["modelled"]["order"]
+    entry = result["schemes"][first["scheme"]]["modelled"]
+    k = " (K: surrogate)" if result["modelled"]["surrogate"] and "total" in entry else ""
+    what = "total" if "total" in entry else "accounting"
+    part = f", {entry['share']['value']:.0f} % of it accounting" if "total" in entry else " of accounting"
+    text = (f"Under {result['profile']}{k}, {first['scheme']} costs {nanoseconds(entry[what]['value'])} ns an "
+            f"operation{part}")
+    alike = [other["scheme"] for other in others if other["mark"] == "~"]
+    more = [f"{other['scheme']} {percent(other['percent'])} %" for other in others if other["mark"] != "~"]
+    if alike:
+        text += f"; not told apart from it: {each(alike)}"
+    return f"{text}{'; ' if more else ''}{', '.join(more)}."
 
 
 def modelled_notes(result) -> list[str]:
     """What else is to be said of the modelled times."""
     if not result.get("modelled"):
         return []
-    lines = [f"{result['profile']}: {warning}." for warning in result["modelled"]["warnings"]]
+    lines = [answer(result)] if result["modelled"]["order"] else []
+    lines += [f"{result['profile']}: {warning}." for warning in result["modelled"]["warnings"]]
     without = {}
     for entry in ran(result).values():
         for name, number in entry.get("modelled", {}).get("no_total", {}).items():

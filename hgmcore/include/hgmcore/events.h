@@ -28,6 +28,8 @@ typedef struct hgm_event_counts {
 	uint64_t freed;		/* folios */
 	uint64_t reused;	/* write faults after which an anonymous page stays where it is */
 	uint64_t split_deferred;	/* anonymous folios that a removal left mapped in part */
+	uint64_t batched;	/* calls of the scheme that stood for a run of leaves */
+	uint64_t handoffs;	/* locks taken that another CPU held last; their lines are moved */
 } hgm_event_counts;
 
 typedef struct hgm_line {
@@ -158,6 +160,33 @@ HGM_INLINE void hgm_event_look_up(const struct hgm_page *page)
 	hgm_event_atomic(page, 0);
 }
 
+/* A lock is taken; its atomic is counted by who counts locks. `last`: a word beside it, for this alone. */
+HGM_INLINE void hgm_event_lock(uint32_t *last)
+{
+	hgm_events *e = hgm_events_now;
+
+	if (e) {
+		if (*last && *last != e->cpu + 1) {
+			e->counts.handoffs++;
+			e->counts.moved_blind++;
+		}
+		*last = e->cpu + 1;
+	}
+}
+
+/* The folio lock, a bit on the head page's line. */
+HGM_INLINE void hgm_event_folio_lock(const struct hgm_page *head)
+{
+	hgm_events *e = hgm_events_now;
+	uint64_t moved;
+
+	if (e) {
+		moved = e->counts.moved_blind;
+		hgm_event_write(e, head, 0);
+		e->counts.handoffs += e->counts.moved_blind - moved;
+	}
+}
+
 HGM_INLINE void hgm_event_flag(const struct hgm_page *page)
 {
 	if (hgm_events_now && hgm_events_now->told)
@@ -204,23 +233,23 @@ HGM_INLINE void hgm_event_reuse(void)
 
 #define HGM_COUNT_INTO ((hgm_events_function)0)
 
-HGM_INLINE void hgm_event_atomic(const struct hgm_page *page, int reads) { (void)page; (void)reads; }
-HGM_INLINE void hgm_event_plain(const struct hgm_page *page, int n) { (void)page; (void)n; }
-HGM_INLINE void hgm_event_children(int n) { (void)n; }
-HGM_INLINE void hgm_event_children_go(uint32_t *changed) { (void)changed; }
-HGM_INLINE void hgm_event_table_freed(uint32_t *changed) { (void)changed; }
-HGM_INLINE void hgm_event_map(const struct hgm_page *page, int at_edges, int32_t now, int32_t by)
-{
-	(void)page; (void)at_edges; (void)now; (void)by;
-}
-HGM_INLINE void hgm_event_ref(const struct hgm_page *page, int32_t by) { (void)page; (void)by; }
-HGM_INLINE void hgm_event_look_up(const struct hgm_page *page) { (void)page; }
-HGM_INLINE void hgm_event_flag(const struct hgm_page *page) { (void)page; }
-HGM_INLINE void hgm_event_freed(const struct hgm_page *head) { (void)head; }
-HGM_INLINE void hgm_event_table_with_munmap(void) { }
-HGM_INLINE void hgm_event_copy(uint64_t pages) { (void)pages; }
-HGM_INLINE void hgm_event_refs_merged(const struct hgm_page *head, uint64_t n) { (void)head; (void)n; }
-HGM_INLINE void hgm_event_reuse(void) { }
+/* No hook is left, nor what its arguments would read. */
+#define hgm_event_atomic(...) ((void)0)
+#define hgm_event_plain(...) ((void)0)
+#define hgm_event_children(...) ((void)0)
+#define hgm_event_children_go(...) ((void)0)
+#define hgm_event_table_freed(...) ((void)0)
+#define hgm_event_map(...) ((void)0)
+#define hgm_event_ref(...) ((void)0)
+#define hgm_event_look_up(...) ((void)0)
+#define hgm_event_lock(...) ((void)0)
+#define hgm_event_folio_lock(...) ((void)0)
+#define hgm_event_flag(...) ((void)0)
+#define hgm_event_freed(...) ((void)0)
+#define hgm_event_table_with_munmap(...) ((void)0)
+#define hgm_event_copy(...) ((void)0)
+#define hgm_event_refs_merged(...) ((void)0)
+#define hgm_event_reuse(...) ((void)0)
 
 #endif
 #endif

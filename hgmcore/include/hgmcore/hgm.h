@@ -111,7 +111,8 @@ typedef struct hgm_ptdesc {
 	uint32_t deposited;	/* first of the empty tables kept for the PMD leaves in it (kernel: pmd_huge_pte) */
 	uint32_t nr_deposited;
 	uint32_t changed;	/* operation that last took children away, where events are counted (events.h) */
-	uint32_t unused[9];
+	uint32_t locked_by;	/* the CPU, + 1, that last took `lock`, where events are counted */
+	uint32_t unused[8];
 } hgm_ptdesc;
 
 /* Operation records */

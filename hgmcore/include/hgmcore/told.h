@@ -78,11 +78,18 @@ HGM_INLINE void hgm_told_end(const hgm_options *options, const hgm_folio *folio,
 		line->deferred = 0;
 }
 
+HGM_INLINE void hgm_told_run(const hgm_leaf *leaf)
+{
+	if (hgm_events_now)
+		hgm_events_now->counts.batched += leaf->count > 1;
+}
+
 HGM_INLINE int hgm_tell_leaf_install(hgm_cost *cost, const hgm_options *options, const hgm_leaf *leaf)
 {
 	int was = hgm_told_begin(options, leaf->folio, leaf->origin == HGM_BY_CONTINUE || leaf->origin == HGM_BY_FAULT);
 	int answer = hgm_leaf_install(cost, options, leaf);
 
+	hgm_told_run(leaf);
 	hgm_told_end(options, leaf->folio, was, 0);
 	return answer;
 }
@@ -92,6 +99,7 @@ HGM_INLINE void hgm_tell_leaf_remove(hgm_cost *cost, const hgm_options *options,
 	int was = hgm_told_begin(options, leaf->folio, 0);
 
 	hgm_leaf_remove(cost, options, leaf);
+	hgm_told_run(leaf);
 	hgm_told_end(options, leaf->folio, was, 1);
 }
 
