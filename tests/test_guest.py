@@ -148,5 +148,6 @@ def test_what_cannot_become_a_trace(monkeypatch):
     monkeypatch.setattr(guest, "MOST_PIECES", 1000)
     program = Guest(**SMALL, background="1")
     program.touch([0, 10_000])
-    with pytest.raises(TraceError, match="would bring 1,024 pieces of 2 pages of 2M for 2 touches: choose a smaller page_size"):
+    with pytest.raises(TraceError, match="would bring 1,024 pieces of 2 pages of 2M for 2 touches: choose a smaller "
+                                         "page_size"):
         program.trace("t")
