@@ -161,7 +161,8 @@ def _hottest(trace, machine, events):
     order = np.argsort(-lines["updates"].astype(np.int64), kind="stable")[:HOTTEST]
     found = []
     for pfn in order[lines["updates"][order] > 0].tolist():
-        folio = folios[np.searchsorted(folios["pfn"], pfn, side="right") - 1]
+        # the last of the folios that had the frame
+        folio = folios[np.flatnonzero((folios["pfn"] <= pfn) & (pfn < folios["pfn"] + folios["nr_pages"]))[-1]]
         place = pfn - int(folio["pfn"])
         files = trace.header.files
         name = files[folio["file"]].name if folio["file"] < len(files) else "memory"
