@@ -353,6 +353,14 @@ def test_a_page_of_a_counterexample(tmp_path):
     assert "# hgmcore replay FILE --scheme per_page_posted --operations all" in trace
 
 
+def test_counterexamples_are_tried_on_x86_64(tmp_path):
+    invoke("subtree,per_page_posted", "--scope", "pair,levels", "--on", "x86-64", "--traces", str(tmp_path))
+    found = {path.name.removesuffix(".x86-64.hgm") for path in tmp_path.glob("*.x86-64.hgm")}
+    assert {"per_page_posted-pair-never_false_exclusive", "subtree-pair-leaf_if_mapped"} <= found
+    text = (tmp_path / "per_page_posted-levels-refs_explained.x86-64.hgm").read_text()
+    assert "file F 1G 1" in text and hgm.Trace.parse(text).header.geometry == "x86-64"
+
+
 def test_the_command_says_what_it_found():
     answer = invoke("logical_scan", "--scope", "pair-small")
     assert answer.return_value == 0 and all(len(line) <= 80 for line in answer.output.splitlines())

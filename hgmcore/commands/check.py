@@ -139,6 +139,13 @@ Examples
     "--traces", metavar="DIR", type=click.Path(file_okay=False), help="Write each shortest trace there, to replay."
 )
 @click.option(
+    "--on",
+    "elsewhere",
+    type=click.Choice(["x86-64"]),
+    help="Rewrite each shortest trace for huge pages of 2M and 1G and run it there; --traces has those that break the "
+    "same property.",
+)
+@click.option(
     "--html", metavar="DIR", type=click.Path(file_okay=False), help="Write a page of each shortest trace there."
 )
 @click.option(
@@ -176,6 +183,7 @@ def check_command(
     options,
     properties,
     traces,
+    elsewhere,
     html,
     walk,
     seed,
@@ -211,11 +219,13 @@ def check_command(
             threads=threads,
             properties=wanted,
             progress=show,
+            elsewhere=elsewhere is not None,
         )
     if json_file:
         write_json(json_file, result)
     if traces:
         _write_each(traces, "hgm", result, lambda scheme, scope, prop, entry: entry["trace"])
+        _write_each(traces, "x86-64.hgm", result, lambda scheme, scope, prop, entry: entry.get("x86_64"))
     if html:
         _write_each(html, "html", result, counterexample_html)
     if json_file != "-":
@@ -236,12 +246,13 @@ def _walk(engines, seconds, seed, texts, options, json_file):
 
 
 def _write_each(directory, suffix, result, text_of):
-    """A file of each counterexample."""
+    """A file of each counterexample that has a text."""
     Path(directory).mkdir(parents=True, exist_ok=True)
     for title, scope in result["scopes"].items():
         for name, found in scope["schemes"].items():
             for prop, entry in found["properties"].items():
-                if "trace" in entry:
+                text = "trace" in entry and text_of(name, title, prop, entry)
+                if text:
                     words = "".join(c if c.isalnum() or c in "-=." else "_" for c in title)
                     file = Path(directory) / f"{name}-{words}-{prop}.{suffix}"
-                    write_file(str(file), text_of(name, title, prop, entry).encode())
+                    write_file(str(file), text.encode())

@@ -14,6 +14,7 @@ from hgmcore.api import Machine
 from hgmcore.core import truth
 from hgmcore.core.core import Core, Engine
 from hgmcore.errnos import error_name
+from hgmcore.explore.elsewhere import on_x86_64
 from hgmcore.explore.properties import NUMBER, PROPERTIES, asked, promise
 from hgmcore.explore.scopes import FAMILIES, Scope
 from hgmcore.explore.search import PAGES, Search
@@ -200,8 +201,9 @@ class Checked:
     def executed(self) -> dict:
         return {family: self.search.executed(FAMILIES.index(family)) for family in self.scope.ops}
 
-    def result(self, names=None) -> dict:
-        """Everything that a report needs, in plain values. names: of properties; None: all."""
+    def result(self, names=None, elsewhere=False) -> dict:
+        """Everything that a report needs, in plain values. names: of properties; None: all. elsewhere: try each
+        counterexample on x86-64 too."""
         search = self.search
         properties = {}
         for prop in PROPERTIES:
@@ -218,6 +220,9 @@ class Checked:
                 entry["length"] = len(steps)
                 entry["steps"], entry["sides"] = changes(self, steps)
                 entry["trace"] = self.text(prop, steps, entry)
+                if elsewhere:
+                    lines = on_x86_64(self, prop.name, steps)
+                    entry["x86_64"] = lines and "\n".join(lines) + "\n"
             properties[prop.name] = entry
         return {
             "options": self.options,
@@ -358,12 +363,13 @@ def check(
     threads=1,
     properties=None,
     progress=None,
+    elsewhere=False,
     **given,
 ) -> dict:
     """Check schemes in scopes: {"format", "scopes": {title: {"definition", "schemes": {name: Checked.result()}}}}.
 
-    which: names of schemes, or engines of one's own. A KeyboardInterrupt ends the search that
-    runs; what was found is returned, with "interrupted".
+    which: names of schemes, or engines of one's own. elsewhere: as Checked.result takes it. A KeyboardInterrupt ends
+    the search that runs; what was found is returned, with "interrupted".
     """
     for name in properties or ():
         if name not in NUMBER:
@@ -373,7 +379,7 @@ def check(
     for scope, checked in searches:
         checked.run(limits, progress)
         entry = out["scopes"].setdefault(scope.title, {"definition": scope.text(), "schemes": {}})
-        entry["schemes"][checked.engine.name] = checked.result(properties)
+        entry["schemes"][checked.engine.name] = checked.result(properties, elsewhere)
         checked.search = None  # its states are no longer needed
         if checked.ended == "interrupt":
             out["interrupted"] = True

@@ -84,7 +84,10 @@ def _traces(result):
         _, title, entry = min(entries, key=lambda one: one[0])
         others = [one[1] for one in entries if one[1] != title]
         yield ""
-        yield from wrapped(f"{name} breaks {prop} in scope {title}{', also in ' + each(others) if others else ''}:")
+        also = ", also on x86-64" if entry.get("x86_64") else ""
+        yield from wrapped(
+            f"{name} breaks {prop} in scope {title}{', also in ' + each(others) if others else ''}{also}:"
+        )
         yield from (
             f"  {'; '.join(step['statement'])}" + (f"  ({step['error']})" if step["error"] else "")
             for step in entry["steps"]

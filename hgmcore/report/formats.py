@@ -144,7 +144,7 @@ SEARCH = record({
         "verdict": {"enum": ["proved", "bounded", "violated", "vacuous", "unknown"]}, "promise": PROMISE,
         "asked": described(BOOL, "can the premise hold in the scope"),
         "premise": described(COUNT, "states or steps in which it held"),
-    }, {"length": COUNT, "trace": TEXT, "sides": array(TEXT), "steps": array(record({
+    }, {"length": COUNT, "trace": TEXT, "x86_64": maybe(TEXT), "sides": array(TEXT), "steps": array(record({
         "statement": array(TEXT), "error": ERROR, "event": maybe(TEXT), "done": maybe(COUNT),
         "changed": described(by_name({"type": "array", "minItems": 2, "maxItems": 2}), "word: [before, after]")}))})),
 })
