@@ -1,4 +1,4 @@
-"""Builds the compiled core: nine modules, and two engines for each scheme, a fast one and one that counts events."""
+"""Builds the compiled core: ten modules, and three engines for each scheme: fast, counting events, and for races."""
 
 import ast
 import os
@@ -17,7 +17,7 @@ SCHEMES = next(
 # HGMCORE_SCHEMES=mm_id,subtree builds these alone, for work on one scheme in place; an install has all.
 SCHEMES = [name for name in SCHEMES if name in os.environ.get("HGMCORE_SCHEMES", ",".join(SCHEMES)).split(",")]
 MODULES = ["core.core", "core.events", "core.machine", "core.records", "core.snapshot", "core.truth", "core.view",
-           "explore.search", "model.loops",
+           "explore.races", "explore.search", "model.loops",
            *(f"schemes.{name}" for name in SCHEMES)]
 
 
@@ -47,11 +47,19 @@ def counting(name):
     return found
 
 
-def renamed(source):
-    """A copy of a scheme's C file for its counting engine; returns the path of the copy."""
+def racing(name):
+    """The engine of a scheme that a search of races can cut (hgmcore/include/hgmcore/races.h)."""
+    found = counting(name)
+    found.name = f"hgmcore.explore.racing.{name}"
+    found.define_macros = [("HGM_RACES", "1")]
+    return found
+
+
+def renamed(source, module):
+    """A copy of a scheme's C file for another engine of it, `module`; returns the path of the copy."""
     name = Path(source).stem
-    target = Path(CYTHON) / f"hgmcore/counting/{name}.c"
-    text = Path(source).read_text(encoding="utf-8").replace(f"hgmcore.schemes.{name}", f"hgmcore.counting.{name}")
+    target = Path(CYTHON) / f"{module.replace('.', '/')}.c"
+    text = Path(source).read_text(encoding="utf-8").replace(f"hgmcore.schemes.{name}", module)
     if not target.exists() or target.read_text(encoding="utf-8") != text:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
@@ -65,11 +73,12 @@ class BuildExtensions(build_ext):
         made = cythonize([extension(module) for module in MODULES], nthreads=PARALLEL, build_dir=CYTHON)
         sources = {one.name: one.sources for one in made}
         for one in self.extensions:
-            scheme = one.name.replace("hgmcore.counting.", "hgmcore.schemes.")
-            one.sources = sources[scheme] if scheme == one.name else [renamed(sources[scheme][0])]
+            scheme = one.name.replace(".counting.", ".schemes.").replace(".explore.racing.", ".schemes.")
+            one.sources = sources[scheme] if scheme == one.name else [renamed(sources[scheme][0], one.name)]
         super().run()
 
 
 os.chdir(ROOT)
-setup(ext_modules=[*(extension(module) for module in MODULES), *(counting(name) for name in SCHEMES)],
+setup(ext_modules=[*(extension(module) for module in MODULES), *(counting(name) for name in SCHEMES),
+                   *(racing(name) for name in SCHEMES)],
       cmdclass={"build_ext": BuildExtensions}, options={"build_ext": {"parallel": PARALLEL}})

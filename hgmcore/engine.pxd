@@ -71,6 +71,7 @@ cdef inline Engine instantiate(str name, str explanation, dict state, dict defau
     engine.whole_only = QUIRKS & QUIRK_WHOLE_ONLY != 0
     engine.writes_tails = NEEDS & NEEDS_TAILS != 0
     engine.scans = NEEDS & (NEEDS_SCAN | NEEDS_SCAN_ALWAYS | NEEDS_COUNTER) != 0
+    engine.race = race_here()
     engine.first_come = NEEDS & NEEDS_ORDER != 0
     engine.count_into = HGM_COUNT_INTO
     return engine

@@ -28,6 +28,7 @@ cdef extern from "hgmcore/hgm.h" nogil:
         int32_t pins
         uint32_t flags
         int32_t poisons
+        uint32_t isolated
 
     const uint32_t HGM_FOLIO_CACHED, HGM_FOLIO_FREED, HGM_FOLIO_POISONED, HGM_FOLIO_ANON, HGM_FOLIO_FREE
 
@@ -223,3 +224,30 @@ cdef extern from "hgmcore/events.h" nogil:
     void hgm_event_copy(uint64_t pages) noexcept
     void hgm_event_refs_merged(const hgm_page *head, uint64_t n) noexcept
     void hgm_event_reuse() noexcept
+
+# Where a thread of a race can be cut: nothing in an engine that is not compiled for races (races.h).
+cdef extern from "hgmcore/races.h" nogil:
+    const bint RACING "HGM_RACING"
+    const int READS "HGM_READS"
+    const int WRITES "HGM_WRITES"
+    const int CHANGES "HGM_CHANGES"
+    enum:
+        HGM_MMAP_LOCK, HGM_FAULT_MUTEX, HGM_VMA_LOCK, HGM_I_MMAP_LOCK, HGM_FOLIO_LOCK, HGM_PT_LOCK
+    enum:
+        HGM_SHARED_LOCK, HGM_EXCLUSIVE_LOCK
+
+    ctypedef struct hgm_racer:
+        hgm_folio *held
+        uint32_t up[8]
+        uint32_t emptied
+        hgm_folio *zapped
+        uint32_t taken
+
+    void cut "hgm_cut"(int access, const void *where) noexcept
+    void race_lock "hgm_race_lock"(int lock, const void *of, int how) noexcept
+    bint race_trylock "hgm_race_trylock"(int lock, const void *of, int how) noexcept
+    void race_unlock "hgm_race_unlock"(int lock) noexcept
+    const uint32_t HGM_V1_COLLAPSE, HGM_FIXED_PUNCH
+    uint32_t race_repairs "hgm_race_repairs"() noexcept
+    hgm_racer *race_me "hgm_race_me"() noexcept
+    void *race_here "hgm_race_here"() noexcept

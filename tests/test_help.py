@@ -63,6 +63,7 @@ WRITES = {
     "hgmcore-replay 1": ["replay", "t.hgm", "--scheme", "mm_id", "--operations", "all"],
     "hgmcore-check 1": ["check", "subtree", "--scope", "pair-small"],
     "hgmcore-walk 1": ["check", "subtree", "--walk", "1"],
+    "hgmcore-races 1": ["check", "head_per_leaf", "--races", "--scope", "race", "--locks", "pt"],
     "hgmcore-info 1": ["info", "t.hgm"],
     "hgmcore-convert 1": ["convert", "t.hgm", "-o", "u.hgm"],
     "hgmcore-import 1": ["import", "qemu", "q.log", "-o", "q.hgm"],

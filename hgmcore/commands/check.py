@@ -9,6 +9,7 @@ import click
 
 from hgmcore.analysis.compare import engines_of
 from hgmcore.commands.common import OPTION_HELP, command, json_option, scheme_file_option, write_json
+from hgmcore.explore import races_check, races_litmus
 from hgmcore.explore import scopes as known
 from hgmcore.explore.check import SYMMETRIES, Limits, check, status
 from hgmcore.explore.walk import walk as walk_over
@@ -17,6 +18,7 @@ from hgmcore.geometry import TINY
 from hgmcore.options import OPTIONS
 from hgmcore.report.check import check_text, scopes_text, walk_text
 from hgmcore.report.check_html import counterexample_html
+from hgmcore.report.races import races_text
 
 
 def _option_lists(context, parameter, values):
@@ -34,8 +36,19 @@ def _option_lists(context, parameter, values):
     return [dict(zip(lists, choice, strict=True)) for choice in itertools.product(*lists.values())]
 
 
-def _scopes(texts, scheme):
+def _locks(context, parameter, text):
+    """NAME[,NAME..] as a tuple of choices of locks; None: not given."""
+    names = tuple(text.split(",")) if text else None
+    for name in names or ():
+        if name not in races_check.LOCKS:
+            raise click.BadParameter(f"unknown locks '{name}' (known: {', '.join(races_check.LOCKS)})")
+    return names
+
+
+def _scopes(texts, scheme, races):
     """Scopes by name, as text, or from a file; none: the usual ones."""
+    if races and not texts:
+        return [races_check.SCOPES["race"]]
     if not texts:
         return [
             known.SCOPES[name]
@@ -50,7 +63,7 @@ def _scopes(texts, scheme):
             lines = Path(text).read_text(encoding="utf-8").splitlines()
             found.append(known.parse(" ".join(line.partition("#")[0] for line in lines), Path(text).stem))
         else:
-            found += [known.find(name) for name in text.split(",")]
+            found += [races_check.SCOPES.get(name) or known.find(name) for name in text.split(",")]
     return found
 
 
@@ -61,15 +74,9 @@ def _progress(quiet):
         yield None
         return
 
-    def show(checked):
-        search = checked.search
-        print(
-            f"\r\033[K{checked.engine.name}, {checked.scope.title}: depth {search.depth}, {search.distinct:,} states, "
-            f"{search.pending:,} to go, {search.generated:,} steps, {search.bytes_per_state:.0f} bytes a state",
-            end="",
-            file=sys.stderr,
-            flush=True,
-        )
+    def show(run, *more):
+        line = f"\r\033[K{run.engine.name}, {run.scope.title}: {run.progress(*more)}"
+        print(line, end="", file=sys.stderr, flush=True)
 
     try:
         yield show
@@ -86,6 +93,7 @@ Examples
   hgmcore check logical_table
   hgmcore check all --json matrix.json
   hgmcore check subtree --scope pair --property leaf_if_mapped --traces .
+  hgmcore check logical_counter --races --locks pt,posted,posted-V
   hgmcore check mm_id --scope "geometry=tiny-4 processes=2 ops=populate,continue,fork,exit born=1 flags=minor,wp,hgm"
 """,
 )
@@ -134,6 +142,31 @@ Examples
     callback=_option_lists,
     help="An option of the schemes (below); of several values each is a search of its own. May be repeated.",
 )
+@click.option(
+    "--races",
+    is_flag=True,
+    help="Race two operations from every state of the scopes, in every order of their accesses.  [scope race, of one "
+    "process; race-two has two]",
+)
+@click.option(
+    "--locks",
+    callback=_locks,
+    metavar="LOCKS[,LOCKS..]",
+    help="With --races, which locks are taken: none, pt (the page-table locks), posted (those of HGM v2), or posted-K "
+    "without one class K of these: M X V I L T.  [each in turn]",
+)
+@click.option(
+    "--preemptions",
+    type=click.IntRange(0),
+    metavar="N",
+    help="With --races, switch at most N times from an operation that could go on.",
+)
+@click.option(
+    "--litmus",
+    metavar="DIR",
+    type=click.Path(file_okay=False),
+    help="With --races, write the racy core of each schedule there, as a test for herd7 -conf linux-kernel.cfg.",
+)
 @click.option("--property", "properties", multiple=True, metavar="NAME[,NAME..]", help="Report these alone.")
 @click.option(
     "--traces", metavar="DIR", type=click.Path(file_okay=False), help="Write each shortest trace there, to replay."
@@ -181,6 +214,10 @@ def check_command(
     symmetry,
     threads,
     options,
+    races,
+    locks,
+    preemptions,
+    litmus,
     properties,
     traces,
     elsewhere,
@@ -195,6 +232,9 @@ def check_command(
     SCHEME is a scheme, several separated by commas, or all. The machine has huge pages of 2 to 8 base pages, so it has
     finitely many states; a search that meets no new one any more proves its properties. Exit status 0: every promise is
     kept; 1: one is broken; 3: the search contradicts itself.
+
+    With --races two operations run at once instead, cut before each access to shared memory and each lock; memory is
+    sequentially consistent. Exit status 1: something breaks under the posted locks.
     """
     if list_scopes:
         click.echo(scopes_text(known.SCOPES.values()), nl=False)
@@ -206,10 +246,23 @@ def check_command(
         return _walk(engines, walk, seed, texts, options, json_file)
     chosen = [
         known.change(scope, choice, geometry=geometry, processes=processes, pages=pages, fail=fail)
-        for scope in _scopes(texts, scheme)
+        for scope in _scopes(texts, scheme, races)
         for choice in options
     ]
     wanted = [name for text in properties for name in text.split(",")] or None
+    if races:
+        _refuse(" not", depth=depth, states=states, seconds=seconds, property=properties, traces=traces, strict=strict)
+        names = [engine.name for engine in engines]
+        with _progress(json_file == "-") as show:
+            result = races_check.race(names, chosen, locks or tuple(races_check.LOCKS), preemptions, show)
+        if json_file:
+            write_json(json_file, result)
+        if json_file != "-":
+            click.echo(races_text(result), nl=False)
+        if litmus:
+            _write_litmus(litmus, result)
+        return races_check.status(result)
+    _refuse("", locks=locks, preemptions=preemptions, litmus=litmus)
     with _progress(json_file == "-") as show:
         result = check(
             engines,
@@ -231,6 +284,24 @@ def check_command(
     if json_file != "-":
         click.echo(check_text(result), nl=False)
     return status(result, strict)
+
+
+def _refuse(word, **options):
+    """Complain of an option that was given."""
+    for name, value in options.items():
+        if value not in (None, False, ()):
+            raise click.UsageError(f"--{name} goes{word} with --races")
+
+
+def _write_litmus(directory, result):
+    Path(directory).mkdir(parents=True, exist_ok=True)
+    for title, scope in result["scopes"].items():
+        for name, found in scope["schemes"].items():
+            for choice, one in found.items():
+                for prop, entry in one["broken"].items():
+                    test = "-".join(["".join(c if c.isalnum() else "_" for c in title), name, choice, prop])
+                    text = races_litmus.litmus(test, entry, f"scheme {name}, locks {choice}: {prop} is broken")
+                    write_file(str(Path(directory) / f"{test}.litmus"), text.encode())
 
 
 def _walk(engines, seconds, seed, texts, options, json_file):

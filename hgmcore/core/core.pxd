@@ -21,6 +21,7 @@ cdef class Engine:
     cdef answer_function answer
     cdef movable_function movable
     cdef asked_function asked
+    cdef void *race                    # hgm_race of an engine that is compiled for races, else NULL
     cdef readonly str name, explanation
     cdef readonly dict state, defaults, posted, exceptions
     cdef readonly bint whole_only, writes_tails, scans, first_come

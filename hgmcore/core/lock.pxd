@@ -82,10 +82,12 @@ cdef inline void huge_page_unlock(const Locks *locks, int exclusion) noexcept no
     hgm_spin_unlock(locks.mutex)
 
 cdef inline void table_lock(hgm_ptdesc *desc, int exclusion) noexcept nogil:
+    race_lock(HGM_PT_LOCK, desc, HGM_EXCLUSIVE_LOCK)
     if exclusion >= PT_LOCKS:
         hgm_spin_lock(&desc.lock)
         hgm_event_lock(&desc.locked_by)
 
 cdef inline void table_unlock(hgm_ptdesc *desc, int exclusion) noexcept nogil:
+    race_unlock(HGM_PT_LOCK)
     if exclusion >= PT_LOCKS:
         hgm_spin_unlock(&desc.lock)

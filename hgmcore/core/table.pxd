@@ -82,6 +82,8 @@ cdef inline void table_release(Machine *m, uint32_t number) noexcept nogil:
     if table_desc(m, number).sharers:
         table_desc(m, number).sharers -= 1
         return
+    if RACING:    # another thread may still be in it: its memory stays what it is
+        return
     owner = growing_lock(m)
     table_entries(m, number)[0] = owner.state.free_table
     owner.state.free_table = number
@@ -123,6 +125,7 @@ cdef inline bint subtree_table_alloc(Machine *m, uint64_t *entry) noexcept nogil
     number = table_alloc(m)
     if number == NO_TABLE:
         return False
+    cut(WRITES, entry)
     hgm_set_entry(entry, <uint64_t>number << HGM_PTE_FRAME_SHIFT | HGM_PTE_PRESENT)
     m.context.table_allocs += 1
     m.state.nr_tables += 1
@@ -136,11 +139,16 @@ cdef inline uint64_t *descend(Machine *m, uint64_t *entry, uint64_t address, int
     `*level` becomes the level reached; path[l] the number of the table walked through that has entries of level l.
     """
     cdef int at = level[0]
-    cdef uint64_t value = hgm_get_entry(entry)
+    cdef uint64_t value
+    if at > target:
+        cut(READS, entry)
+    value = hgm_get_entry(entry)
     while at > target and is_table(value):
         at -= 1
         path[at] = table_number(value)
         entry = &table_entries(m, path[at])[entry_index(m, address, at)]
+        if at > target:
+            cut(READS, entry)
         value = hgm_get_entry(entry)
     level[0] = at
     return entry
@@ -171,7 +179,7 @@ cdef inline void subtree_free(Machine *m, uint64_t *entry, int level) noexcept n
     cdef uint64_t i = <uint64_t>1 << m.config.geometry.index_bits if level == PUD else 0
     while i > 0:
         i -= 1
-        if entries[i] != 0:
+        if entries[i] != 0 and not (RACING and not is_table(entries[i])):
             subtree_table_free(m, &entries[i])
     subtree_table_free(m, entry)
 
@@ -180,7 +188,7 @@ cdef inline void upper_tables_free(Machine *m, uint32_t number, int level) noexc
     cdef uint64_t *entries = table_entries(m, number)
     cdef uint64_t i
     for i in range(<uint64_t>1 << m.config.geometry.index_bits):
-        if entries[i] != 0:
+        if entries[i] != 0 and not (RACING and not is_table(entries[i])):
             upper_tables_free(m, table_number(entries[i]), level - 1)
             entries[i] = 0
     table_release(m, number)
@@ -199,9 +207,16 @@ cdef inline bint table_none(Machine *m, uint32_t number) noexcept nogil:
 
 cdef inline bint child_add(hgm_ptdesc *desc, bint threads) noexcept nogil:
     """The table got a child. Is it the first? threads: others may count at the same time, and no lock is held."""
+    cdef uint32_t now
     hgm_event_children(1)
     if threads:
         return hgm_increment(&desc.children) == 1
+    if RACING:
+        cut(READS, &desc.children)
+        now = desc.children + 1
+        cut(WRITES, &desc.children)
+        desc.children = now
+        return now == 1
     desc.children += 1
     return desc.children == 1
 

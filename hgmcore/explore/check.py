@@ -135,6 +135,14 @@ class Checked:
         self.seconds = time.perf_counter() - start
         return self
 
+    def progress(self) -> str:
+        """How far the search is."""
+        search = self.search
+        return (
+            f"depth {search.depth}, {search.distinct:,} states, {search.pending:,} to go, {search.generated:,} steps, "
+            f"{search.bytes_per_state:.0f} bytes a state"
+        )
+
     def _portion(self, limits, elapsed):
         search = self.search
         if limits.depth is not None and search.complete_depth >= limits.depth - 1:

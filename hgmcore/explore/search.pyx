@@ -15,20 +15,19 @@ from libc.string cimport memcmp
 
 from hgmcore.hgm cimport *
 from hgmcore.core.core cimport Core, Engine
-from hgmcore.core.machine cimport File
 from hgmcore.explore.judge cimport fatal_step, judge_state, judge_step, prepare
+from hgmcore.explore.making cimport tiny_make
 from hgmcore.explore.memo cimport GROUPS, Memo, memo_empty, memo_new, STEP_BITS
 from hgmcore.explore.packing cimport (
-    Bits, CHILDREN, DOUBLE_MAP, ENTIRE, entry_bits, folio_bits, LARGE, look, MARKS, NR_PAGES_MAPPED, pack, PER_PAGE,
-    POISON, replace, SLOTS, state_bits, STRANGE, subtree_bits, TOTAL, unpack
+    Bits, CHILDREN, DOUBLE_MAP, ENTIRE, LARGE, look, MARKS, NR_PAGES_MAPPED, pack, PER_PAGE, POISON, replace, SLOTS,
+    state_bits, STRANGE, TOTAL, unpack
 )
 from hgmcore.explore.states cimport (
     bytes_of_state, key_hash, NONE, States, states_enter, states_find, states_free, states_new
 )
 from hgmcore.explore.symmetry cimport canonical, Chosen, FIRST_STAYS, PAGES_MOVE, PAGES_STAY
 from hgmcore.explore.tiny cimport (
-    ALIVE, ALWAYS, blank, FORKABLE, MAPPED, MAX_HUGE, MAX_PAGES, MAX_PROCESSES, MAX_WORDS, NR_PROPERTIES, PINNABLE,
-    run, Step, Tiny, tiny_place, UNMAPPED, UNPINNABLE
+    ALIVE, ALWAYS, blank, FORKABLE, MAPPED, MAX_WORDS, NR_PROPERTIES, PINNABLE, run, Step, Tiny, UNMAPPED, UNPINNABLE
 )
 from hgmcore.explore.worker cimport (
     Candidate, CHUNK, expand_chunk, FIELD_MISSING, forget, GOES_ON, is_better, NO_MEMORY, note, STRANGE_STATE,
@@ -112,7 +111,7 @@ cdef class Search:
                 raise MemoryError("no memory for a search")
             self.nr_workers += 1
             w.steps, w.nr_steps = self.steps, len(steps)
-            self.make_tiny(&w.t, born, maxpins, permutations, pages, fields, poison)
+            tiny_make(&w.t, core, engine, born, maxpins, permutations, pages, fields, poison)
             self.make_memo(w, memo, threads)
         if not states_new(&self.states, self.workers[0].t.words):
             raise MemoryError("no memory for a search")
@@ -128,46 +127,6 @@ cdef class Search:
         free(self.workers)
         free(self.by_depth)
         states_free(&self.states)
-
-    cdef int make_tiny(self, Tiny *t, int born, int maxpins, permutations, int pages, uint32_t fields,
-                       bint poison) except -1:
-        cdef File *f = &self.core.m.state.files[0]
-        cdef int i, j, c
-        t.m = self.core.m
-        t.run, t.answer = self.engine.run, self.engine.answer
-        t.page_mapcount_runs = self.engine.page_mapcount_runs
-        t.P, t.H, t.N = self.core.m.state.nr_processes, <int>f.pages, <int>f.nr_pages
-        t.hstate_level, t.born = f.level, born
-        if (t.P > MAX_PROCESSES or t.H > MAX_HUGE or t.N > MAX_PAGES or t.N < 2
-                or t.H > 1 << self.core.m.config.geometry.index_bits):
-            raise ValueError(f"a search has at most {MAX_PROCESSES} processes and {MAX_HUGE} huge pages of 2 to "
-                             f"{MAX_PAGES} base pages")
-        t.fields = fields
-        t.nr_permutations = len(permutations)
-        for i in range(t.nr_permutations):
-            for j in range(t.P):
-                t.permutations[i][j] = permutations[i][j]
-        c = t.N if self.core.m.config.options.cache_refs_folio else 1
-        t.count_bound = t.P * t.N
-        t.count_bits = int(t.count_bound).bit_length()
-        t.pin_bits = int(maxpins).bit_length()
-        t.ref_bits = min(32, int(c + maxpins + (t.N if poison else 0) + t.count_bound).bit_length())
-        t.id_bits = int(t.P).bit_length()
-        t.mark_bits = 4
-        t.page_symmetry = pages if not fields & MARKS or t.H == 1 else PAGES_STAY
-        for i in range(1, t.hstate_level + 1):
-            t.entry_width[i] = entry_bits(t, i)
-        t.process_bits = 5 + t.H * subtree_bits(t)
-        t.folios_at = 2 + t.H + t.P * t.process_bits + (t.P * t.H * t.mark_bits if fields & MARKS else 0)
-        if t.process_bits > 64:
-            raise ValueError("a process of this scope does not fit in a word")
-        t.folio_width = folio_bits(t)
-        t.words = (state_bits(t) + 63) // 64
-        if t.words > MAX_WORDS:
-            raise ValueError("a state of this scope is too large")
-        if not tiny_place(t):
-            raise MemoryError("no memory for a search")
-        return 0
 
     cdef int make_memo(self, Worker *w, bint wanted, int threads) except -1:
         """Marks say of a folio only by a number that depends on all processes; then there is no memo."""
@@ -380,6 +339,16 @@ cdef class Search:
             t.before.unborn = t.seen.unborn
         return [k for k in range(NR_PROPERTIES) if broken >> k & 1]
 
+    def number(self, first, steps):
+        """The number of the state that `steps` lead to, behind those of `first` (arrays of STEP); None: not entered."""
+        cdef uint64_t key[MAX_WORDS]
+        cdef uint32_t number
+        cdef Tiny *t = &self.workers[0].t
+        self.replay(first, steps)
+        see(t, key)
+        number = states_find(&self.states, key, key_hash(key, t.words))
+        return None if number == NONE else number
+
     def round_trip(self, uint64_t state) -> bool:
         """Is a state, made a machine and packed again, the same?"""
         cdef uint64_t key[MAX_WORDS]
@@ -423,6 +392,12 @@ cdef class Search:
         if not best.found:
             return None
         return best.depth, (None if best.parent == NONE else best.parent), (None if best.parent == NONE else best.step)
+
+    @property
+    def keys(self):
+        """All states, packed: an array of words, one row each."""
+        cdef uint64_t[:, ::1] keys = <uint64_t[:self.states.nr, :self.states.words]>self.states.keys
+        return np.array(keys)
 
     @property
     def grow(self):

@@ -4,7 +4,7 @@ only constructors of `hgm_leaf` and `hgm_subtree`."""
 from libc.errno cimport EFAULT, EINVAL, ENOENT, ENOMEM, ESRCH
 from libc.stdint cimport INT32_MAX
 from hgmcore.hgm cimport *
-from hgmcore.core.folio cimport folio_get, folio_put
+from hgmcore.core.folio cimport folio_get, folio_put, page_cache_get
 from hgmcore.core.machine cimport File, Machine, Mapping, NO_TABLE, Process, Vma
 from hgmcore.core.memory cimport region_grow
 from hgmcore.core.table cimport table_alloc
@@ -49,9 +49,36 @@ cdef inline void record(Machine *m, uint64_t index, Outcome *o) noexcept nogil:
     result.error = o.error
     result.event = o.event
 
+cdef inline void put_held() noexcept nogil:
+    """In a race: unlock the folio, and drop the look-up's reference, if it was not passed on to a mapping."""
+    cdef hgm_folio *folio = race_me().held
+    race_unlock(HGM_FOLIO_LOCK)
+    if folio is not NULL:
+        folio_put(folio, 1)
+        race_me().held = NULL
+
+cdef inline hgm_folio *look_up_held(Machine *m, File *f, uint64_t index) noexcept nogil:
+    """In a race: find huge page `index` of the page cache and take a reference, which is one access; or NULL."""
+    cdef hgm_folio *folio
+    cut(READS, &f.cache[index])
+    folio = page_cache_get(m, f, index)
+    race_me().held = folio
+    if folio is not NULL:
+        folio.page._refcount += 1
+    return folio
+
+cdef inline bint lock_cached(Machine *m, File *f, uint64_t index, hgm_folio *folio) noexcept nogil:
+    """In a race: lock the folio. Is it still in its place in the page cache?"""
+    race_lock(HGM_FOLIO_LOCK, folio, HGM_EXCLUSIVE_LOCK)
+    cut(READS, &f.cache[index])
+    return page_cache_get(m, f, index) == folio
+
 cdef inline void look_up_and_put(Machine *m, hgm_cost *cost, hgm_folio *folio) noexcept nogil:
     """A look-up's reference that does not stay."""
     cost.transient += 2
+    if RACING:
+        put_held()
+        return
     if m.config.options.transient_real:
         hgm_get_and_put(folio)
 

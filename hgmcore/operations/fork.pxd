@@ -6,8 +6,12 @@ fork: a child with the parent's mappings; page tables are copied only where the 
 from libc.errno cimport EFAULT, ENOMEM, ESRCH
 from libc.stdint cimport INT32_MAX
 from hgmcore.hgm cimport *
+from hgmcore.core.folio cimport folio_of
+from hgmcore.core.lock cimport table_lock
 from hgmcore.core.machine cimport ALONE, HUGETLB, Machine, Mapping, MAX_LEVELS, NO_TABLE, Process, Vma, VMA_FORKED
-from hgmcore.core.table cimport is_leaf, is_table, PTE, table_alloc, table_entries, table_number, upper_tables_free
+from hgmcore.core.table cimport (
+    is_leaf, is_table, number_of_table, PTE, table_alloc, table_desc, table_entries, table_number, upper_tables_free
+)
 from hgmcore.core.vma cimport vma_insert
 from hgmcore.operations.common cimport mapping_set, Outcome, outcome, page_mask
 from hgmcore.operations.hugetlb.address_space cimport do_munmap as hugetlb_munmap
@@ -70,7 +74,7 @@ cdef inline int copy_run(Machine *m, HugePage *child, const uint64_t *entries, u
     cdef uint64_t *entry = child.entry
     cdef uint64_t first = (offset - child.start) >> m.config.geometry.base_shift
     # the long way, where one may be the subtree's first, or is to be told of more than here
-    if (child.file.entries > 1 or not child.leaf_known or m.config.options.overflow_check != HGM_CHECK_NONE
+    if (RACING or child.file.entries > 1 or not child.leaf_known or m.config.options.overflow_check != HGM_CHECK_NONE
             or batch and (m.context.exclusion != ALONE or not counted(child))):
         n[0] = hgm_leaf_run(entries, n[0]) if batch and m.config.options.overflow_check == HGM_CHECK_NONE else 1
         return copy_leaves(m, child, offset, 0, n[0])
@@ -84,12 +88,23 @@ cdef inline int copy_run(Machine *m, HugePage *child, const uint64_t *entries, u
         fork_run(m, child, entry, n[0], first, path)
     return 0
 
+cdef inline void leaf_locked(Machine *m, HugePage *child, const uint64_t *entry) noexcept nogil:
+    """In a race: lock the table of a source entry that is a leaf, and look again."""
+    cut(READS, entry)
+    if is_leaf(entry[0]):
+        table_lock(table_desc(m, number_of_table(m, entry)), ALONE)
+        cut(READS, entry)
+        if is_leaf(entry[0]):
+            child.folio = folio_of(m, entry[0] >> HGM_PTE_FRAME_SHIFT)
+
 cdef inline int copy_entries(Machine *m, HugePage *child, const uint64_t *entries, int level, uint64_t n,
                              uint64_t offset) noexcept nogil:
     """Copy the leaves at and below `n` source entries of `level`, the first of which stands for `offset`."""
     cdef uint64_t i = 0, run, bytes = <uint64_t>1 << m.config.geometry.level_shift[level]
     cdef int error = 0, size
     while i < n and error == 0:
+        if RACING:
+            leaf_locked(m, child, &entries[i])
         if is_table(entries[i]):
             error = copy_entries(m, child, table_entries(m, table_number(entries[i])), level - 1,
                                  <uint64_t>1 << m.config.geometry.index_bits, offset + i * bytes)
@@ -103,6 +118,7 @@ cdef inline int copy_entries(Machine *m, HugePage *child, const uint64_t *entrie
             i += run - 1
         elif is_leaf(entries[i]):
             error = copy_leaves(m, child, offset + i * bytes, m.config.geometry.entry_leaf[level], 1)
+        race_unlock(HGM_PT_LOCK)
         i += 1
     return error
 
@@ -129,6 +145,8 @@ cdef inline int dup_vmas(Machine *m, Mapping *v, Mapping *w) noexcept nogil:
     """Give the child's mapping `w` the VMAs of `v`, and their page tables where fork copies them. 0 or an errno."""
     cdef uint32_t i, flags
     cdef int error
+    cut(READS, &v.nr_vmas)
+    race_lock(HGM_VMA_LOCK, v, HGM_SHARED_LOCK)
     mapping_set(w, v.file, v.file_offset, v.address, v.length)
     for i in range(v.nr_vmas):
         flags = v.vmas[i].flags
@@ -159,11 +177,13 @@ cdef inline Outcome exit_mmap(Machine *m, const hgm_operation *op) noexcept nogi
     """The end of a process: its mappings go, then its upper tables."""
     cdef Process *p = &m.state.processes[op.target]
     cdef uint32_t next = p.first_mapping
+    race_lock(HGM_MMAP_LOCK, p, HGM_EXCLUSIVE_LOCK)
     if p.exited:
         return outcome(0, ESRCH)
     while next:
         unmap_all(m, &m.state.mappings[next - 1])
         next = m.state.mappings[next - 1].next
+    cut(WRITES, &p.root)
     if p.root != NO_TABLE:
         upper_tables_free(m, p.root, m.config.geometry.levels)
         p.root = NO_TABLE
@@ -176,6 +196,7 @@ cdef inline Outcome fork(Machine *m, const hgm_operation *op) noexcept nogil:
     cdef Process *child = &m.state.processes[op.arg]
     cdef uint32_t v = parent.first_mapping, w = child.first_mapping
     cdef int error = 0
+    race_lock(HGM_MMAP_LOCK, parent, HGM_EXCLUSIVE_LOCK)
     if parent.exited or child.exited:
         child.exited = True
         return outcome(0, ESRCH)

@@ -58,6 +58,13 @@ FOLIO = record({
 }, {"pages": described(COUNT, "base pages; not of hugetlb"),
     "first": described(COUNT, "base page in `page`; shmem only"),
     "nr_file_mapped": INTEGER, "in_page_cache": {"const": False}})
+RACES = described(record({
+    "ended": {"enum": ["closed", "interrupt", "memory"]}, "preemptions": described(maybe(COUNT), "at most; null: any"),
+    "pairs": COUNT, "states": COUNT, "outcomes": COUNT, "odd": COUNT, "benign": COUNT, "seconds": NUMBER,
+    "broken": by_name(record({
+        "pairs": COUNT, "families": described(by_name(COUNT), "pairs by both families, as continue | punch"),
+        "preemptions": COUNT, "start": array(TEXT), "a": TEXT, "b": TEXT, "steps": array({"type": "object"})})),
+}), "by choice of locks; broken by name, each with its schedule")
 MAPPING = record({
     "process": TEXT, "mapping": TEXT, "rss": COUNT, "pss": NUMBER, "levels": LEVELS, "exclusive": RUNS,
     "truth": record({"pss": NUMBER, "shared": COUNT}),
@@ -199,6 +206,8 @@ FORMATS = {
         "seed": COUNT, "options": OPTIONS, "schemes": by_name(record({
             "sequences": COUNT, "steps": COUNT, "properties": by_name(record({
                 "promise": PROMISE, "ground": TEXT, "number": COUNT, "length": COUNT, "trace": TEXT}))}))})),
+    "hgmcore-races 1": ("hgmcore check --races --json", named("hgmcore-races 1", {
+        "interrupted": BOOL, "scopes": by_name(record({"definition": TEXT, "schemes": by_name(by_name(RACES))}))})),
     "hgmcore-validate 1": ("hgmcore validate --json", {"type": "object", "required": ["format"], "properties": {
         "format": {"const": "hgmcore-validate 1"}, "values": VALUES, "recordings": array(record({
             "recording": TEXT, "kernel": TEXT, "doc": TEXT, "scheme": TEXT, "steps": COUNT, "observations": COUNT,

@@ -193,12 +193,14 @@ HGM_INLINE int hgm_find_leaf(const unsigned char *tables, int index_bits, const 
 	uint64_t n = 1ull << index_bits, i, j, read = 0;
 	const uint64_t *below;
 
+	hgm_cut(HGM_READS, entries);
 	for (i = 0; (i = hgm_next_entry(entries, i, n)) < n; i++) {
 		if (entries[i] & HGM_PTE_LEAF)
 			break;
 		if (!(entries[i] & HGM_PTE_PRESENT))
 			continue;
 		below = (const uint64_t *)(tables + (entries[i] >> HGM_PTE_FRAME_SHIFT << (index_bits + 3)));
+		hgm_cut(HGM_READS, below);
 		j = hgm_first_leaf(below, n);
 		if (j < n) {
 			read += j + 1;

@@ -75,7 +75,7 @@ typedef struct hgm_folio {
 	int32_t pins;
 	uint32_t flags;		/* HGM_FOLIO_* */
 	int32_t poisons;	/* references that memory failure holds */
-	uint32_t unused;
+	uint32_t isolated;	/* in a race: a migration has it (kernel: isolate_hugetlb) */
 } hgm_folio;
 
 #define HGM_FOLIO_CACHED 1u	/* in its file's page cache */
@@ -83,6 +83,8 @@ typedef struct hgm_folio {
 #define HGM_FOLIO_POISONED 4u	/* one of its base pages failed */
 #define HGM_FOLIO_ANON 8u	/* a private copy: never in a page cache */
 #define HGM_FOLIO_FREE 16u	/* freed, and nothing maps it: its frames may be used again */
+
+#include "hgmcore/races.h"
 
 /*
  * Page-table entries
@@ -286,6 +288,7 @@ HGM_INLINE int32_t hgm_map_add(hgm_cost *cost, hgm_page *page, int32_t *word, in
 {
 	int32_t now;
 
+	hgm_cut(HGM_CHANGES, word);
 	cost->map++;
 	now = hgm_atomic_add(cost, page, word, by);
 	hgm_event_map(page, word == &page->_mapcount || word == &page->_entire_mapcount, now, by);
@@ -295,6 +298,7 @@ HGM_INLINE int32_t hgm_map_add(hgm_cost *cost, hgm_page *page, int32_t *word, in
 /* The same under a lock that was taken for it: its atomic stands for the one that is counted. */
 HGM_INLINE int32_t hgm_map_add_locked(hgm_cost *cost, hgm_page *page, int32_t *word, int32_t by)
 {
+	hgm_cut(HGM_CHANGES, word);
 	cost->map++;
 	hgm_touch(page);
 	*word = (int32_t)((uint32_t)*word + (uint32_t)by);
@@ -328,6 +332,9 @@ HGM_INLINE void hgm_ref_add(hgm_cost *cost, hgm_folio *folio, int32_t by)
 	int zero, outside;
 
 	cost->ref++;
+	if (HGM_RACING && by == 1 && hgm_race_passes_on(folio))
+		return;
+	hgm_cut(HGM_CHANGES, &folio->page->_refcount);
 	hgm_event_ref(folio->page, by);
 	hgm_touch(folio->page);
 	hgm_add_and_test(&folio->page->_refcount, by, &zero, &outside);
@@ -362,12 +369,14 @@ HGM_INLINE void hgm_get_and_put(hgm_folio *folio)
 /* Flags of a page but HGM_PAGE_TOUCHED. */
 HGM_INLINE void hgm_page_flags_set(hgm_page *page, uint64_t flags)
 {
+	hgm_cut(HGM_CHANGES, &page->flags);
 	hgm_event_flag(page);
 	__atomic_fetch_or(&page->flags, flags, __ATOMIC_RELAXED);
 }
 
 HGM_INLINE void hgm_page_flags_clear(hgm_page *page, uint64_t flags)
 {
+	hgm_cut(HGM_CHANGES, &page->flags);
 	hgm_event_flag(page);
 	__atomic_fetch_and(&page->flags, ~flags, __ATOMIC_RELAXED);
 }
@@ -375,6 +384,7 @@ HGM_INLINE void hgm_page_flags_clear(hgm_page *page, uint64_t flags)
 /* References that are no mapping's (page cache, pins, isolation, memory failure): not counted as cost. */
 HGM_INLINE int32_t hgm_plain_add(hgm_folio *folio, int32_t by)
 {
+	hgm_cut(HGM_CHANGES, &folio->page->_refcount);
 	return __atomic_add_fetch(&folio->page->_refcount, by, __ATOMIC_RELAXED);
 }
 

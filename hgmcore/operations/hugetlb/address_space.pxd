@@ -4,7 +4,7 @@ from libc.errno cimport EEXIST, EFAULT, EINVAL, ENOMEM, ESRCH
 from hgmcore.hgm cimport *
 from hgmcore.core.machine cimport File, Machine, Mapping, Vma
 from hgmcore.core.share cimport unshare_range
-from hgmcore.core.table cimport entry_index, table_entries, table_none, table_number, table_release
+from hgmcore.core.table cimport entry_index, is_table, table_entries, table_none, table_number, table_release
 from hgmcore.core.vma cimport vma_delete, vma_find, vma_search, vma_split
 from hgmcore.operations.common cimport (
     base_mask, mmap_region, mprotect_range, Outcome, outcome, page_mask, process_exited, Range, range_of, round_up
@@ -44,13 +44,20 @@ cdef inline uint64_t do_munmap(Machine *m, Mapping *v, uint64_t start, uint64_t 
     cdef HugePage h
     cdef uint32_t i
     cdef uint64_t done = 0
+    race_lock(HGM_VMA_LOCK, v, HGM_EXCLUSIVE_LOCK)
+    race_lock(HGM_I_MMAP_LOCK, &m.state.files[v.file], HGM_EXCLUSIVE_LOCK)
     if not vma_split(m, v, start) or not vma_split(m, v, end):
         return 0
     i = vma_search(v, start)
     while i < v.nr_vmas and v.vmas[i].start < end:
         unmap_hugepage_range(m, v, v.vmas[i].start, v.vmas[i].end, True, &h)
         done += v.vmas[i].end - v.vmas[i].start
+        cut(WRITES, &v.nr_vmas)
+        if RACING and i >= v.nr_vmas:    # another thread was first
+            break
         vma_delete(v, i)
+    race_unlock(HGM_I_MMAP_LOCK)
+    race_unlock(HGM_VMA_LOCK)
     return done
 
 cdef inline bint vma_in(const Mapping *v, uint64_t start, uint64_t end) noexcept nogil:
@@ -81,7 +88,7 @@ cdef inline void hugetlb_free_pgd_range(Machine *m, const Mapping *v, uint32_t t
     while start < end and level > m.state.files[v.file].level:
         stop = min((start | (span - 1)) + 1, end)
         entry = &table_entries(m, table)[entry_index(m, start, level)]
-        if entry[0] != 0:
+        if entry[0] != 0 and not (RACING and not is_table(entry[0])):
             hugetlb_free_pgd_range(m, v, table_number(entry[0]), level - 1, start, stop)
             if table_none(m, table_number(entry[0])) and not span_used(m, v, start & ~(span - 1), span):
                 table_release(m, table_number(entry[0]))
@@ -106,6 +113,8 @@ cdef inline Outcome munmap(Machine *m, const hgm_operation *op) noexcept nogil:
     cdef Mapping *v = &m.state.mappings[op.target]
     cdef Range r = range_of(m, op, base_mask(m))
     cdef uint64_t done, end = r.end
+    race_lock(HGM_MMAP_LOCK, &m.state.processes[v.process], HGM_EXCLUSIVE_LOCK)
+    cut(READS, &v.nr_vmas)
     if r.error or op.length == 0:
         return outcome(0, r.error if r.error else EINVAL)
     if hugetlb_vm_op_split(m, v, op.offset) or not vma_split(m, v, op.offset) or hugetlb_vm_op_split(m, v, end):

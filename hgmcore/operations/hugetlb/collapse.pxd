@@ -1,14 +1,19 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """MADV_COLLAPSE in an HGM mapping: leaves become one larger leaf."""
-from libc.errno cimport EEXIST, EINVAL, ENOMEM
+from libc.errno cimport EBUSY, EEXIST, EINVAL, ENOMEM
 from hgmcore.hgm cimport *
-from hgmcore.core.machine cimport Machine, Mapping, MAX_LEVELS
+from hgmcore.core.lock cimport table_lock, table_unlock
+from hgmcore.core.machine cimport ALONE, Machine, Mapping, MAX_LEVELS
 from hgmcore.core.table cimport (
-    descend, entry_index, is_leaf, is_table, leaf_entry, subtree_find_leaf, subtree_free, table_desc
+    descend, entry_index, is_leaf, is_table, leaf_entry, number_of_table, subtree_find_leaf, subtree_free, table_desc
 )
 from hgmcore.core.vma cimport vma_search
-from hgmcore.operations.common cimport base_mask, look_up_and_put, Outcome, outcome, page_mask, Range, range_of
-from hgmcore.operations.hugetlb.huge_page cimport counted, entry_for, huge_page, HugePage, install_at, subtree_of
+from hgmcore.operations.common cimport (
+    base_mask, look_up_and_put, look_up_held, Outcome, outcome, page_mask, put_held, Range, range_of
+)
+from hgmcore.operations.hugetlb.huge_page cimport (
+    counted, entry_for, file_index, huge_page, HugePage, install_at, subtree_of
+)
 from hgmcore.operations.hugetlb.uffd_continue cimport largest_leaf
 from hgmcore.operations.hugetlb.zap cimport leaf_like, zap_entries, Zapped
 from hgmcore.scheme cimport *
@@ -51,8 +56,10 @@ cdef inline void replace_by_leaf(Machine *m, HugePage *h, uint64_t *entry, int s
     leaf.covers = s.covers = whole
     zapped = zap_entries(m, table, level, address, address + bytes, &leaf, leaf.first)
     s.removed = zapped.leaves
+    table_lock(table_desc(m, number_of_table(m, entry)), ALONE)
     if whole:
         hgm_table_free(&m.context.cost, &m.config.options, &s)
+    cut(WRITES, entry)
     for i in range(n):
         if is_table(entry[i]):
             subtree_free(m, &entry[i], level)
@@ -67,6 +74,7 @@ cdef inline void replace_by_leaf(Machine *m, HugePage *h, uint64_t *entry, int s
     m.context.cost.leaf_installs += 1
     if not hgm_leaf_install(&m.context.cost, &m.config.options, &leaf) & HGM_KEEPS:
         look_up_and_put(m, &m.context.cost, h.folio)
+    table_unlock(table_desc(m, number_of_table(m, entry)), ALONE)
 
 cdef inline void empty_tables_free(Machine *m, HugePage *h, uint64_t *entry, int level, int n,
                                    bint whole) noexcept nogil:
@@ -74,11 +82,14 @@ cdef inline void empty_tables_free(Machine *m, HugePage *h, uint64_t *entry, int
     cdef hgm_subtree s = subtree_of(m, h, HGM_BY_ZAP)
     cdef int i
     s.covers = s.empty = whole
+    table_lock(table_desc(m, number_of_table(m, entry)), ALONE)
     if whole and h.file.entries == 1:
         hgm_table_free(&m.context.cost, &m.config.options, &s)
+    cut(WRITES, entry)
     for i in range(n):
         if is_table(entry[i]):
             subtree_free(m, &entry[i], level)
+    table_unlock(table_desc(m, number_of_table(m, entry)), ALONE)
 
 cdef inline void collapse_target(Machine *m, HugePage *h, uint64_t *entry, int size, uint64_t at,
                                  const uint32_t *path) noexcept nogil:
@@ -117,10 +128,19 @@ cdef inline Outcome hugetlb_collapse(Machine *m, Mapping *v, uint64_t start, uin
             target = m.config.geometry.leaf_level[size]
             n = m.config.geometry.leaf_entries[size]
             entry = descend(m, entry_for(m, h, at), v.address + at, &level, target, path)
+            if level == target:
+                cut(READS, entry)
             if is_leaf(entry[0]) and (level > target or n == 1 and entry[0] & HGM_PTE_GROUP):
                 return outcome(at - start, EEXIST)
             if level == target and size > 0 and not (n == 1 and is_leaf(entry[0])) and not entry[0] & HGM_PTE_GROUP:
+                if RACING:
+                    h.folio = look_up_held(m, h.file, file_index(h))
+                    if h.folio is not NULL and h.folio.isolated:
+                        put_held()
+                        return outcome(at - start, EBUSY)
                 collapse_target(m, h, entry, size, at, path)
+                if RACING:
+                    put_held()
         at += <uint64_t>1 << m.config.geometry.leaf_shift[size]
     return outcome(at - start, 0)
 
@@ -134,6 +154,11 @@ cdef inline Outcome collapse(Machine *m, const hgm_operation *op, HugePage *h) n
     cdef uint64_t start = r.start, end = r.end, at, stop
     cdef uint32_t i, first
     cdef Outcome o = outcome(0, 0)
+    race_lock(HGM_MMAP_LOCK, &m.state.processes[v.process], HGM_EXCLUSIVE_LOCK)
+    if RACING and race_repairs() & HGM_V1_COLLAPSE:
+        race_lock(HGM_VMA_LOCK, v, HGM_EXCLUSIVE_LOCK)
+        race_lock(HGM_I_MMAP_LOCK, &m.state.files[v.file], HGM_EXCLUSIVE_LOCK)
+    cut(READS, &v.nr_vmas)
     if r.error:
         return outcome(0, r.error)
     first = i = vma_search(v, start)

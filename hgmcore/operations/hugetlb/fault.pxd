@@ -3,16 +3,17 @@
 from libc.errno cimport EFAULT, ENOMEM, ESRCH
 from libc.string cimport memset
 from hgmcore.hgm cimport *
-from hgmcore.core.folio cimport folio_alloc, folio_of, page_cache_alloc, page_poisoned
+from hgmcore.core.folio cimport folio_alloc, folio_of, page_cache_add, page_cache_alloc, page_poisoned
 from hgmcore.core.lock cimport huge_page_lock, huge_page_unlock, Locks, locks_held, locks_of
 from hgmcore.core.machine cimport ALONE, Machine, Mapping, MAX_LEVELS, Vma
 from hgmcore.core.table cimport descend, is_leaf
 from hgmcore.core.vma cimport vma_find
 from hgmcore.operations.common cimport (
-    base_mask, EHWPOISON, folio_answer, look_up_and_put, lookup_refused, Outcome, outcome, page_mask, process_exited
+    base_mask, EHWPOISON, folio_answer, lock_cached, look_up_and_put, look_up_held, lookup_refused, Outcome, outcome,
+    page_mask, process_exited
 )
 from hgmcore.operations.hugetlb.huge_page cimport (
-    entry_for, huge_page, huge_page_none, HugePage, install_at, maps_pieces, tables_alloc
+    entry_for, file_index, huge_page, huge_page_none, HugePage, install_at, maps_pieces, tables_alloc
 )
 from hgmcore.operations.hugetlb.zap cimport zap_huge_page
 from hgmcore.scheme cimport *
@@ -22,10 +23,6 @@ cdef inline int fault_leaf(Machine *m, const HugePage *h, int level) noexcept no
     if level == h.file.level and huge_page_none(h):
         return h.file.leaf
     return m.config.geometry.entry_leaf[level]
-
-cdef inline uint64_t file_index(const HugePage *h) noexcept nogil:
-    """The huge page's place in its file."""
-    return (h.mapping.file_offset + h.start) >> h.file.page_shift
 
 cdef inline bint behind_end(const HugePage *h) noexcept nogil:
     """Does the page lie behind the end of the file, where an access gets SIGBUS?"""
@@ -90,6 +87,24 @@ cdef inline Outcome private_fault(Machine *m, HugePage *h, const hgm_operation *
     page.flags = HGM_FOLIO_ANON
     return map_private(m, h, page, False)
 
+cdef inline hgm_folio *look_up_or_alloc(Machine *m, const HugePage *h, bint *cached) noexcept nogil:
+    """In a race: the page of the page cache, or a new one that comes there, with a reference for the fault; or NULL."""
+    cdef hgm_folio *folio
+    while True:
+        folio = look_up_held(m, h.file, file_index(h))
+        cached[0] = folio is not NULL
+        if folio is not NULL or file_index(h) >= h.file.size:
+            return folio
+        folio = folio_alloc(m, h.mapping.file, file_index(h))
+        if folio is NULL:
+            return NULL
+        cut(CHANGES, &h.file.cache[file_index(h)])
+        if h.file.cache[file_index(h)] == 0:    # else another thread was first
+            page_cache_add(m, folio)
+            folio.page._refcount += 1
+            race_me().held = folio
+            return folio
+
 cdef inline Outcome hugetlb_no_page(Machine *m, HugePage *h, const hgm_operation *op, uint32_t vma_flags,
                                     uint64_t *entry,
                                  int level, uint32_t *path) noexcept nogil:
@@ -102,8 +117,13 @@ cdef inline Outcome hugetlb_no_page(Machine *m, HugePage *h, const hgm_operation
     cdef int size, error
     cdef bint hstate_none, cached = True
     cdef Outcome done = outcome(base_mask(m) + 1, 0)
+    if RACING:
+        race_me().taken = False
+        h.folio = look_up_or_alloc(m, h, &cached)
     if behind_end(h):
         return outcome(0, EFAULT)
+    if RACING and h.folio is NULL:
+        return outcome(0, ENOMEM)
     if h.folio is NULL:
         h.folio = page_cache_alloc(m, h.mapping.file, file_index(h))
         if h.folio is NULL:
@@ -116,6 +136,10 @@ cdef inline Outcome hugetlb_no_page(Machine *m, HugePage *h, const hgm_operation
         look_up_and_put(m, &m.context.cost, h.folio)
         done.done = 0
         done.event = HGM_EVENT_MINOR
+        return done
+    if RACING and not lock_cached(m, h.file, file_index(h), h.folio):
+        look_up_and_put(m, &m.context.cost, h.folio)
+        race_me().taken = True
         return done
     size = fault_leaf(m, h, level)
     if m.config.options.base_only and maps_pieces(m, vma_flags):
@@ -136,6 +160,7 @@ cdef inline Outcome hugetlb_no_page(Machine *m, HugePage *h, const hgm_operation
         entry = h.entry
     if not install_at(m, h, entry, size, offset, 1, path, HGM_BY_FAULT, hstate_none):
         look_up_and_put(m, &m.context.cost, h.folio)
+    race_unlock(HGM_FOLIO_LOCK)
     return done
 
 cdef inline Outcome hugetlb_fault(Machine *m, Mapping *v, Vma *vma, const hgm_operation *op,
@@ -149,8 +174,14 @@ cdef inline Outcome hugetlb_fault(Machine *m, Mapping *v, Vma *vma, const hgm_op
     h[0] = huge_page(m, v, op.offset, True)
     if h.entry is NULL:
         return outcome(0, ENOMEM)
+    race_lock(HGM_FAULT_MUTEX, &h.file.cache[file_index(h)], HGM_EXCLUSIVE_LOCK)
+    race_lock(HGM_VMA_LOCK, v, HGM_SHARED_LOCK)
     level = h.file.level
     entry = descend(m, entry_for(m, h, op.offset), v.address + op.offset, &level, 1, path)
+    if level == 1:
+        cut(READS, entry)
+    if RACING:
+        race_me().taken = entry[0] & HGM_PTE_MIGRATION != 0
     if entry[0] & HGM_PTE_POISON and vma.flags & HGM_OPF_SHARED:
         return outcome(0, EHWPOISON)
     if entry[0] != 0 and (vma.flags & HGM_OPF_SHARED or is_leaf(entry[0]) and not op.flags & HGM_OPF_WRITE):
@@ -176,12 +207,18 @@ cdef inline Outcome touch(Machine *m, const hgm_operation *op, HugePage *h) noex
     cdef Vma *vma
     cdef uint32_t all = HGM_OPF_SHARED | HGM_OPF_READ | HGM_OPF_WRITE
     cdef Outcome done
+    race_lock(HGM_MMAP_LOCK, &m.state.processes[v.process], HGM_SHARED_LOCK)
+    cut(READS, &v.nr_vmas)
     if process_exited(m, v):
         return outcome(0, ESRCH)
     vma = vma_find(v, op.offset)
     if vma is NULL or not vma.flags & (HGM_OPF_WRITE if op.flags & HGM_OPF_WRITE else HGM_OPF_READ):
         return outcome(0, EFAULT)
     done = hugetlb_fault(m, v, vma, op, h)
+    while RACING and race_me().taken:    # what it found was gone when it had the lock: the access comes again
+        race_unlock(HGM_VMA_LOCK)
+        race_unlock(HGM_FAULT_MUTEX)
+        done = hugetlb_fault(m, v, vma, op, h)
     if vma.flags & (all | HGM_OPF_MINOR) != all:
         h.entry = NULL
     return done

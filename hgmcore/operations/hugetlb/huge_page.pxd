@@ -54,6 +54,10 @@ cdef inline HugePage huge_page(Machine *m, Mapping *v, uint64_t offset, bint all
     h.entry = &table_entries(m, table_number(upper[0]))[entry_index(m, address, h.file.level)]
     return h
 
+cdef inline uint64_t file_index(const HugePage *h) noexcept nogil:
+    """The huge page's place in its file."""
+    return (h.mapping.file_offset + h.start) >> h.file.page_shift
+
 cdef inline uint64_t *entry_for(Machine *m, const HugePage *h, uint64_t offset) noexcept nogil:
     """The hstate-level entry of `h` that holds `offset`."""
     return &h.entry[(offset - h.start) >> m.config.geometry.level_shift[h.file.level]]
@@ -64,6 +68,7 @@ cdef inline uint64_t *entry_for(Machine *m, const HugePage *h, uint64_t offset) 
 cdef inline bint huge_page_none(const HugePage *h) noexcept nogil:
     cdef int i
     for i in range(h.file.entries):
+        cut(READS, &h.entry[i])
         if h.entry[i] != 0:
             return False
     return True
@@ -107,6 +112,9 @@ cdef inline hgm_subtree subtree_of(Machine *m, const HugePage *h, int origin) no
 
 cdef inline void subtree_counted(Machine *m, const HugePage *h) noexcept nogil:
     """Set the bit, and remember whose count it is."""
+    cut(CHANGES, h.entry)
+    if RACING and not is_table(h.entry[0]):
+        return
     h.entry[0] |= HGM_PTE_COUNTED
     table_desc(m, table_number(h.entry[0])).folio = folio_number(m, h.folio) + 1
 
@@ -131,10 +139,18 @@ cdef inline bint tables_alloc(Machine *m, HugePage *h, uint64_t **entry, uint64_
         entry[0] = descend(m, entry[0], address, level, target, path)
         if level[0] == target or entry[0][0] != 0:
             return True
+        if RACING:    # the kernel allocates first, takes the lock of the table above, and looks again
+            table_lock(table_desc(m, number_of_table(m, entry[0])), ALONE)
+            cut(READS, entry[0])
+            if entry[0][0] != 0:
+                table_unlock(table_desc(m, number_of_table(m, entry[0])), ALONE)
+                continue
         if not subtree_table_alloc(m, entry[0]):
             return False
         if level[0] == h.file.level and h.file.entries == 1:
             table_added(m, h, origin)
+        if RACING:
+            table_unlock(table_desc(m, number_of_table(m, entry[0])), ALONE)
 
 cdef inline int install(Machine *m, hgm_cost *cost, const HugePage *h, uint64_t *entry, uint64_t first,
                         uint64_t nr_pages, uint64_t count, int origin, bint hstate_none,
@@ -150,9 +166,18 @@ cdef inline int install(Machine *m, hgm_cost *cost, const HugePage *h, uint64_t 
     leaf.hstate_none = hstate_none
     leaf.first_leaf = first_leaf
     leaf.threads = m.context.exclusion != ALONE
-    hgm_fill(entry, count, leaf_entry(h.folio.pfn + first), nr_pages << HGM_PTE_FRAME_SHIFT)
+    if not (RACING and entry[0] & HGM_PTE_GROUP):    # else the caller did
+        cut(WRITES, entry)
+        hgm_fill(entry, count, leaf_entry(h.folio.pfn + first), nr_pages << HGM_PTE_FRAME_SHIFT)
     cost.leaf_installs += count
     return hgm_leaf_install(cost, &m.config.options, &leaf)
+
+cdef inline void group_fill(uint64_t *entry, int n, uint64_t pfn, uint64_t step) noexcept nogil:
+    """Fill the `n` entries of a contiguous group with one leaf, whose entries are `step` base pages each."""
+    cdef int i
+    for i in range(n):
+        cut(WRITES, &entry[i])
+        entry[i] = leaf_entry(pfn + i * step) | HGM_PTE_GROUP
 
 cdef inline bint install_at(Machine *m, HugePage *h, uint64_t *entry, int size, uint64_t offset,
                             uint64_t count, const uint32_t *path, int origin, bint hstate_none) noexcept nogil:
@@ -161,7 +186,7 @@ cdef inline bint install_at(Machine *m, HugePage *h, uint64_t *entry, int size, 
     count: more than 1 for base pages that stand side by side in one table. The folio is that of `h`. Did the scheme
     keep a look-up's reference?
     """
-    cdef int level = m.config.geometry.leaf_level[size], i
+    cdef int level = m.config.geometry.leaf_level[size]
     cdef uint64_t pages = <uint64_t>1 << (m.config.geometry.leaf_shift[size] - m.config.geometry.base_shift)
     cdef uint64_t step = <uint64_t>1 << (m.config.geometry.level_shift[level] - m.config.geometry.base_shift)
     cdef uint64_t first = (offset - h.start) >> m.config.geometry.base_shift
@@ -170,6 +195,13 @@ cdef inline bint install_at(Machine *m, HugePage *h, uint64_t *entry, int size, 
     cdef uint64_t ignored = 0
     cdef hgm_ptdesc *desc = table_desc(m, number_of_table(m, entry))
     table_lock(desc, m.context.exclusion)
+    if RACING:    # of a group, as in the kernel, only the first entry
+        race_me().taken = False
+        cut(READS, entry)
+        if entry[0] & HGM_PTE_MIGRATION == 0 if origin == HGM_BY_MIGRATION else entry[0] != 0:
+            table_unlock(desc, m.context.exclusion)
+            race_me().taken = True
+            return False
     m.context.cost.locks += m.context.exclusion >= PT_LOCKS
     if h.file.entries > 1:
         found = h.leaf_known or find_leaf(m, h, &m.context.cost.entries_scanned if NEEDS & (NEEDS_SCAN | NEEDS_COUNTER)
@@ -184,6 +216,7 @@ cdef inline bint install_at(Machine *m, HugePage *h, uint64_t *entry, int size, 
     elif NEEDS & NEEDS_COUNTER:
         first_leaf = children_add(m, path, level, h.file.level)
     elif NEEDS & NEEDS_BIT:
+        cut(READS, h.entry)
         first_leaf = h.entry[0] & HGM_PTE_COUNTED == 0
     elif NEEDS & NEEDS_SCAN:
         first_leaf = not h.leaf_known and (
@@ -193,11 +226,12 @@ cdef inline bint install_at(Machine *m, HugePage *h, uint64_t *entry, int size, 
     h.leaf_known = True
     if origin == HGM_BY_POISON:    # one replacement: it was counted before
         first_leaf = False
+    if RACING and m.config.geometry.leaf_entries[size] > 1:
+        group_fill(entry, m.config.geometry.leaf_entries[size], h.folio.pfn + first, step)
     answer = install(m, &m.context.cost, h, entry, first, pages, count, origin, hstate_none, first_leaf)
     if NEEDS & NEEDS_BIT and answer & HGM_COUNTS and piece and h.file.entries == 1:
         subtree_counted(m, h)
-    if m.config.geometry.leaf_entries[size] > 1:
-        for i in range(m.config.geometry.leaf_entries[size]):
-            entry[i] = leaf_entry(h.folio.pfn + first + i * step) | HGM_PTE_GROUP
+    if not RACING and m.config.geometry.leaf_entries[size] > 1:
+        group_fill(entry, m.config.geometry.leaf_entries[size], h.folio.pfn + first, step)
     table_unlock(desc, m.context.exclusion)
     return answer & HGM_KEEPS

@@ -32,13 +32,14 @@ cdef inline void remove_migration_ptes(Machine *m, HugePage *h, uint64_t *entrie
     cdef uint64_t i = 0, bytes = <uint64_t>1 << m.config.geometry.level_shift[level]
     cdef int size, j
     while i < n:
+        cut(READS, &entries[i])
         if is_table(entries[i]):
             path[level - 1] = table_number(entries[i])
             remove_migration_ptes(m, h, table_entries(m, path[level - 1]), level - 1,
                                   <uint64_t>1 << m.config.geometry.index_bits, offset + i * bytes, path)
         elif entries[i] & HGM_PTE_MIGRATION:
             size = m.config.geometry.entry_leaf[level] + (1 if entries[i] & HGM_PTE_GROUP else 0)
-            for j in range(m.config.geometry.leaf_entries[size]):
+            for j in range(0 if RACING else m.config.geometry.leaf_entries[size]):    # else the install replaces them
                 entries[i + j] = 0
             install_at(m, h, &entries[i], size, offset + i * bytes, 1, path, HGM_BY_MIGRATION, huge_page_none(h))
             i += m.config.geometry.leaf_entries[size] - 1
@@ -62,6 +63,24 @@ cdef inline void rmap_walk(Machine *m, hgm_folio *old, hgm_folio *new) noexcept 
                 remove_migration_ptes(m, &h, h.entry, h.file.level, h.file.entries, offset, path)
         v = rmap_next(m, old.file, old.index, &at, &offset)
 
+cdef inline bint isolate(Machine *m, hgm_folio *folio) noexcept nogil:
+    """In a race: isolate_hugetlb() with the reference just taken, and lock the page.
+
+    False, and the reference is dropped: another migration has the page, or it left the page cache.
+    """
+    if folio.isolated:
+        folio_put(folio, 1)
+        return False
+    folio.isolated = 1
+    race_unlock(HGM_MMAP_LOCK)
+    race_lock(HGM_FOLIO_LOCK, folio, HGM_EXCLUSIVE_LOCK)
+    if folio.flags & (HGM_FOLIO_CACHED | HGM_FOLIO_ANON):
+        return True
+    folio.isolated = 0
+    race_unlock(HGM_FOLIO_LOCK)
+    folio_put(folio, 1)
+    return False
+
 cdef inline int unmap_and_move_huge_page(Machine *m, hgm_folio *folio) noexcept nogil:
     """Move one folio. 0; EAGAIN: counts or references did not come out, mappings restored; ENOMEM."""
     cdef hgm_folio *new = folio_alloc(m, folio.file, folio.index)
@@ -72,12 +91,25 @@ cdef inline int unmap_and_move_huge_page(Machine *m, hgm_folio *folio) noexcept 
         return ENOMEM
     new.page._refcount = 1    # the allocation's own
     folio_get(m, folio, 1)
-    for _ in range(ATTEMPTS):
+    if RACING:
+        if not isolate(m, folio):
+            return EAGAIN
+        cached = folio.flags & HGM_FOLIO_CACHED
+        refs = cache_refs(m, folio) if cached else 0
+    for _ in range(1 if RACING else ATTEMPTS):    # more come to the same, if nobody else takes references
+        race_lock(HGM_I_MMAP_LOCK, &m.state.files[folio.file], HGM_EXCLUSIVE_LOCK)
         rmap_walk(m, folio, NULL)
+        race_unlock(HGM_I_MMAP_LOCK)
+        cut(CHANGES, &folio.page._refcount)
         if not folio_answer(&m.config.options, folio).mapped and folio.page._refcount == refs + 1:
             break
+        race_lock(HGM_I_MMAP_LOCK, &m.state.files[folio.file], HGM_SHARED_LOCK)
         rmap_walk(m, folio, folio)
+        race_unlock(HGM_I_MMAP_LOCK)
     else:
+        if RACING:
+            folio.isolated = 0
+            race_unlock(HGM_FOLIO_LOCK)
         folio_put(new, 1)
         folio_put(folio, 1)
         return EAGAIN
@@ -86,7 +118,12 @@ cdef inline int unmap_and_move_huge_page(Machine *m, hgm_folio *folio) noexcept 
     if cached:
         m.state.files[folio.file].cache[folio.index] = folio_number(m, new) + 1
         folio.flags &= ~HGM_FOLIO_CACHED
+    race_lock(HGM_I_MMAP_LOCK, &m.state.files[folio.file], HGM_SHARED_LOCK)
     rmap_walk(m, folio, new)
+    race_unlock(HGM_I_MMAP_LOCK)
+    if RACING:
+        folio.isolated = 0
+        race_unlock(HGM_FOLIO_LOCK)
     folio_put(folio, refs + 1)
     return 0
 
@@ -98,6 +135,8 @@ cdef inline Outcome migrate(Machine *m, const hgm_operation *op) noexcept nogil:
     cdef uint32_t i
     cdef int error = 0, failed
     cdef HugePage h
+    race_lock(HGM_MMAP_LOCK, &m.state.processes[v.process], HGM_SHARED_LOCK)
+    cut(READS, &v.nr_vmas)
     if r.error:
         return outcome(0, r.error)
     i = vma_search(v, at)
@@ -109,6 +148,8 @@ cdef inline Outcome migrate(Machine *m, const hgm_operation *op) noexcept nogil:
     at = op.offset
     while at < end:
         h = huge_page(m, v, at, False)
+        if h.entry is not NULL:
+            cut(READS, h.entry)
         if h.entry is not NULL and is_leaf(h.entry[0]):
             h.folio = folio_of(m, h.entry[0] >> HGM_PTE_FRAME_SHIFT)
         if (h.entry is not NULL and h.folio is not NULL and find_leaf(m, &h, &ignored)

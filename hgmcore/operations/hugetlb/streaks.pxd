@@ -292,7 +292,7 @@ cdef inline uint64_t collapses "hgm_collapses"(Machine *m, HugePage *h, const hg
 
 cdef inline uint64_t streak(Machine *m, HugePage *h, const hgm_operation *ops, uint64_t n, int kind) noexcept nogil:
     """The records from ops[0] on that go the short way behind one about huge page `h`. Returns how many there were."""
-    if h.entry is NULL or h.folio is NULL or not is_table(h.entry[0]) or h.file.entries > 1:
+    if RACING or h.entry is NULL or h.folio is NULL or not is_table(h.entry[0]) or h.file.entries > 1:
         return 0
     if kind == HGM_OP_DONTNEED:
         return dontneeds(m, h, ops, n)
