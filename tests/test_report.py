@@ -452,3 +452,13 @@ def test_replay_tells_answers_and_counters(operations):
     assert "ANSWERS: 3 of 17 operations refused" in text
     assert re.search("counter underflows: +7$", text, re.MULTILINE)
     assert re.search("counter overflows: +8$", text, re.MULTILINE)
+
+
+def test_in_full_events_are_told_by_how_often_they_happened():
+    made = made_result({"a": entry(), "b": entry(consequences={"migrations_refused": (5, False),
+                                                               "bytes_not_moved": (3, False)})})
+    made["schemes"]["b"]["errors"]["consequences"]["migrations_refused"]["worst"] = 1
+    made["schemes"]["b"]["errors"]["consequences"]["bytes_not_moved"]["worst"] = 8192
+    said = " ".join(compare_text({**made, "verdict": verdict(made)}, full=True).split())
+    assert "migrations_refused: migration is refused 5 times: b" in said
+    assert "3 times, worst 8K, last 0: b" in said

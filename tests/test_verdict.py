@@ -158,7 +158,7 @@ def test_what_goes_wrong_is_told_of_schemes_that_did_less_too():
     """A migration that silently moves nothing is less work, and an error all the same."""
     lazy = entry(leaves=10, consequences=wrong(bytes_not_moved=4096, pss_error_bytes=3), own=wrong(leaked_folios=1))
     said = answers({"a": entry(), "b": entry(), "c": lazy})
-    assert "Under c, mbind silently leaves memory where it is (4.00K)." in said and "Under c, smaps is wrong" in said
+    assert "Under c, mbind silently leaves memory where it is (4,096 times, 4.00K at worst)." in said and "Under c, smaps is wrong" in said
     assert "c breaks its own promise" in said and "Nothing goes wrong under a and b." in said
     assert "Nothing goes wrong under a." in answers({"a": entry(), "b": entry(consequences=wrong(copies_made=1)),
                                                      "c": entry(leaves=10)})
@@ -284,7 +284,7 @@ def test_the_sentence_of_a_scheme_has_its_costs_and_errors():
     one = entry(atomics=2, scan=7, own={"false_shared": (3, True)}, consequences=wrong(pss_error_bytes=2 << 20))
     assert verdict(result({"a": one}))["details"]["a"] == (
         "beaten by none. Atomics a leaf: 2 in install and zap; 20 ns [20, 20] a leaf in install; pages of one process "
-        "are called shared (3 of 9 observations, 3 at worst, as its file says); smaps has a wrong Pss (2097152 of 9 "
+        "are called shared (3 of 9 observations, 3 at worst, as its file says); smaps has a wrong Pss (2,097,152 of 9 "
         "observations, 2.00M at worst).")
     few = verdict(result({"a": entry(leaves=4), "b": entry(leaves=4)}))["details"]["a"]
     assert few == "beaten by none. Atomics a leaf: 2 in install and zap.", "of every phase where none is long"
@@ -296,13 +296,50 @@ def test_what_a_kernel_does_is_told_with_how_often_over_all_schemes():
     schemes["f"] = entry(consequences=wrong(copies_made=7))
     said = answers(schemes)
     assert "Under all but f, smaps is wrong (1 to 6 of 9 observations, 6 at worst)." in said
-    assert "Under e, mbind silently leaves memory where it is (8.00K)." in said
+    assert "Under e, mbind silently leaves memory where it is (8,192 times, 8.00K at worst)." in said
     assert "Under e, migration is refused (once)." in said
     assert "Under f, writes copy more than they must (7 times)." in said
     assert "Nothing goes wrong" not in said
     more = {name: entry() for name in "ghij"}
     assert "Under 5 of 10, smaps is wrong" in answers({**schemes, **more})
     assert "Under all 4, smaps" in answers({name: schemes[name] for name in "abcd"})
+
+
+def test_events_are_told_by_how_often_they_happened_and_not_by_how_many_at_once():
+    schemes = {"a": entry(), "b": entry(consequences=wrong(migrations_refused=5, bytes_not_moved=1)),
+               "c": entry(consequences=wrong(copies_made=7, bytes_not_moved=3), own=wrong(counter_underflows=4))}
+    for name, key, worst in (("b", "migrations_refused", 1), ("b", "bytes_not_moved", 4096), ("c", "copies_made", 2),
+                             ("c", "bytes_not_moved", 8192)):
+        schemes[name]["errors"]["consequences"][key]["worst"] = worst
+    schemes["c"]["errors"]["own"]["counter_underflows"]["worst"] = 1
+    said = answers(schemes)
+    assert "Under b, migration is refused (5 times)." in said and "writes copy more than they must (7 times)." in said
+    assert "Under b and c, mbind silently leaves memory where it is (1 to 3 times, 8.00K at worst)." in said
+    assert "c breaks its own promise: counts go below zero (4 times)." in said
+    assert "(once, 4.00K)." in answers({"a": entry(), "b": schemes["b"]})
+
+
+def test_smaps_is_wrong_as_often_as_one_of_its_numbers_is():
+    """Pss may be wrong where shared memory is right, and the other way round."""
+    made = result({"a": entry(), "b": entry(consequences=wrong(pss_error_bytes=2, smaps_shared_error_bytes=2))})
+    made["errors_at"]["b"] = [[1, {"pss_error_bytes": 1}], [2, {"pss_error_bytes": 2, "smaps_shared_error_bytes": 2}],
+                              [3, {"smaps_shared_error_bytes": 2}], [4, {"page_mapcount_wrong_pages": 1}]]
+    assert "Under b, smaps is wrong (3 of 9 observations, 2 at worst)." in " ".join(verdict(made)["answers"])
+
+
+def test_a_fail_that_never_fires_and_operations_that_nobody_looked_at_are_warned_of():
+    """Without timed runs, too."""
+    schemes = {name: entry(runs=None) for name in "abcde"}
+    assert verdict(result(schemes, repeat=0))["warnings"] == []
+    schemes["b"]["never_fired"] = 1
+    assert verdict(result(schemes, repeat=0))["warnings"] == ["A failure that the trace asks for never fired: 1 under b."]
+    for name in "acde":
+        schemes[name]["never_fired"] = 3
+    for one in schemes.values():
+        one["watched"] = {"migrate": {"operations": 5000, "looked_at": 200}}
+    assert verdict(result(schemes, repeat=0))["warnings"] == [
+        "Failures that the trace asks for never fired: 1 to 3 under all 5.",
+        "200 of 5,000 migrate operations, evenly spaced, were looked at for work that was not done."]
 
 
 def test_what_was_not_tested_is_told():

@@ -16,7 +16,7 @@ from statistics import median
 
 from hgmcore.analysis.judge import broken, less_work, ran
 from hgmcore.analysis.measure import NOISY, ROUNDS, change
-from hgmcore.analysis.words import NAMED, WORDS, how, listed, power, who
+from hgmcore.analysis.words import NAMED, WORDS, how, listed, power, span, who
 from hgmcore.geometry import GEOMETRIES
 from hgmcore.sizes import format_size, parse_size
 
@@ -56,7 +56,7 @@ def verdict(result) -> dict:
     return {"answers": list(filter(None, answers)) if tested else [NOTHING],
             "front": [name for name in full if name not in beaten], "beaten": beaten,
             "details": details if tested else {},
-            "untested": _untested(result, tested), "warnings": _warnings(result, full)}
+            "untested": _untested(result, tested), "warnings": [*_unseen(schemes), *_warnings(result, full)]}
 
 
 ATOMICS = "atomics a leaf"
@@ -282,7 +282,9 @@ def _errors(result, schemes, full):
         for name, entry in schemes.items():
             mine = [entry["errors"]["consequences"][key] for key in keys if key in entry["errors"]["consequences"]]
             if mine:
-                counts[name] = {key: max(count[key] for count in mine) for key in ("observations", "worst")}
+                at = sum(any(key in found for key in keys) for _, found in result["errors_at"][name])
+                counts[name] = {"observations": max(at, *(count["observations"] for count in mine)),
+                                "worst": max(count["worst"] for count in mine)}
         if counts:
             much = how(keys[0], counts.values(), result["observations"])
             lines.append(f"Under {who(counts, schemes)}, {words} ({much}).")
@@ -367,6 +369,17 @@ def _untested(result, tested):
     if result["observations"] < 2:
         lines.append("One observation only: what goes wrong in between is not seen (--every).")
     return lines
+
+
+def _unseen(schemes):
+    """Failures that the trace asks for and that had no effect; operations that nobody looked at one by one."""
+    lines, never = [], {name: entry["never_fired"] for name, entry in schemes.items() if entry.get("never_fired")}
+    if never:
+        what = "A failure that the trace asks for" if set(never.values()) == {1} else "Failures that the trace asks for"
+        lines.append(f"{what} never fired: {span(never.values())} under {who(never, schemes)}.")
+    watched = next(iter(schemes.values()), {}).get("watched", {})
+    return lines + [f"{of['looked_at']:,} of {of['operations']:,} {op} operations, evenly spaced, were looked at for "
+                    "work that was not done." for op, of in watched.items()]
 
 
 def _warnings(result, schemes):

@@ -52,15 +52,28 @@ def who(names, among, sort=False):
 
 
 def how(key, counts, observations):
-    """How often and how much, in words, over one or several schemes."""
-    often = sorted({count["observations"] for count in counts})
+    """How often and how much, in words, over one or several schemes. counts: {"observations", "worst"} of each.
+
+    Events happen once or several times, whenever; all others are seen at so many of the observations.
+    """
+    counts = list(counts)
+    often = span([count["observations"] for count in counts])
     worst = max(count["worst"] for count in counts)
-    up = "up to " if len({count["worst"] for count in counts}) > 1 else ""
-    if key in EVENTS:
-        return up + (amount(worst) if key == "bytes_not_moved" else "once" if worst == 1 else f"{worst:,} times")
-    size = amount(worst) if key.endswith("bytes") else f"{worst:,.0f}"
-    span = f"{often[0]} to {often[-1]}" if len(often) > 1 else f"{often[0]}"
-    return f"{span} of {observations} observations, {size} at worst"
+    size = amount(worst) if "bytes" in key else f"{worst:,.0f}"
+    if key not in EVENTS:
+        return f"{often} of {observations:,} observations, {size} at worst"
+    often = times(often)
+    return often if "bytes" not in key else f"{often}, {size}{' at worst' * (often != 'once' or len(counts) > 1)}"
+
+
+def times(often) -> str:
+    """"once", or "3 times"."""
+    return "once" if often == "1" else f"{often} times"
+
+
+def span(numbers) -> str:
+    """"3", or "1 to 3" of several numbers that differ."""
+    return " to ".join(f"{end:,}" for end in sorted({min(numbers), max(numbers)}))
 
 
 def amount(size) -> str:

@@ -10,7 +10,7 @@ from hgmcore.analysis.errors import EVENTS
 from hgmcore.analysis.judge import ran
 from hgmcore.analysis.measure import ROUNDS
 from hgmcore.analysis.verdict import smaller
-from hgmcore.analysis.words import WORDS
+from hgmcore.analysis.words import WORDS, times
 from hgmcore.report import columns
 from hgmcore.report.modelled import modelled_notes, modelled_tables
 from hgmcore.report.prose import ascii_only, indented, listed, plural, printable, shortened, wrapped
@@ -210,9 +210,10 @@ def error_rows(result):
 
 
 def _how_often(result, key, value):
-    """(how often, worst, last) in words; events have a number alone."""
+    """(how often, worst, last) in words; of an event, how much is told only where it is an amount of memory."""
     if key in EVENTS:
-        return f"{_amount(key, value['worst'])}", "", ""
+        often = times(f"{value['observations']:,}")
+        return (often, _amount(key, value["worst"]), _amount(key, value["last"])) if "bytes" in key else (often, "", "")
     often = f"{value['observations']:,} of {result['observations']:,}"
     return often, _amount(key, value["worst"]), _amount(key, value["last"])
 

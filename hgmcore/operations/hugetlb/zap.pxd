@@ -78,7 +78,7 @@ cdef inline Zapped zap_entries(Machine *m, uint64_t *entries, int level, uint64_
 
     Entries become none; for a migration they become migration entries.
     `like` has what all of them share; `page` is the base page at `start`. No leaf stands across the borders.
-    With batch=yes a zap tells the scheme at once of base-page leaves that stand side by side.
+    With batch=6.9 or 6.12 a zap tells the scheme at once of base-page leaves that stand side by side.
     """
     cdef int shift = m.config.geometry.level_shift[level], i
     cdef uint64_t step, n
