@@ -462,3 +462,14 @@ def test_in_full_events_are_told_by_how_often_they_happened():
     said = " ".join(compare_text({**made, "verdict": verdict(made)}, full=True).split())
     assert "migrations_refused: migration is refused 5 times: b" in said
     assert "3 times, worst 8K, last 0: b" in said
+
+
+def test_eras_that_differ_are_named_on_the_screen_and_other_options_in_full():
+    made = compare(Trace.parse(TRACE), schemes="head_per_leaf,nr_pages_mapped,mm_id,subtree", repeat=0)
+    said, full = (" ".join(compare_text(made, full=full).split()) for full in (False, True))
+    assert "era: 6.2, whose rules smaps and migration follow; 6.3 of nr_pages_mapped; 6.15 of mm_id." in said
+    assert "zap_frees_tables" not in said
+    assert ("Option zap_frees_tables differs, as each scheme's kernel has it: no of head_per_leaf, nr_pages_mapped "
+            "and mm_id; yes of subtree.") in full
+    assert "era: 6.2, whose rules" in compare_markdown(made) and "era:" not in compare_text(
+        compare(Trace.parse(TRACE), schemes="head_per_leaf,mm_id", repeat=0, era="6.15", lookup_first="no"))

@@ -16,7 +16,7 @@ from statistics import median
 
 from hgmcore.analysis.judge import broken, less_work, ran
 from hgmcore.analysis.measure import NOISY, ROUNDS, change
-from hgmcore.analysis.words import NAMED, WORDS, how, listed, power, span, who
+from hgmcore.analysis.words import NAMED, WORDS, from_to, how, listed, power, who
 from hgmcore.geometry import GEOMETRIES
 from hgmcore.sizes import format_size, parse_size
 
@@ -376,7 +376,7 @@ def _unseen(schemes):
     lines, never = [], {name: entry["never_fired"] for name, entry in schemes.items() if entry.get("never_fired")}
     if never:
         what = "A failure that the trace asks for" if set(never.values()) == {1} else "Failures that the trace asks for"
-        lines.append(f"{what} never fired: {span(never.values())} under {who(never, schemes)}.")
+        lines.append(f"{what} never fired: {from_to(never.values())} under {who(never, schemes)}.")
     watched = next(iter(schemes.values()), {}).get("watched", {})
     return lines + [f"{of['looked_at']:,} of {of['operations']:,} {op} operations, evenly spaced, were looked at for "
                     "work that was not done." for op, of in watched.items()]

@@ -57,7 +57,7 @@ def how(key, counts, observations):
     Events happen once or several times, whenever; all others are seen at so many of the observations.
     """
     counts = list(counts)
-    often = span([count["observations"] for count in counts])
+    often = from_to([count["observations"] for count in counts])
     worst = max(count["worst"] for count in counts)
     size = amount(worst) if "bytes" in key else f"{worst:,.0f}"
     if key not in EVENTS:
@@ -71,7 +71,7 @@ def times(often) -> str:
     return "once" if often == "1" else f"{often} times"
 
 
-def span(numbers) -> str:
+def from_to(numbers) -> str:
     """"3", or "1 to 3" of several numbers that differ."""
     return " to ".join(f"{end:,}" for end in sorted({min(numbers), max(numbers)}))
 

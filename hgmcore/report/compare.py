@@ -10,7 +10,7 @@ from hgmcore.analysis.errors import EVENTS
 from hgmcore.analysis.judge import ran
 from hgmcore.analysis.measure import ROUNDS
 from hgmcore.analysis.verdict import smaller
-from hgmcore.analysis.words import WORDS, times
+from hgmcore.analysis.words import WORDS, times, who
 from hgmcore.report import columns
 from hgmcore.report.modelled import modelled_notes, modelled_tables
 from hgmcore.report.prose import ascii_only, indented, listed, plural, printable, shortened, wrapped
@@ -132,6 +132,11 @@ def screen_table(result):
         table.legend.insert(0, ("phases", ", ".join(dict.fromkeys(cut))))
     if any("less_work" in entry for entry in result["schemes"].values()):
         table.legend.append(("*", "did less of the work"))
+    eras = result.get("differing_options", {}).get("era")
+    if eras:
+        usual, *others = sorted(eras, key=lambda era: -len(eras[era]))
+        of = [f"{era} of {who(eras[era], ran(result))}" for era in others]
+        table.legend.append(("era", "; ".join([f"{usual}, whose rules smaps and migration follow", *of])))
     return table
 
 
@@ -240,6 +245,9 @@ def notes(result, full=True):
     """What the table has no room for: the options and, in full, who did less work and why."""
     lines = [f"* {name} {entry['less_work']}." for name, entry in ran(result).items() if full and "less_work" in entry]
     lines += modelled_notes(result)
+    for option, values in result.get("differing_options", {}).items() if full else ():
+        lines.append(f"Option {option} differs, as each scheme's kernel has it: "
+                     + "; ".join(f"{value} of {who(names, ran(result))}" for value, names in values.items()) + ".")
     if result["options"]:
         lines.append("Options: " + ", ".join(f"{key}={value}" for key, value in result["options"].items()))
     return lines
