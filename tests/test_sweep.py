@@ -110,6 +110,19 @@ def test_one_error_before_anything_runs(change, error, capfd):
     assert not Path("s.sweep").exists()
 
 
+def test_a_profile_that_lacks_what_is_needed(capfd):
+    model = pytest.importorskip("hgmcore.model.profile")
+    assert "step" not in model.load("epyc-milan-vm").costs
+    Path("s.toml").write_text("inputs = 'my.hgm'\nprofiles = ['turin-vm', 'epyc-milan-vm']\n")
+    assert "s.toml: profiles: profile epyc-milan-vm: " in refused(capfd)
+    with open("s.toml", "a") as stream:
+        stream.write("processors = [1, 2]\n[assume]\nstep = [10, 5, 20]\ntable_alloc = [900, 800, 1000]\n")
+    assert not sweep("s.toml", "out", processes=1)["failed"]
+    rows = parquet.read_table("out/results.parquet").to_pylist()
+    named = {(row["profile"], row["processors"]) for row in rows if row["key"] == "accounting" and row["value"] > 0}
+    assert named == {(profile, cpus) for profile in ("turin-vm", "epyc-milan-vm") for cpus in (1, 2)}
+
+
 def test_a_spec_that_is_missing_or_has_no_inputs(capfd):
     Path("s.toml").write_text("seeds = 1\n")
     assert "s.toml: inputs: is missing" in refused(capfd)

@@ -66,10 +66,11 @@ def tasks_of(spec, loaded=None) -> list:
     common = {"program": program(), "schemes": tuple(spec.schemes), "spread": spec.spread, "baseline": spec.baseline,
               "every": spec.every, "machine": spec.machine}
     outside = {name: schemes.load(name).explanation for name in spec.schemes if name not in schemes.NAMES}
-    contents = {}
+    contents, lengths = {}, {}
     for point in spec.points:
         if point.source not in contents:
-            contents[point.source] = _content_of(spec, point, loaded)
+            contents[point.source], lengths[point.source] = _content_of(spec, point, loaded)
+    _check_profiles(spec, min(spec.points, key=lambda point: lengths[point.source]))
     found = []
     for point in spec.points:
         mine = {**common, "content": contents[point.source], "options": point.options, "processors": point.processors}
@@ -86,7 +87,19 @@ def _content_of(spec, point, loaded):
         raise SpecError(f"{spec.file}: inputs: {error}") from None
     if loaded and inputs_file(point.source):
         loaded(point.source, trace)
-    return content
+    return content, len(trace)
+
+
+def _check_profiles(spec, point):
+    """SpecError if a profile lacks a cost that even `point`, the shortest, needs on the most processors."""
+    cpus = max((each.processors for each in spec.points if each.processors), default=None)
+    for profile in spec.profiles.values():
+        trace, _ = _loaded(point.source)
+        try:
+            compare(trace, spec.schemes, repeat=0, every=max(1, len(trace)), profile=profile, cpus=cpus,
+                    spread=spec.spread, **point.options)
+        except ValueError as error:
+            raise SpecError(f"{spec.file}: profiles: {error}") from None
 
 
 def inputs_file(source) -> bool:
