@@ -19,6 +19,7 @@ from hgmcore.analysis.sweep import task as tasks
 from hgmcore.analysis.sweep.drive import sweep
 from hgmcore.analysis.sweep.processes import WorkerDied, run_here
 from hgmcore.analysis.sweep.spec import SpecError, load
+from hgmcore.model.profile import load as load_profile
 from hgmcore.report.sweep import sweep_figure, sweep_image
 
 TRACE = "hgmcore-trace 1\nfile F 2M 1\npopulate F 0 1\nmmap A v F 0 2M shared minor hgm\ncontinue A v 0 4K\n"
@@ -111,8 +112,7 @@ def test_one_error_before_anything_runs(change, error, capfd):
 
 
 def test_a_profile_that_lacks_what_is_needed(capfd):
-    model = pytest.importorskip("hgmcore.model.profile")
-    assert "step" not in model.load("epyc-milan-vm").costs
+    assert "step" not in load_profile("epyc-milan-vm").costs
     Path("s.toml").write_text("inputs = 'my.hgm'\nprofiles = ['turin-vm', 'epyc-milan-vm']\n")
     assert "s.toml: profiles: profile epyc-milan-vm: " in refused(capfd)
     with open("s.toml", "a") as stream:

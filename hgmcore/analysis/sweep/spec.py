@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hgmcore import workloads
 from hgmcore.analysis.compare import engines_of, why_refused
-from hgmcore.analysis.sweep.profiles import check_placed, profile_of
+from hgmcore.analysis.modelled import check_placed, profile_of
 from hgmcore.inputs import WORKLOADS
 from hgmcore.options import OPTIONS
 from hgmcore.sizes import parse_named

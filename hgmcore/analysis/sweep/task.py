@@ -12,8 +12,8 @@ import hgmcore
 from hgmcore import inputs, schemes
 from hgmcore.analysis.compare import compare
 from hgmcore.analysis.long import COLUMNS, long_rows
-from hgmcore.analysis.sweep.profiles import to_toml
 from hgmcore.analysis.sweep.spec import SpecError
+from hgmcore.model.profile import to_toml
 from hgmcore.trace import TraceError
 from hgmcore.trace.binary import header_json
 
@@ -130,7 +130,7 @@ def program() -> str:
     digest = hashlib.sha256(hgmcore.__version__.encode())
     for path in sorted(package.rglob("*")):
         name = path.relative_to(package)
-        if path.suffix in (".py", ".pyx", ".pxd", ".h", ".toml") and name.parts[0] not in SHOWS:
+        if path.suffix in (".py", ".pyx", ".pxd", ".h") and name.parts[0] not in SHOWS:
             digest.update(name.as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:DIGITS]
 
