@@ -1,4 +1,4 @@
-"""Builds the compiled core: ten modules, and three engines for each scheme: fast, counting events, and for races."""
+"""Builds the compiled core: ten modules, and each scheme's engine three times: to be timed, to count, and for races."""
 
 import ast
 import os
@@ -39,11 +39,11 @@ CYTHON = "build/cython"
 
 
 def counting(name):
-    """The engine of a scheme that counts events: the scheme's C file under another name, compiled to be small."""
+    """The engine of a scheme that counts: the scheme's C file under another name, compiled in a tenth of the time."""
     found = extension(f"schemes.{name}")
     found.name = f"hgmcore.counting.{name}"
     found.define_macros = [("HGM_COUNTING", "1")]
-    found.extra_compile_args = ["-O1", "-g0", "-Wno-unused-function", "-Wno-attributes"]
+    found.extra_compile_args = ["-O2", "-g0", "-Wno-unused-function", "-Wno-attributes"]
     return found
 
 

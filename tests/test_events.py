@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from hgmcore.core.events import Events
+from hgmcore.core.view import View
 
 import hgmcore as hgm
 from hgmcore import counting, recordings
@@ -161,6 +162,28 @@ def test_both_engines_count_the_same(name):
             assert int(rows["atomic"].sum()) == atomics["persistent"] + executed + cost["locks"], scheme
         assert int(rows["installs"].sum()) == cost["leaf_installs"]
         assert np.array_equal(slow.results(), fast.results())
+
+
+@pytest.mark.parametrize("scheme", NAMES)
+def test_both_engines_agree_where_counts_leave_their_range(scheme):
+    """A page is pinned nearly up to INT_MAX, then mapped and unmapped in pieces."""
+    lines = ["file F 2M 1", "populate F 0 1", "mmap A v F 0 2M shared minor hgm", "mmap A w F 0 2M shared minor hgm",
+             f"pin F 0 {(1 << 31) - 3}", "continue A v 0 2M", "continue A w 0 2M", "dontneed A v 0 2M",
+             "continue A v 0 2M", "munmap A v 0 2M", "munmap A w 0 2M"]
+    trace = load(lines)
+    costs = []
+    for engine in (load_scheme(scheme), counting.without_atomics(scheme)):
+        machine = machine_for(trace, engine, {"policy": "base_only"} if scheme != "hugetlb" else {})
+        machine.run(trace.operations)
+        costs.append((machine.core.cost(), machine.core.pages(0, 1).tobytes(), machine.results().tobytes()))
+    assert costs[0] == costs[1] and costs[0][0]["overflows"] > 0
+
+
+def test_one_thread_alone_runs_an_engine_without_atomics():
+    machine = machine_for(load(CONTINUES), "mm_id", {})
+    view = View(machine.core, b"", 1, False)
+    with pytest.raises(ValueError, match="engine mm_id was compiled with HGM_COUNTING: one thread alone can run it"):
+        view.run(counting.without_atomics("mm_id"))
 
 
 def test_counts_are_the_same_again_and_whoever_counts():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from hgmcore import counting
 from hgmcore.analysis.errors import Errors
 from hgmcore.analysis.watch import Collapses, Migrations
 from hgmcore.errnos import error_name
@@ -41,7 +42,8 @@ def count(trace, name, phases, *, every=None, **options) -> dict:
     observation; and "rest", costs by phase without the operations of `in_runs`. MemoryError: the host has no more
     memory.
     """
-    machine = machine_for(trace, name, {**options, "transient": "counted"})    # the counts are the same
+    engine = counting.without_atomics(name)
+    machine = machine_for(trace, engine, {**options, "transient": "counted"})    # the counts are the same
     errors, moves, collapses = Errors(machine.engine.exceptions), Migrations(trace, machine), Collapses(trace, machine)
     watches, seen = (moves, collapses), {"underflows": [], "overflows": [], "anonymous": []}
     around = [number for watch in watches for number in (watch.at, watch.at + 1)]
@@ -162,7 +164,7 @@ def count_batched(trace, engine, phases, found, rest, **options) -> dict:
     at = in_runs(trace)
     if not len(at):
         return {}
-    machine = machine_for(trace, engine, {**options, "transient": "counted",
+    machine = machine_for(trace, counting.without_atomics(engine), {**options, "transient": "counted",
                                           "batch": "6.12" if found["options"]["batch"] == "no" else "no"})
     other, start = PhaseCosts(phases), 0
     other.sums[:] = rest

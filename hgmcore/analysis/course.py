@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from hgmcore import counting
 from hgmcore.replay import machine_for
 from hgmcore.trace.header import NO_TIME
 
@@ -25,7 +26,7 @@ def course(trace, name, stops, **options) -> dict:
     Returns {"atomics": lasting ones and those that look-ups put back, "scanned": page-table entries, "leaves":
     installed and removed}. The counts are those of `analysis.count`, exact. MemoryError: the host has no more memory.
     """
-    machine = machine_for(trace, name, options)
+    machine = machine_for(trace, counting.without_atomics(name), options)
     sums = {key: np.zeros(len(stops), np.int64) for key in ("atomics", "scanned", "leaves")}
     start = 0
     for i, stop in enumerate(stops.tolist()):

@@ -6,6 +6,7 @@ import functools
 
 import numpy as np
 
+from hgmcore import counting
 from hgmcore.api import Machine
 from hgmcore.geometry import GEOMETRIES
 from hgmcore.sizes import format_size
@@ -36,7 +37,8 @@ def maps_of(engine, header, **options) -> dict:
 
 @functools.lru_cache(1024)
 def _first_to_overflow(engine, geometry, page_size, kind, options):
-    machine = Machine(engine, geometry, **{**dict(options), "transient": "counted", "overflow_check": "none"})
+    machine = Machine(counting.without_atomics(engine), geometry,
+                      **{**dict(options), "transient": "counted", "overflow_check": "none"})
     file, process = machine.file("F", page_size, populate=True, kind=kind), machine.process("A")
     mappings = [process.mmap(file, name, minor=True, hgm=kind == "hugetlb" and not engine.whole_only)
                 for name in ("v", "w")]

@@ -70,9 +70,14 @@ cdef class View:
             munmap(self.m.context.results.base, self.m.context.results.reserved)
 
     def run(self, Engine engine):
-        """Run the operations, while other threads run other views. MemoryError as from Core.run."""
+        """Run the operations, while other threads run other views. MemoryError as from Core.run.
+
+        ValueError: the engine only counts (hgmcore.counting), and so adds without atomics.
+        """
         cdef uint64_t n = self.operations.shape[0] // sizeof(hgm_operation)
         self.core.fits(engine)
+        if engine.count_into is not NULL:
+            raise ValueError(f"engine {engine.name} was compiled with HGM_COUNTING: one thread alone can run it")
         with nogil:
             hgm_meet(&self.m.context.owner.context.ready, self.views)
             self.start = now()

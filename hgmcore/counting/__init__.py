@@ -1,5 +1,6 @@
-"""The schemes' engines once more, compiled to count events (include/hgmcore/events.h) and not to be fast.
+"""The schemes' engines once more, compiled to count and not to be timed.
 
+They change counts by plain additions, as one thread runs them, and they can count events (include/hgmcore/events.h).
 setup.py makes each from the C file of the scheme's module, under another name and with HGM_COUNTING.
 """
 
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 
+from hgmcore import schemes
 from hgmcore.schemes import NAMES
 
 
@@ -15,3 +17,13 @@ def load(engine):
     if engine.name not in NAMES:
         raise LookupError(f"scheme {engine.name} was not compiled to count events, which modelled times are made of")
     return importlib.import_module(f"hgmcore.counting.{engine.name}").engine
+
+
+def without_atomics(scheme):
+    """The engine that counts for a scheme, by its name or engine; of a foreign scheme its own, which has atomics.
+
+    Costs, results and answers are the same. ValueError: the scheme is unknown.
+    """
+    engine = schemes.load(scheme) if isinstance(scheme, str) else scheme
+    own = engine.name not in NAMES or engine is not schemes.load(engine.name)
+    return engine if own else load(engine)

@@ -62,8 +62,12 @@ typedef void (*hgm_events_function)(hgm_events *events);
 
 #ifdef HGM_COUNTING
 
-/* Where this thread's events are counted, NULL: nowhere. */
-static __thread hgm_events *hgm_events_now;
+/* Where this thread's events are counted, NULL: nowhere. A load without a call, as each hook looks here. */
+static __thread hgm_events *hgm_events_now __attribute__((tls_model("initial-exec")));
+
+/* Where nothing is counted, a hook is one branch: what it would do stands elsewhere, or loops around it lose inlining. */
+#define HGM_EVENTS_WANTED __builtin_expect(hgm_events_now != 0, 0)
+#define HGM_ELSEWHERE static __attribute__((noinline, unused))
 
 static void hgm_count_into(hgm_events *events)
 {
@@ -73,7 +77,7 @@ static void hgm_count_into(hgm_events *events)
 #define HGM_COUNT_INTO hgm_count_into
 
 /* The line of `page` is written. reads: a load comes first. */
-HGM_INLINE void hgm_event_write(hgm_events *e, const struct hgm_page *page, int reads)
+HGM_ELSEWHERE void hgm_event_write(hgm_events *e, const struct hgm_page *page, int reads)
 {
 	uint64_t number = (uint64_t)(page - e->pages);
 	hgm_line *line = &e->lines[number];
@@ -94,21 +98,23 @@ HGM_INLINE void hgm_event_write(hgm_events *e, const struct hgm_page *page, int 
 	line->stamp = ++e->serial;
 }
 
+HGM_ELSEWHERE void hgm_count_atomic(hgm_events *e, const struct hgm_page *page, int reads)
+{
+	e->counts.atomic++;
+	e->lines[page - e->pages].updates++;
+	hgm_event_write(e, page, reads);
+}
+
 HGM_INLINE void hgm_event_atomic(const struct hgm_page *page, int reads)
 {
-	hgm_events *e = hgm_events_now;
-
-	if (e) {
-		e->counts.atomic++;
-		e->lines[page - e->pages].updates++;
-		hgm_event_write(e, page, reads);
-	}
+	if (HGM_EVENTS_WANTED)
+		hgm_count_atomic(hgm_events_now, page, reads);
 }
 
 /* `n` plain stores to words of the line. */
 HGM_INLINE void hgm_event_plain(const struct hgm_page *page, int n)
 {
-	if (hgm_events_now && n > 0) {
+	if (HGM_EVENTS_WANTED && n > 0) {
 		hgm_events_now->counts.plain += (uint64_t)n;
 		hgm_event_write(hgm_events_now, page, 0);
 	}
@@ -117,14 +123,14 @@ HGM_INLINE void hgm_event_plain(const struct hgm_page *page, int n)
 /* `n` changes of the count of children in a table's descriptor, which is no line of a folio. */
 HGM_INLINE void hgm_event_children(int n)
 {
-	if (hgm_events_now)
+	if (HGM_EVENTS_WANTED)
 		hgm_events_now->counts.plain += (uint64_t)n;
 }
 
 /* A run of leaves of one table goes, in one change. `changed`: a word of the table's descriptor that is for this alone. */
 HGM_INLINE void hgm_event_children_go(uint32_t *changed)
 {
-	if (hgm_events_now) {
+	if (HGM_EVENTS_WANTED) {
 		hgm_events_now->counts.plain += *changed != hgm_events_now->operation;
 		*changed = hgm_events_now->operation;
 	}
@@ -133,7 +139,7 @@ HGM_INLINE void hgm_event_children_go(uint32_t *changed)
 /* The table is freed: who frees it does not change its count before. */
 HGM_INLINE void hgm_event_table_freed(uint32_t *changed)
 {
-	if (hgm_events_now && *changed == hgm_events_now->operation) {
+	if (HGM_EVENTS_WANTED && *changed == hgm_events_now->operation) {
 		hgm_events_now->counts.plain--;
 		*changed = 0;
 	}
@@ -142,16 +148,19 @@ HGM_INLINE void hgm_event_table_freed(uint32_t *changed)
 /* A map count came to `now` by adding `by`. at_edges: it is one of a base page, or of the whole. */
 HGM_INLINE void hgm_event_map(const struct hgm_page *page, int at_edges, int32_t now, int32_t by)
 {
-	hgm_event_atomic(page, 0);
-	if (hgm_events_now && at_edges && (now == 0 || now == by))
-		hgm_events_now->edge = 1;
+	if (HGM_EVENTS_WANTED) {
+		hgm_count_atomic(hgm_events_now, page, 0);
+		if (at_edges && (now == 0 || now == by))
+			hgm_events_now->edge = 1;
+	}
 }
 
 HGM_INLINE void hgm_event_ref(const struct hgm_page *page, int32_t by)
 {
-	hgm_event_atomic(page, hgm_events_now && hgm_events_now->looks_up && by > 0);
-	if (hgm_events_now)
+	if (HGM_EVENTS_WANTED) {
+		hgm_count_atomic(hgm_events_now, page, hgm_events_now->looks_up && by > 0);
 		hgm_events_now->looks_up = 0;
+	}
 }
 
 HGM_INLINE void hgm_event_look_up(const struct hgm_page *page)
@@ -189,13 +198,13 @@ HGM_INLINE void hgm_event_folio_lock(const struct hgm_page *head)
 
 HGM_INLINE void hgm_event_flag(const struct hgm_page *page)
 {
-	if (hgm_events_now && hgm_events_now->told)
+	if (HGM_EVENTS_WANTED && hgm_events_now->told)
 		hgm_event_atomic(page, 0);
 }
 
 HGM_INLINE void hgm_event_freed(const struct hgm_page *head)
 {
-	if (hgm_events_now) {
+	if (HGM_EVENTS_WANTED) {
 		hgm_events_now->counts.freed++;
 		hgm_events_now->lines[head - hgm_events_now->pages].deferred = 0;
 	}
@@ -204,20 +213,20 @@ HGM_INLINE void hgm_event_freed(const struct hgm_page *head)
 /* A table is freed by munmap of shmem or anonymous memory, whose K(op) has that in it: no event. The driver adds all. */
 HGM_INLINE void hgm_event_table_with_munmap(void)
 {
-	if (hgm_events_now)
+	if (HGM_EVENTS_WANTED)
 		hgm_events_now->counts.table_free--;
 }
 
 HGM_INLINE void hgm_event_copy(uint64_t pages)
 {
-	if (hgm_events_now)
+	if (HGM_EVENTS_WANTED)
 		hgm_events_now->counts.copy += pages;
 }
 
 /* The kernel made `n` fewer updates of the head's _refcount than were counted: the last ones were all one update. */
 HGM_INLINE void hgm_event_refs_merged(const struct hgm_page *head, uint64_t n)
 {
-	if (hgm_events_now) {
+	if (HGM_EVENTS_WANTED) {
 		hgm_events_now->counts.atomic -= n;
 		hgm_events_now->lines[head - hgm_events_now->pages].updates -= n;
 	}
@@ -225,7 +234,7 @@ HGM_INLINE void hgm_event_refs_merged(const struct hgm_page *head, uint64_t n)
 
 HGM_INLINE void hgm_event_reuse(void)
 {
-	if (hgm_events_now)
+	if (HGM_EVENTS_WANTED)
 		hgm_events_now->counts.reused++;
 }
 

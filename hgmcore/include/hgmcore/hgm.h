@@ -253,7 +253,17 @@ typedef struct hgm_options {
  * ===============
  * A real atomic read-modify-write on the word in `page`, and one more in `cost`. A decrement of a count that
  * was 0 is an underflow and an increment past INT32_MAX an overflow; the word then wraps as the kernel's does.
+ * An engine that is compiled with HGM_COUNTING adds without an atomic: one thread runs it, so its counts are the same.
  */
+#ifdef HGM_COUNTING
+HGM_INLINE int32_t hgm_add_fetch(int32_t *word, int32_t by)
+{
+	return *word = (int32_t)((uint32_t)*word + (uint32_t)by);
+}
+#else
+#define hgm_add_fetch(word, by) __atomic_add_fetch(word, by, __ATOMIC_RELAXED)
+#endif
+
 HGM_INLINE void hgm_touch(hgm_page *page)
 {
 	/*
@@ -280,7 +290,7 @@ HGM_INLINE int32_t hgm_in_range(hgm_cost *cost, int32_t now, int32_t by)
 HGM_INLINE int32_t hgm_atomic_add(hgm_cost *cost, hgm_page *page, int32_t *word, int32_t by)
 {
 	hgm_touch(page);
-	return hgm_in_range(cost, __atomic_add_fetch(word, by, __ATOMIC_RELAXED), by);
+	return hgm_in_range(cost, hgm_add_fetch(word, by), by);
 }
 
 /* Change a map-count word of the folio's page `page` by `by`; returns its new value. */
@@ -313,13 +323,13 @@ HGM_INLINE int32_t hgm_map_add_locked(hgm_cost *cost, hgm_page *page, int32_t *w
  */
 HGM_INLINE void hgm_add_and_test(int32_t *word, int32_t by, int *zero, int *outside)
 {
-#if defined(__x86_64__) && defined(__GCC_ASM_FLAG_OUTPUTS__)
+#if defined(__x86_64__) && defined(__GCC_ASM_FLAG_OUTPUTS__) && !defined(HGM_COUNTING)
 	if (by > 0)
 		__asm__ __volatile__("lock addl %3, %0" : "+m" (*word), "=@ccz" (*zero), "=@cco" (*outside) : "er" (by));
 	else
 		__asm__ __volatile__("lock addl %3, %0" : "+m" (*word), "=@ccz" (*zero), "=@ccs" (*outside) : "er" (by));
 #else
-	int32_t now = __atomic_add_fetch(word, by, __ATOMIC_RELAXED);
+	int32_t now = hgm_add_fetch(word, by);
 
 	*zero = now == 0;
 	*outside = now < 0 && (by <= 0 || (int32_t)((uint32_t)now - (uint32_t)by) >= 0);
@@ -362,8 +372,8 @@ HGM_INLINE int32_t hgm_refcount(const hgm_folio *folio)
 HGM_INLINE void hgm_get_and_put(hgm_folio *folio)
 {
 	hgm_event_look_up(folio->page);
-	__atomic_add_fetch(&folio->page->_refcount, 1, __ATOMIC_RELAXED);
-	__atomic_sub_fetch(&folio->page->_refcount, 1, __ATOMIC_RELAXED);
+	hgm_add_fetch(&folio->page->_refcount, 1);
+	hgm_add_fetch(&folio->page->_refcount, -1);
 }
 
 /* Flags of a page but HGM_PAGE_TOUCHED. */
@@ -385,7 +395,7 @@ HGM_INLINE void hgm_page_flags_clear(hgm_page *page, uint64_t flags)
 HGM_INLINE int32_t hgm_plain_add(hgm_folio *folio, int32_t by)
 {
 	hgm_cut(HGM_CHANGES, &folio->page->_refcount);
-	return __atomic_add_fetch(&folio->page->_refcount, by, __ATOMIC_RELAXED);
+	return hgm_add_fetch(&folio->page->_refcount, by);
 }
 
 /* Costs that a loop adds up in registers. */

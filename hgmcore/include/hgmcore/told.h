@@ -10,7 +10,7 @@
 #ifdef HGM_COUNTING
 
 /* Is a folio mapped at all, as far as the scheme's counts for each base page do not tell? */
-HGM_INLINE int hgm_told_mapped(const hgm_options *options, const hgm_folio *folio)
+HGM_ELSEWHERE int hgm_told_mapped(const hgm_options *options, const hgm_folio *folio)
 {
 	hgm_answer answer = {0, -1, -1, -1, 0, -1};
 
@@ -21,7 +21,7 @@ HGM_INLINE int hgm_told_mapped(const hgm_options *options, const hgm_folio *foli
 }
 
 /* Is it mapped in part: some base pages, not all, and never as a whole? By the scheme's counts. */
-HGM_INLINE int hgm_told_in_part(const hgm_options *options, const hgm_folio *folio)
+HGM_ELSEWHERE int hgm_told_in_part(const hgm_options *options, const hgm_folio *folio)
 {
 	hgm_answer answer = {0, -1, -1, -1, 0, -1};
 	uint64_t i, mapped = 0;
@@ -38,26 +38,27 @@ HGM_INLINE int hgm_told_in_part(const hgm_options *options, const hgm_folio *fol
 }
 
 /* A scheme is about to be told of `folio`. looks_up: the operation looked it up for this. Was it mapped? */
-HGM_INLINE int hgm_told_begin(const hgm_options *options, const hgm_folio *folio, int looks_up)
+HGM_ELSEWHERE int hgm_count_begin(const hgm_options *options, const hgm_folio *folio, int looks_up)
 {
 	hgm_events *e = hgm_events_now;
 
-	if (!e)
-		return 0;
 	e->told = 1;
 	e->looks_up = (uint8_t)looks_up;
 	e->changed = e->edge = 0;
 	return folio && e->kinds[folio->file] && hgm_told_mapped(options, folio);
 }
 
-HGM_INLINE void hgm_told_end(const hgm_options *options, const hgm_folio *folio, int was_mapped, int removes)
+HGM_INLINE int hgm_told_begin(const hgm_options *options, const hgm_folio *folio, int looks_up)
+{
+	return HGM_EVENTS_WANTED ? hgm_count_begin(options, folio, looks_up) : 0;
+}
+
+HGM_ELSEWHERE void hgm_count_end(const hgm_options *options, const hgm_folio *folio, int was_mapped, int removes)
 {
 	hgm_events *e = hgm_events_now;
 	hgm_line *line;
 	int in_part;
 
-	if (!e)
-		return;
 	e->told = e->looks_up = 0;
 	e->counts.step += e->changed;
 	if (!folio || !e->changed || !e->kinds[folio->file])
@@ -80,8 +81,14 @@ HGM_INLINE void hgm_told_end(const hgm_options *options, const hgm_folio *folio,
 
 HGM_INLINE void hgm_told_run(const hgm_leaf *leaf)
 {
-	if (hgm_events_now)
+	if (HGM_EVENTS_WANTED)
 		hgm_events_now->counts.batched += leaf->count > 1;
+}
+
+HGM_INLINE void hgm_told_end(const hgm_options *options, const hgm_folio *folio, int was_mapped, int removes)
+{
+	if (HGM_EVENTS_WANTED)
+		hgm_count_end(options, folio, was_mapped, removes);
 }
 
 HGM_INLINE int hgm_tell_leaf_install(hgm_cost *cost, const hgm_options *options, const hgm_leaf *leaf)
