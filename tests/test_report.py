@@ -282,7 +282,7 @@ def test_the_screen_of_every_scheme_is_one_of_fifty_lines():
 def test_maps_until_an_overflow_are_a_column_where_they_are_counted():
     few, many = {"2M": 1 << 22, "1G": 8192}, {"2M": 9, "1G": (1 << 31) - 1}
     made = made_result({"a": entry(maps_of=few), "b": entry(maps_of=many), "c": {"refused_why": "why"}})
-    made["trace"]["files"] = [{"page_size": 2 << 20}, {"page_size": 1 << 30}]
+    made["trace"]["files"] = [{"page_size": 2 << 20, "kind": "hugetlb"}, {"page_size": 1 << 30, "kind": "hugetlb"}]
     table = screen_table(made)
     assert table.columns[-1].title == "maps\nof 1G" and [row[-1] for row in table.rows[:2]] == [8192, (1 << 31) - 1]
     assert [line.split()[-1] for line in as_text(table)[-3:-1]] == ["8,192", "2^31"]
@@ -473,3 +473,14 @@ def test_eras_that_differ_are_named_on_the_screen_and_other_options_in_full():
             "and mm_id; yes of subtree.") in full
     assert "era: 6.2, whose rules" in compare_markdown(made) and "era:" not in compare_text(
         compare(Trace.parse(TRACE), schemes="head_per_leaf,mm_id", repeat=0, era="6.15", lookup_first="no"))
+
+
+def test_columns_of_hugetlb_alone_stand_for_hugetlb_alone():
+    """Other memory has neither HVO nor, here, a migration: its migrate is EINVAL."""
+    made = compare(Trace.parse("hgmcore-trace 1\nfile F 2M 1 shmem\nmmap A v F 0 2M shared\ntouch A v 0\n"
+                               "migrate A v 0 2M\n"), schemes="mm_id,subtree", repeat=0)
+    titles = [column.title for column in screen_table(made).columns]
+    assert "HVO" not in titles and "moved" not in titles
+    assert all(one["errors"]["consequences"] == {} for one in made["schemes"].values())
+    assert {"HVO", "moved"} <= {column.title for column in screen_table(made_result(
+        {"a": entry()}, by_operation={"migrate": 1})).columns}

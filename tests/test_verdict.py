@@ -130,6 +130,7 @@ def test_too_few_runs_show_no_difference_and_are_warned_of():
     found = verdict(made)
     assert "Time of" not in " ".join(found["answers"]) and found["beaten"] == {}
     assert "3 timed runs are too few" in " ".join(found["warnings"])
+    assert verdict({**made, "repeat": 1})["warnings"][0].startswith("1 timed run is too few")
 
 
 def test_noise_and_short_traces_are_warned_of():
@@ -358,7 +359,8 @@ def test_what_was_not_tested_is_told():
 
 def test_a_trace_that_tests_nothing_says_so_and_praises_nobody():
     found = compare(Trace.parse("hgmcore-trace 1\nfile F 2M 1\npopulate F 0 1\n"), repeat=0)["verdict"]
-    assert found["untested"] == found["answers"] == ["Nothing was tested: no scheme mapped or unmapped anything."]
+    assert found["answers"] == ["Nothing was tested: no scheme mapped or unmapped anything."]
+    assert found["untested"] == [], "it is said once"
     assert found["details"] == {}
 
 
@@ -392,3 +394,28 @@ def test_scans_are_told_from_more_than_a_table_on():
     said = answers({"a": entry(), "b": entry(scan=600), "c": entry(scan=260_606)})
     assert "To find a first or last piece, c reads up to 260,606 entries." in said
     assert "first or last piece" not in answers({"a": entry(), "b": entry(scan=512)})
+
+
+def test_operations_that_no_scheme_does_are_told_with_their_errors():
+    """What a trace asks for in vain is its own fault; what one scheme refuses is that scheme's."""
+    lost = {name: entry(leaves=0, refused=3 + n) for n, name in enumerate("ab")}
+    assert verdict(result(lost))["answers"][1:] == [
+        "At least 3 of 10,000 operations end in an error under each scheme (EAGAIN 3 under a)."]
+    assert verdict(result({"a": entry(), "b": entry(refused=9000)}))["warnings"] == []
+    assert verdict(result({"a": entry(refused=1000), "b": entry(refused=1000)}))["warnings"] == []
+    assert "At least 1,001 of" in verdict(result({"a": entry(refused=1001), "b": entry(refused=1001)}))["warnings"][0]
+
+
+def test_that_nothing_goes_wrong_under_any_scheme_is_told():
+    assert "Nothing goes wrong under a and b." in answers({"a": entry(), "b": entry()})
+
+
+def test_memory_that_cannot_migrate_does_not_test_migration():
+    made = result({"a": entry()}, by_operation={"migrate": 5, "fork": 1})
+    assert "migration" not in " ".join(verdict(made)["untested"])
+    made["trace"]["files"][0]["kind"] = "shmem"
+    assert "migration" in " ".join(verdict(made)["untested"])
+
+
+def test_large_numbers_of_atomics_are_written_out():
+    assert "Atomics a leaf: 2 to 514 in install and zap." in answers({"a": entry(), "b": entry(atomics=514)})

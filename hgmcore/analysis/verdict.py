@@ -6,8 +6,9 @@ measured ones differ only where the interval of their ratio does not hold 1 and 
 that did less of the work are judged by nothing but what goes wrong under them. The front are those that no other beats.
 
 `answers` are few and short: who is beaten by whom, the time of the longest phase, what decides, what goes wrong. A
-sentence names up to three schemes and counts more, as the table under it shows which. `details` has a sentence for
-each scheme: on what which other one beats it, or what it costs and breaks.
+sentence names up to three schemes and counts more, as the table under it shows which; but all that are beaten, or
+break a promise of their own, are named. `details` has a sentence for each scheme: on what which other one beats it, or
+what it costs and breaks.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ SHARE = 0.01
 SLIGHT = 0.05
 """Atomics a leaf: a smaller difference is of the few operations that allocate a table, and counts as none."""
 
+MANY_REFUSED = 0.1
+"""Of all operations: if more are refused under every scheme, the trace does not do what it says."""
+
 MUCH = 512
 """Entries: a scan for one operation that reads more than one page table is told."""
 
@@ -40,6 +44,9 @@ UNTESTED = {
     "migration": ("migrate",), "truncation and hole punching": ("punch", "truncate"), "memory failure": ("hwpoison",),
 }
 """What an input may leave out: the operations that test it."""
+
+HUGETLB_ALONE = ("migrate", "hwpoison")
+"""Operations that are EINVAL on other memory, which they cannot test."""
 
 
 def verdict(result) -> dict:
@@ -53,10 +60,12 @@ def verdict(result) -> dict:
     answers = [*_dominated(result, full, beaten), *_time(result, full), *_decides(result, full),
                *_broken(result, schemes), *_errors(result, schemes, full), " ".join(more)]
     details = {name: _detail(result, entry, beaten.get(name)) for name, entry in full.items()}
-    return {"answers": list(filter(None, answers)) if tested else [NOTHING],
+    return {"answers": list(filter(None, answers)) if tested else [NOTHING, *_refused(schemes, 0)],
             "front": [name for name in full if name not in beaten], "beaten": beaten,
             "details": details if tested else {},
-            "untested": _untested(result, tested), "warnings": [*_unseen(schemes), *_warnings(result, full)]}
+            "untested": _untested(result, tested),
+            "warnings": [*(_refused(schemes, MANY_REFUSED) if tested else []), *_unseen(schemes),
+                         *_warnings(result, full)]}
 
 
 ATOMICS = "atomics a leaf"
@@ -255,7 +264,7 @@ def _ends(counts):
 
 
 def _span(ends):
-    low, high = (f"{value:.2g}" if value >= 0.01 else "0" for value in ends)
+    low, high = (f"{value:,.0f}" if value >= 99.5 else f"{value:.2g}" if value >= 0.01 else "0" for value in ends)
     return f"{low} to {high}" if low != high else low
 
 
@@ -268,8 +277,7 @@ def _broken(result, schemes):
     for name, entry in schemes.items():
         for key, count in broken(entry).items():
             breaks.setdefault(key, {})[name] = count
-    return [f"{listed(counts, 9)} break{'s' if len(counts) == 1 else ''} {'its' if len(counts) == 1 else 'their'} own "
-            f"promise: {WORDS[key]} ({how(key, counts.values(), result['observations'])})."
+    return [f"{listed(counts, len(counts))} {'breaks its' if len(counts) == 1 else 'break their'} own promise: {WORDS[key]} ({how(key, counts.values(), result['observations'])})."
             for key, counts in breaks.items()]
 
 
@@ -290,7 +298,7 @@ def _errors(result, schemes, full):
             lines.append(f"Under {who(counts, schemes)}, {words} ({much}).")
     errs = [name for name, entry in schemes.items() if entry["errors"]["own"] or entry["errors"]["consequences"]]
     clean = [name for name in full if name not in errs]
-    if clean and errs:
+    if clean:
         lines.append(f"Nothing goes wrong under {who(clean, full)}.")
     return [" ".join(lines)]
 
@@ -360,15 +368,29 @@ def _untested(result, tested):
     """What this input cannot tell, and why."""
     lines, done = [], result["trace"]["by_operation"]
     if not tested:
-        return [NOTHING]
+        return []    # the answer says so
     if result["trace"]["most_processes_on_a_page"] < 2:
         lines.append("Sharing: no two processes map one page at any observation.")
-    absent = [what for what, operations in UNTESTED.items() if not any(done.get(op) for op in operations)]
+    on_hugetlb = any(file["kind"] == "hugetlb" for file in result["trace"]["files"])
+    absent = [what for what, operations in UNTESTED.items()
+              if not any(done.get(op) for op in operations if on_hugetlb or op not in HUGETLB_ALONE)]
     if absent:
         lines.append(f"Not in this input: {', '.join(absent)}.")
     if result["observations"] < 2:
         lines.append("One observation only: what goes wrong in between is not seen (--every).")
     return lines
+
+
+def _refused(schemes, share):
+    """That operations end in an error whatever the scheme, if more than `share` of all do: the input is at fault."""
+    refused = {name: sum(entry["refused"].values()) for name, entry in schemes.items()}
+    name = min(refused, key=refused.get, default=None)
+    operations = schemes[name]["cost"]["operations"] if name else 0
+    if not name or refused[name] <= share * operations:
+        return []
+    errors = ", ".join(f"{error} {number:,}" for error, number in schemes[name]["refused"].items())
+    return [f"At least {refused[name]:,} of {operations:,} operations end in an error under each scheme ({errors} "
+            f"under {name})."]
 
 
 def _unseen(schemes):
@@ -389,8 +411,8 @@ def _warnings(result, schemes):
     if not timed:
         return lines
     if 0 < result["repeat"] < ROUNDS:
-        lines.append(f"{result['repeat']} timed runs are too few for an interval (at least {ROUNDS}); no difference is "
-                     "shown.")
+        few = "1 timed run is" if result["repeat"] == 1 else f"{result['repeat']} timed runs are"
+        lines.append(f"{few} too few for an interval (at least {ROUNDS}); no difference is shown.")
     if all(one["short"] for one in timed.values()):
         lines.append("The trace is too short to time: a run takes less than 0.1 ms.")
     noisy = [name for name, one in timed.items() if _width(one["ns_per_operation"]) > NOISY]

@@ -70,7 +70,7 @@ class Migrations(Watch):
     def _folios(self, index):
         """(file, huge page) pairs that the range of the operation covers."""
         about = self._range(index)
-        if about is None:
+        if about is None or about[0].kind != "hugetlb":    # other memory has no migrate
             return set()
         file, first, end = about
         return {(file.name, page) for page in range(first // file.page_size, -(-end // file.page_size))}

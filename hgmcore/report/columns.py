@@ -244,7 +244,7 @@ def longest_time(result, short) -> Measure:
 def screen(result) -> list[Measure]:
     """The columns of the one table on the screen."""
     short = short_names([phase["name"] for phase in result["trace"]["phases"]])
-    found = []
+    found, on_hugetlb = [], any(file["kind"] == "hugetlb" for file in result["trace"]["files"])
     for name in chosen_phases(result):
         found.append(phase_atomics(name, short[name], group="atomics/leaf"))
         if batched(result, name):
@@ -261,11 +261,11 @@ def screen(result) -> list[Measure]:
         *([Measure("moved", "moved", "", "word", "counted", "consequences",
                    lambda entry: _unless(entry, ("bytes_not_moved", "migrations_refused"), "yes", "no"),
                    "did migrate move all that one process alone maps")]
-          if result["trace"]["by_operation"].get("migrate") else []),
+          if result["trace"]["by_operation"].get("migrate") and on_hugetlb else []),
         Measure("own_errors", "stale\nafter", "", "word", "counted", "own", lambda entry: _stale(result, short, entry),
                 "phase where counts or sharing are first wrong; (..): as its own file says"),
-        Measure("hvo", "HVO", "", "word", "modelled", "memory", lambda entry: "yes" if entry["hvo"] else "NO",
-                "lives with it"),
+        *([Measure("hvo", "HVO", "", "word", "modelled", "memory", lambda entry: "yes" if entry["hvo"] else "NO",
+                   "lives with it")] if on_hugetlb else []),
     ]
     size = largest_page(result)
     if size:
