@@ -127,3 +127,12 @@ def test_shrinking():
     together = shrink.shortest([1, 2, 3, 4], lambda numbers: 4 in numbers, belongs=lambda n: n == 4)
     assert together == [3, 4]
     assert shrink.shortest([1], lambda numbers: True) == [1]
+
+
+def test_a_trace_that_maps_nothing_is_not_called_right(capfd, tmp_path):
+    path = tmp_path / "t.hgm"
+    path.write_text("hgmcore-trace 1\nfile F 2M 1\nmmap A v F 0 2M shared\ncontinue A v 0 4K\n")
+    assert cli.run(["explain", str(path), "--scheme", "subtree"]) == 0
+    out = capfd.readouterr().out
+    assert "Nothing was tested: no operation mapped or unmapped anything." in out and "Nothing is wrong" not in out
+    assert explain(LINES[:10], "mm_id")["tested"]

@@ -34,15 +34,15 @@ def explain(trace, scheme, *, properties=None, seconds: float = SECONDS, progres
     scheme defines otherwise only where nothing else is wrong. seconds: after so long the shortest part so far is given.
     progress: called with (operations looked at, all) while the error is looked for.
 
-    "error": None where nothing is wrong; else "property", "meaning", "value", "kind", a key of KINDS, and "index" of
-    the operation after which it was first seen; "trace" then is the part as text, "operations" its length, "shortest"
-    whether it was shrunk to the end.
+    "tested": whether anything was mapped or unmapped. "error": None where nothing is wrong; else "property", "meaning",
+    "value", "kind", a key of KINDS, and "index" of the operation after which it was first seen; "trace" then is the part
+    as text, "operations" its length, "shortest" whether it was shrunk to the end.
     """
     trace, names = load(trace), checked(properties)
-    first = _first(trace, scheme, options, names, progress)
+    first, tested = _first(trace, scheme, options, names, progress)
     found = {"format": "hgmcore-explain 1", "input": trace.name, "operations_before": len(trace),
              "scheme": machine_for(trace, scheme, options).engine.name, "options": dict(options),
-             "properties": names, "error": None, "trace": None, "operations": 0, "shortest": True}
+             "properties": names, "tested": tested, "error": None, "trace": None, "operations": 0, "shortest": True}
     if first is None:
         return found
     index, name, value = first
@@ -77,7 +77,10 @@ def kind(engine, name) -> str:
 
 
 def _first(trace, scheme, options, names, progress):
-    """(operation, property, number) of the first error that is seen, else of the first of the kinds LATER, or None."""
+    """The first error that is seen, else the first of the kinds LATER, or None; and whether anything was tested.
+
+    An error is (operation, property, number). Tested is a trace that mapped or unmapped something.
+    """
     machine, start, total = machine_for(trace, scheme, options), 0, len(trace)
     later = None
     observed = np.flatnonzero(trace.operations["op"] == CODES["observe"]) + 1
@@ -90,9 +93,10 @@ def _first(trace, scheme, options, names, progress):
             progress(stop, total)
         for name, value in wrong(machine.observe(), names).items():
             if kind(machine.engine, name) not in LATER:
-                return stop - 1, name, value
+                return (stop - 1, name, value), True
             later = later or (stop - 1, name, value)
-    return later
+    cost = machine.cost()
+    return later, cost["leaf_installs"] + cost["leaf_removes"] > 0
 
 
 class Part:

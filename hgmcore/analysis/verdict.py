@@ -277,8 +277,8 @@ def _broken(result, schemes):
     for name, entry in schemes.items():
         for key, count in broken(entry).items():
             breaks.setdefault(key, {})[name] = count
-    return [f"{listed(counts, len(counts))} {'breaks its' if len(counts) == 1 else 'break their'} own promise: {WORDS[key]} ({how(key, counts.values(), result['observations'])})."
-            for key, counts in breaks.items()]
+    return [f"{listed(counts, len(counts))} {'breaks its' if len(counts) == 1 else 'break their'} own promise: "
+            f"{WORDS[key]} ({how(key, counts.values(), result['observations'])})." for key, counts in breaks.items()]
 
 
 def _errors(result, schemes, full):

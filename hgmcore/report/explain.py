@@ -11,6 +11,8 @@ def explain_text(result, scheme, options) -> str:
     changes."""
     lines = wrapped(f"hgmcore explain: {result['input']} under {result['scheme']}")
     error = result["error"]
+    if not result["tested"]:
+        return "\n".join([*lines, "", *wrapped("Nothing was tested: no operation mapped or unmapped anything.")]) + "\n"
     if error is None:
         return "\n".join([*lines, "", *wrapped(
             f"Nothing is wrong at any observation, of: {', '.join(result['properties'])}. An error that comes and goes "

@@ -197,6 +197,7 @@ FORMATS = {
                                                    "high, unit, label, note")})]}),
     "hgmcore-explain 1": ("hgmcore explain --json", named("hgmcore-explain 1", {
         "input": TEXT, "operations_before": COUNT, "scheme": TEXT, "options": OPTIONS, "properties": array(TEXT),
+        "tested": BOOL,
         "error": maybe(record({"property": TEXT, "meaning": TEXT, "kind": {"enum": list(KINDS)}, "index": COUNT,
                                "value": NUMBER, "value_in_part": NUMBER})),
         "trace": maybe(TEXT), "operations": COUNT, "shortest": BOOL})),
