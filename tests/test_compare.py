@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from hgmcore import Trace, compare, replay, schemes
-from hgmcore.analysis.compare import engines_of, struct_pages
+from hgmcore.analysis.compare import engines_of
+from hgmcore.analysis.struct_pages import struct_pages
 from hgmcore.trace.describe import describe
 
 TWO_PROCESSES = """\

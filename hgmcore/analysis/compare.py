@@ -21,17 +21,17 @@ from hgmcore.analysis.long import Comparison
 from hgmcore.analysis.maps import maps_of
 from hgmcore.analysis.measure import ROUNDS, host, measure
 from hgmcore.analysis.modelled import add_modelled, check_placed, order, profile_of
+from hgmcore.analysis.struct_pages import STRUCT_PAGE, struct_pages
 from hgmcore.analysis.verdict import verdict
 from hgmcore.core.core import PROPERTIES
 from hgmcore.geometry import GEOMETRIES
 from hgmcore.options import resolve
-from hgmcore.sizes import format_size, parse_named
+from hgmcore.sizes import parse_named
 from hgmcore.threads import checked
 from hgmcore.trace.describe import describe
 from hgmcore.trace.phases import phases as phases_of
 
 FORMAT = "hgmcore-compare 2"
-STRUCT_PAGE = 64  # bytes
 
 
 def compare(trace=None, schemes="all", repeat=ROUNDS, *, every=None, baseline=None, threads=1, machine="1T",
@@ -203,23 +203,6 @@ def why_refused(engine, options):
         resolve(engine, {**options, "hvo": "off"})
         return str(error)
     return None
-
-
-def struct_pages(engine, header, machine_size):
-    """What struct pages of 64 bytes a machine of `machine_size` bytes needs under a scheme, modelled.
-
-    For each size of the trace's HugeTLB pages, all the memory is in such pages. A scheme that writes only the
-    first struct pages can live with HVO (the HugeTLB vmemmap optimisation), which keeps one base page of
-    struct pages for each huge page, or what it has if that is less. Others, and memory that makes no whole
-    huge page, need a struct page for every base page. Returns {"2M": bytes, ...}.
-    """
-    base = GEOMETRIES[header.geometry].base_page
-    needed = {}
-    for size in sorted({file.page_size for file in header.files if file.kind == "hugetlb"}):
-        of_one = size // base * STRUCT_PAGE
-        rest = machine_size % size // base * STRUCT_PAGE
-        needed[format_size(size)] = machine_size // size * (of_one if engine.writes_tails else min(of_one, base)) + rest
-    return needed
 
 
 def _phases(cut):

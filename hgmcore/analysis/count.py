@@ -10,6 +10,7 @@ import numpy as np
 
 from hgmcore import counting
 from hgmcore.analysis.errors import Errors
+from hgmcore.analysis.struct_pages import STRUCT_PAGE, kept_by_hvo
 from hgmcore.analysis.watch import Collapses, Migrations
 from hgmcore.errnos import error_name
 from hgmcore.geometry import GEOMETRIES
@@ -235,9 +236,6 @@ def memory(machine, header, cost) -> dict:
     full = int(pages.sum()) * STRUCT_PAGE
     kinds = np.array([file.kind == "hugetlb" for file in header.files] or [False])
     hugetlb = kinds[folios["file"]] if len(folios) else np.zeros(0, bool)
-    kept = int(np.where(hugetlb, np.minimum(pages * STRUCT_PAGE, base), pages * STRUCT_PAGE).sum())
+    kept = int(np.where(hugetlb, kept_by_hvo(pages, base), pages * STRUCT_PAGE).sum())
     return {"struct_pages": full, "struct_pages_hvo": None if machine.engine.writes_tails else kept,
             "tables_peak": cost["table_bytes_peak"], "scheme": 0, "host_committed": cost.pop("struct_page_bytes")}
-
-
-STRUCT_PAGE = 64  # bytes

@@ -7,8 +7,8 @@ that did less of the work are judged by nothing but what goes wrong under them. 
 
 `answers` are few and short: who is beaten by whom, the time of the longest phase, what decides, what goes wrong. A
 sentence names up to three schemes and counts more, as the table under it shows which; but all that are beaten, or
-break a promise of their own, are named. `details` has a sentence for each scheme: on what which other one beats it, or
-what it costs and breaks.
+break a promise of their own, are named, and up to six under which nothing goes wrong. `details` has a sentence for each
+scheme: on what which other one beats it, or what it costs and breaks.
 """
 
 from __future__ import annotations
@@ -299,7 +299,7 @@ def _errors(result, schemes, full):
     errs = [name for name, entry in schemes.items() if entry["errors"]["own"] or entry["errors"]["consequences"]]
     clean = [name for name in full if name not in errs]
     if clean:
-        lines.append(f"Nothing goes wrong under {who(clean, full)}.")
+        lines.append(f"Nothing goes wrong under {listed(clean, 2 * NAMED) if errs else who(clean, full)}.")
     return [" ".join(lines)]
 
 

@@ -22,7 +22,7 @@ TABLES = {
     "scans": "ENTRIES SCANNED for one operation, by phase, counted",
     "time": "TIME of an operation, measured: warm, CPU time of the thread",
     "memory": "MEMORY",
-    "own": "BREAKS ITS OWN PROMISE",
+    "own": "BREAKS ITS OWN PROMISE, or errs as its file says",
     "per_page": "DIFFERS from the truth of single base pages",
     "consequences": "WHAT A KERNEL THEN DOES",
 }
