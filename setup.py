@@ -52,6 +52,7 @@ def racing(name):
     found = counting(name)
     found.name = f"hgmcore.explore.racing.{name}"
     found.define_macros = [("HGM_RACES", "1")]
+    found.extra_compile_args[0] = "-O1"
     return found
 
 
