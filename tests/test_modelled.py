@@ -123,15 +123,9 @@ def test_an_accounting_profile_has_no_whole_operation(trace):
 
 
 def test_a_scheme_that_counts_no_events_has_a_reason(trace, monkeypatch):
-    def load(engine):
-        if engine.name == "mm_id":
-            raise LookupError("scheme mm_id was not compiled to count events")
-        return real(engine)
-
-    real = counting.load
-    monkeypatch.setattr(counting, "load", load)
+    monkeypatch.setattr(counting, "NAMES", tuple(name for name in counting.NAMES if name != "mm_id"))
     result = modelled(trace)
-    assert result["schemes"]["mm_id"]["modelled_why"] == "scheme mm_id was not compiled to count events"
+    assert result["schemes"]["mm_id"]["modelled_why"].startswith("scheme mm_id was not compiled to count events")
     assert "modelled" not in result["schemes"]["mm_id"] and "modelled" in result["schemes"]["head_per_leaf"]
 
 

@@ -35,8 +35,8 @@ def explain(trace, scheme, *, properties=None, seconds: float = SECONDS, progres
     progress: called with (operations looked at, all) while the error is looked for.
 
     "tested": whether anything was mapped or unmapped. "error": None where nothing is wrong; else "property", "meaning",
-    "value", "kind", a key of KINDS, and "index" of the operation after which it was first seen; "trace" then is the part
-    as text, "operations" its length, "shortest" whether it was shrunk to the end.
+    "value", "kind", a key of KINDS, and "index" of the operation after which it was first seen; "trace" then is the
+    part as text, "operations" its length, "shortest" whether it was shrunk to the end.
     """
     trace, names = load(trace), checked(properties)
     first, tested = _first(trace, scheme, options, names, progress)
