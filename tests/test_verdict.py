@@ -410,8 +410,10 @@ def test_that_nothing_goes_wrong_under_any_scheme_is_told():
     assert "Nothing goes wrong under a and b." in answers({"a": entry(), "b": entry()})
     clean = {name: entry() for name in "bcdef"}
     assert "Nothing goes wrong under all 5." in answers(clean)
-    wrong_one = entry(consequences=wrong(copies_made=1))
-    assert "Nothing goes wrong under b, c, d, e and f." in answers({"a": wrong_one, **clean})
+    wrong_ones = {name: entry(consequences=wrong(copies_made=1)) for name in "aghijk"}
+    assert "Nothing goes wrong under b, c, d, e and f." in answers({**wrong_ones, **clean})
+    more = {name: entry() for name in "xy"}
+    assert "Nothing goes wrong under 7 of 13." in answers({**wrong_ones, **clean, **more})
 
 
 def test_memory_that_cannot_migrate_does_not_test_migration():
