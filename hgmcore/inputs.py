@@ -35,6 +35,8 @@ def load(source) -> Trace:
             raise TypeError("an array of operations alone is no trace, for names and files stand in a header: "
                             "hgmcore.Trace(header, array)")
         return _of_lines(source.tolist())
+    if source == "":
+        raise ValueError("input: '' names nothing")
     if isinstance(source, str) and source.startswith("recording:"):
         return recordings.load(source.removeprefix("recording:"))
     if isinstance(source, str) and source.startswith(workloads.PREFIX):

@@ -36,3 +36,8 @@ def test_every_kind_of_source(tmp_path, monkeypatch):
 def test_what_is_no_source(source, error, reason):
     with pytest.raises(error, match=reason):
         hgm.load(source)
+
+
+def test_an_empty_name_is_one_clear_error():
+    with pytest.raises(ValueError, match="input: '' names nothing"):
+        hgm.load("")
