@@ -319,6 +319,8 @@ def test_events_are_told_by_how_often_they_happened_and_not_by_how_many_at_once(
     assert "Under b and c, mbind silently leaves memory where it is (1 to 3 times, 8.00K at worst)." in said
     assert "c breaks its own promise: counts go below zero (4 times)." in said
     assert "(once, 4.00K)." in answers({"a": entry(), "b": schemes["b"]})
+    assert "Under b and d, mbind silently leaves memory where it is (once, 4.00K)." in answers(
+        {"a": entry(), "b": schemes["b"], "d": schemes["b"]})
 
 
 def test_smaps_is_wrong_as_often_as_one_of_its_numbers_is():
@@ -333,6 +335,8 @@ def test_a_fail_that_never_fires_and_operations_that_nobody_looked_at_are_warned
     """Without timed runs, too."""
     schemes = {name: entry(runs=None) for name in "abcde"}
     assert verdict(result(schemes, repeat=0))["warnings"] == []
+    lazy = {**entry(runs=None, leaves=10), "never_fired": 16}
+    assert verdict(result({**schemes, "lazy": lazy}, repeat=0))["warnings"] == [], "it refuses the operation"
     schemes["b"]["never_fired"] = 1
     assert verdict(result(schemes, repeat=0))["warnings"] == [
         "A failure that the trace asks for never fired: 1 under b."]

@@ -67,7 +67,7 @@ def verdict(result) -> dict:
             "front": [name for name in full if name not in beaten], "beaten": beaten,
             "details": details if tested else {},
             "untested": _untested(result, tested),
-            "warnings": [*(_refused(schemes, MANY_REFUSED) if tested else []), *_unseen(schemes),
+            "warnings": [*(_refused(schemes, MANY_REFUSED) if tested else []), *_unseen(full),
                          *_warnings(result, full)]}
 
 
@@ -397,7 +397,10 @@ def _refused(schemes, share):
 
 
 def _unseen(schemes):
-    """Failures that the trace asks for and that had no effect; operations that nobody looked at one by one."""
+    """Failures that the trace asks for and that had no effect; operations that nobody looked at one by one.
+
+    schemes: those that did the work; a scheme that refuses the operation has no use for its failure.
+    """
     lines, never = [], {name: entry["never_fired"] for name, entry in schemes.items() if entry.get("never_fired")}
     if never:
         what = "A failure that the trace asks for" if set(never.values()) == {1} else "Failures that the trace asks for"

@@ -63,7 +63,8 @@ def how(key, counts, observations):
     if key not in EVENTS:
         return f"{often} of {observations:,} observations, {size} at worst"
     often = times(often)
-    return often if "bytes" not in key else f"{often}, {size}{' at worst' * (often != 'once' or len(counts) > 1)}"
+    one = often == "once" and len({count["worst"] for count in counts}) == 1
+    return often if "bytes" not in key else f"{often}, {size}{'' if one else ' at worst'}"
 
 
 def times(often) -> str:
