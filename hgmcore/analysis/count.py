@@ -12,6 +12,7 @@ from hgmcore import counting
 from hgmcore.analysis.errors import Errors
 from hgmcore.analysis.struct_pages import STRUCT_PAGE, kept_by_hvo
 from hgmcore.analysis.watch import Collapses, Migrations
+from hgmcore.core.machine import EVENT_NEVER_FIRED, FOLIO_ANON
 from hgmcore.errnos import error_name
 from hgmcore.geometry import GEOMETRIES
 from hgmcore.options import OPTIONS
@@ -92,7 +93,7 @@ def count(trace, name, phases, *, every=None, **options) -> dict:
                    for i, phase in enumerate(phases.names)},
         "errors": errors, "observations": errors.observations, "leaves": leaves,
         "refused": refusals(results), "less_done": less_done(trace, machine, results, moves, collapses),
-        "never_fired": int(np.count_nonzero(results["event"] == NEVER_FIRED)),
+        "never_fired": int(np.count_nonzero(results["event"] == EVENT_NEVER_FIRED)),
         "watched": {name: {"operations": watch.total, "looked_at": len(watch.at)}
                     for name, watch in (("migrate", moves), ("collapse", collapses)) if len(watch.at) < watch.total},
         "memory": memory(machine, trace.header, cost),
@@ -105,7 +106,7 @@ def _look(machine, seen):
     cost = machine.core.cost()
     for key in ("underflows", "overflows"):
         seen[key].append(cost[key])
-    seen["anonymous"].append(int(np.count_nonzero(machine.core.folios()["flags"] & ANON)))
+    seen["anonymous"].append(int(np.count_nonzero(machine.core.folios()["flags"] & FOLIO_ANON)))
 
 
 class PhaseCosts:
@@ -176,9 +177,6 @@ def count_batched(trace, engine, phases, found, rest, **options) -> dict:
         start = last + 1
     counted = {name: other.of(i) for i, name in enumerate(phases.names)}
     return {name: cost for name, cost in counted.items() if cost["atomics"] != found["phases"][name]["atomics"]}
-
-
-ANON, NEVER_FIRED = 8, 2  # HGM_FOLIO_ANON, HGM_EVENT_NEVER_FIRED
 
 
 def _edges(number):

@@ -302,7 +302,8 @@ def _errors(result, schemes, full):
     errs = [name for name, entry in schemes.items() if entry["errors"]["own"] or entry["errors"]["consequences"]]
     clean = [name for name in full if name not in errs]
     if clean:
-        lines.append(f"Nothing goes wrong under {listed(clean, FEW) if errs and len(clean) <= FEW else who(clean, full)}.")
+        named = listed(clean, FEW) if errs and len(clean) <= FEW else who(clean, full)
+        lines.append(f"Nothing goes wrong under {named}.")
     return [" ".join(lines)]
 
 

@@ -6,12 +6,12 @@ import numpy as np
 
 from hgmcore.analysis.errors import pages_of
 from hgmcore.core import truth
+from hgmcore.core.machine import FOLIO_POISONED
 from hgmcore.trace.statements import ALL, CODES
 
 WATCHED = 200
 """Operations of a kind that are looked at one by one; of more, so many evenly spaced ones."""
 
-FOLIO_POISONED = 4  # HGM_FOLIO_POISONED
 
 
 class Watch:

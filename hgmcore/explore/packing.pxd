@@ -17,7 +17,9 @@ from libc.string cimport memset
 from hgmcore.hgm cimport *
 from hgmcore.core.folio cimport cache_refs, folio_at
 from hgmcore.core.machine cimport Machine, Mapping, Vma
-from hgmcore.core.table cimport hstate_entry, is_leaf, is_table, leaf_entry, table_desc, table_entries, table_number
+from hgmcore.core.table cimport (
+    hstate_entry, is_leaf, is_table, leaf_entry, PTE, table_desc, table_entries, table_number
+)
 from hgmcore.explore.tiny cimport (
     blank, BORN, EXITED, MAPS, MAX_PROCESSES, MAX_STATE_FOLIOS, new_folio, new_table, Seen, Tiny, UNBORN
 )
@@ -66,7 +68,7 @@ cdef inline uint64_t get(Bits *b, int width) noexcept nogil:
 
 cdef inline int entry_bits(const Tiny *t, int level) noexcept nogil:
     """Bits of an entry of a level and of all below it."""
-    if level == 1:
+    if level == PTE:
         return 2
     return (2 + (t.m.config.geometry.index_bits + 1 if t.fields & CHILDREN else 0)
             + (entry_bits(t, level - 1) << t.m.config.geometry.index_bits))
@@ -101,7 +103,7 @@ cdef inline void entries_unpack(Tiny *t, Bits *b, uint64_t *entry, int level, ui
     cdef uint64_t step, number
     if code == 0:
         b.at = end
-    elif code == 1 or level == 1 and code == 2:
+    elif code == 1 or level == PTE and code == 2:
         entry[0] = leaf_entry(pfn) | (HGM_PTE_GROUP if code == 2 else 0)
         b.at = end
     elif code == 3:

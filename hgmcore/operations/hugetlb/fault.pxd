@@ -6,7 +6,7 @@ from hgmcore.hgm cimport *
 from hgmcore.core.folio cimport folio_alloc, folio_of, page_cache_add, page_cache_alloc, page_poisoned
 from hgmcore.core.lock cimport huge_page_lock, huge_page_unlock, Locks, locks_held, locks_of
 from hgmcore.core.machine cimport ALONE, Machine, Mapping, MAX_LEVELS, Vma
-from hgmcore.core.table cimport descend, is_leaf
+from hgmcore.core.table cimport descend, is_leaf, PTE
 from hgmcore.core.vma cimport vma_find
 from hgmcore.operations.common cimport (
     base_mask, EHWPOISON, folio_answer, lock_cached, look_up_and_put, look_up_held, lookup_refused, Outcome, outcome,
@@ -178,7 +178,7 @@ cdef inline Outcome hugetlb_fault(Machine *m, Mapping *v, Vma *vma, const hgm_op
     race_lock(HGM_VMA_LOCK, v, HGM_SHARED_LOCK)
     level = h.file.level
     entry = descend(m, entry_for(m, h, op.offset), v.address + op.offset, &level, 1, path)
-    if level == 1:
+    if level == PTE:
         cut(READS, entry)
     if RACING:
         race_me().taken = entry[0] & HGM_PTE_MIGRATION != 0
