@@ -11,9 +11,10 @@ from __future__ import annotations
 import numpy as np
 
 from hgmcore.core import truth
-from hgmcore.core.machine import FOLIO, FOLIO_CACHED, FOLIO_FREED, PAGE, PAGE_DOUBLE_MAP
+from hgmcore.core.machine import FOLIO_CACHED, FOLIO_FREED
+from hgmcore.folios import Folios, Runs
 from hgmcore.geometry import LEVEL_NAMES, PMD, PTE, PUD
-from hgmcore.runs import cover, interval_sums, merge, value_at
+from hgmcore.runs import ascending, cover, interval_sums, merge, unique, value_at
 
 SHARED_AT = 2
 """smaps: a page counts as shared from this map count on (Linux fs/proc/task_mmu.c)."""
@@ -68,74 +69,82 @@ class Observer:
         return order[found] if len(order) else np.zeros(0, np.int64)
 
     def observation(self, index):
-        order = np.lexsort((self.folios["number"], self.folios["page"], self.folios["file"]))
-        listed = self.folios[order]
-        listed = listed[(listed["refcount"] != 0) & (listed["flags"] & FOLIO_FREED == 0)]
+        listed = self.folios[(self.folios["refcount"] != 0) & (self.folios["flags"] & FOLIO_FREED == 0)]
+        place = listed["file"].astype(np.int64) << 32 | listed["page"]
+        listed = listed if ascending(place) else listed[np.argsort(place, kind="stable")]
         freed = np.flatnonzero(self.folios["flags"] & FOLIO_FREED != 0)
         folios = self.folio_rows(listed)
         return {"index": index, "folios": folios, "mappings": self.mapping_rows(), "processes": self.process_rows(),
                 "freed_while_mapped": int(np.isin(freed, self.folio).sum())}
 
     def folio_rows(self, listed):
-        """One dict for each folio of `listed`; also gathers, by frame, the counts that smaps and the like go by."""
-        core, engine, truths = self.core, self.engine, self.folio_truths()
-        first = self.folios["pfn"].astype(np.int64)
-        page1 = self.folios["nr_pages"] > 1    # a folio of one base page has none
-        page1 = core.pages(0, int(first[-1]) + 1 + int(page1[-1]))[first + page1] if len(first) else np.empty(0, PAGE)
-        state = {word: state_words(word, page1, field) for word, field in engine.state.items()}
-        table_shared = (np.bincount(self.folio, self.leaves["shared"], len(first)) > 0).tolist()
-        rows, counts, self.shared = [], [], np.zeros(len(first) + 1, bool)
-        for number, at, page, flags, pfn, pages, pins, refcount in listed[list(FOLIO.names)].tolist():
-            file = self.names.files[at]
-            runs = core.page_mapcount(engine, number)
-            answer = core.answer(engine, number)
-            smaps_runs = runs if answer["sharers"] < 0 else np.array([[0, pages, answer["sharers"]]])
-            counts.append(smaps_runs + (pfn, pfn, 0))
-            self.shared[number] = answer["maybe_shared"]
-            cached = bool(flags & FOLIO_CACHED)
-            cache_refs = pages if self.options["cache_refs"] == "folio" or file.kind == "shmem" else 1
-            cache_refs *= cached
-            refs = truths[number]["leaves"] if answer["refs"] < 0 else answer["refs"]
-            rows.append({
-                "file": file.name, "page": page, "refcount": refcount,
-                "mapcount": answer["mapcount"], "mapped": answer["mapped"], "maybe_shared": answer["maybe_shared"],
-                "maybe_shared_hugetlb": answer["mapcount"] > 1, "page_mapcount": runs, "kpagecount": runs,
-                "state": {word: values[number] for word, values in state.items()} if pages > 1 else {},
-                "expected_refs": cache_refs + pins + refs,
-                "movable": core.movable(engine, number, table_shared[number]), "movable_all": True,
-                "hvo": self.options["hvo"] == "on", "page_cache_refs": cache_refs, "pins": pins,
-                "truth": truths[number],
-            })
-            if file.kind != "hugetlb":
-                in_huge_page = file.page_size // self.geometry.base_page
-                rows[-1]["pages"] = pages
-                if file.kind == "shmem":
-                    rows[-1]["page"], rows[-1]["first"] = divmod(page, in_huge_page)
-            if answer["nr_file_mapped"] >= 0:
-                rows[-1]["nr_file_mapped"] = answer["nr_file_mapped"]
-            if not cached:
-                rows[-1]["in_page_cache"] = False
-        self.counts = np.concatenate(counts) if counts else np.empty((0, 3), np.int64)
-        self.counts = self.counts[np.argsort(self.counts[:, 0])]
-        return rows
+        """The folios of `listed`, as Folios; also gathers, by frame, the counts that smaps and the like go by."""
+        core, engine = self.core, self.engine
+        number, first = np.ascontiguousarray(listed["number"]), self.folios["pfn"].astype(np.int64)
+        table_shared = np.zeros(len(first), np.uint8)
+        table_shared[self.folio[self.leaves["shared"] != 0]] = 1
+        said = Runs(*core.page_mapcounts(engine, number))
+        answers = core.answers(engine, number, table_shared)
+        self.shared = np.zeros(len(first) + 1, bool)
+        self.shared[number] = answers["maybe_shared"]
+        self.counts = self._counts(listed, said, answers["sharers"])
+        truths, true = self.folio_truths(number)
+        pages, cached = listed["nr_pages"].astype(np.int64), listed["flags"] & FOLIO_CACHED != 0
+        shmem = np.array([file.kind == "shmem" for file in self.names.files] or [False])
+        by_pages = shmem[listed["file"]] | (self.options["cache_refs"] == "folio")
+        columns = {
+            **{key: listed[key].copy() for key in ("file", "page", "refcount", "pins")}, "pages": pages,
+            "cached": cached, "page_cache_refs": np.where(by_pages, pages, 1) * cached,
+            **{key: answers[key].copy() for key in ("mapcount", "mapped", "maybe_shared", "movable", "nr_file_mapped")},
+            "maybe_shared_hugetlb": answers["mapcount"] > 1,
+            "refs": np.where(answers["refs"] < 0, truths["leaves"], answers["refs"]),
+            **{f"truth.{key}": column for key, column in truths.items()},
+        }
+        return Folios(columns, said, true, self._state(listed), list(self.names.files), self.options["hvo"] == "on",
+                      self.geometry.base_page)
 
-    def folio_truths(self):
-        """The recount of every folio, listed or not: one dict each; computed for all of them at once."""
+    def _state(self, listed):
+        """{word: (field, {field: values})}: the words of the scheme's state in each folio's page 1."""
+        fields = sorted({*self.engine.state.values(), *(["_mm_id"] if "slots" in self.engine.state else [])})
+        if not len(listed) or not fields:
+            return {word: (field, {one: np.zeros(0) for one in fields}) for word, field in self.engine.state.items()}
+        many = listed["nr_pages"] > 1    # a folio of one base page has no page 1
+        at = listed["pfn"].astype(np.int64) + many
+        words = self.core.pages(0, int(at.max()) + 1)
+        kept = {field: words[field][at] for field in fields}
+        return {word: (field, kept) for word, field in self.engine.state.items()}
+
+    def _counts(self, listed, said, sharers):
+        """The counts that smaps goes by, of all frames: of base pages, or of the folio where `sharers` has one."""
+        frames, pages = listed["pfn"].astype(np.int64), listed["nr_pages"].astype(np.int64)
+        of = np.repeat(np.arange(len(listed)), np.diff(said.bounds))
+        counts = said.runs + frames[of][:, None] * np.array([1, 1, 0])
+        if (sharers >= 0).any():
+            whole = sharers >= 0
+            counts = np.concatenate([counts[~whole[of]], np.stack(
+                [frames[whole], (frames + pages)[whole], sharers[whole]], 1)])
+        return counts if ascending(counts[:, 0]) else counts[np.argsort(counts[:, 0], kind="stable")]
+
+    def folio_truths(self, number):
+        """The recount of the folios `number`: {key: array}, and Runs of what maps their base pages."""
         n = len(self.folios)
         runs, bounds = cover(self.true_counts, self.folios["pfn"].astype(np.int64),
                              self.folios["nr_pages"].astype(np.int64))
         mapped = np.where(runs[:, 2] > 0, runs[:, 1] - runs[:, 0], 0)
         entries = np.where(self.leaves["again"] == 0, self.leaves["count"], 0)
-        columns = (np.bincount(self.folio, entries, n).astype(np.int64), self.distinct(self.leaves["process"]),
-                   self.distinct(self.mapping), np.diff(np.append(0, np.cumsum(mapped))[bounds]))
-        return [{"leaves": leaves, "processes": processes, "mappings": mappings, "pages_mapped": pages_mapped,
-                 "page_mapcount": runs[begin:end]}
-                for leaves, processes, mappings, pages_mapped, begin, end in zip(
-                    *(column.tolist() for column in columns), bounds[:-1].tolist(), bounds[1:].tolist())]
+        columns = {"leaves": np.bincount(self.folio, entries, n).astype(np.int64),
+                   "processes": self.distinct(self.leaves["process"]), "mappings": self.distinct(self.mapping),
+                   "pages_mapped": np.diff(np.append(0, np.cumsum(mapped))[bounds])}
+        if len(number) == n and ascending(number):
+            return columns, Runs(runs, bounds)
+        lengths = np.diff(bounds)[number]
+        ends = np.append(0, np.cumsum(lengths))
+        rows = np.repeat(bounds[number] - ends[:-1], lengths) + np.arange(ends[-1])
+        return {key: column[number] for key, column in columns.items()}, Runs(runs[rows], ends)
 
     def distinct(self, owner):
         """How many different owners (of less than 2**32) the leaves of each folio have."""
-        pairs = np.unique(self.folio.astype(np.int64) << 32 | np.asarray(owner, np.int64))
+        pairs = unique(self.folio.astype(np.int64) << 32 | np.asarray(owner, np.int64))
         return np.bincount(pairs >> 32, minlength=len(self.folios))
 
     def mapping_rows(self):
@@ -216,7 +225,7 @@ class Observer:
         bool for each.
         """
         # base pages: cut where the scheme's count changes; whole leaves: each by itself
-        cuts = np.unique(self.counts[:, :2])
+        cuts = unique(self.counts[:, :2].reshape(-1))
         low = np.searchsorted(cuts, self.pfn, "right")
         high = np.searchsorted(cuts, self.pfn + self.length, "left")
         pieces = np.where(whole, self.length // np.maximum(self.size, 1), np.maximum(high - low, 0) + 1)
@@ -236,18 +245,3 @@ class Observer:
             shared = np.where(self.engine.writes_tails & ~self.hugetlb[leaf], shared, self.shared[self.folio[leaf]])
         shared |= self.leaves["shared"][leaf] != 0
         return {"leaf": leaf, "first": start + shift, "last": stop + shift}, ~shared
-
-
-def state_words(word, page1, field):
-    """A word of a scheme's state, which stands in `field` of each folio's page 1, as reports show it: a list."""
-    values = page1[field].tolist()
-    if word == "nr_pages_mapped":
-        return [f"{value:#x}" for value in values]    # hexadecimal, for its flag
-    if word == "slots":
-        owners = (page1["_mm_id"] & 0x7FFFFFFF).tolist()
-        return [[list(slot) for slot in zip(*both)] for both in zip(owners, values)]
-    if word == "shared_bit":
-        return [bool(value[1] >> 31) for value in values]
-    if word == "double_map":
-        return [bool(value & PAGE_DOUBLE_MAP) for value in values]
-    return values

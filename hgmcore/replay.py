@@ -8,6 +8,7 @@ from hgmcore.api import Machine
 from hgmcore.arrow import Tabular
 from hgmcore.core.machine import RESULT
 from hgmcore.errnos import error_name
+from hgmcore.folios import Folios
 from hgmcore.inputs import load
 from hgmcore.threads import Threads, checked
 from hgmcore.trace.statements import CODES, NAMES
@@ -134,7 +135,7 @@ def plain(value):
     """Arrays as lists, NumPy scalars as numbers, all the way down."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple, Folios)):
         return [plain(item) for item in value]
     if isinstance(value, (np.ndarray, np.generic)):
         return value.tolist()

@@ -38,6 +38,19 @@ def value_at(runs, frames):
     return np.where(inside & (runs[i, 0] <= frames), runs[i, 2], 0)
 
 
+def ascending(values):
+    """Is each value at least the one before? Then nothing needs to be sorted."""
+    return bool((values[1:] >= values[:-1]).all())
+
+
+def unique(values):
+    """The different values of an array, ascending. As np.unique, in a tenth of its time where they ascend already."""
+    values = values if ascending(values) else np.sort(values)
+    new = np.ones(len(values), bool)
+    new[1:] = values[1:] != values[:-1]
+    return values[new]
+
+
 def merge(runs):
     """The same array in fewer runs: neighbours that touch and have the same value become one run."""
     if len(runs) < 2:
@@ -55,7 +68,7 @@ def cover(runs, first, length):
     The runs of a span cover all of it; gaps become runs of value 0. Returns the runs of all spans in one array, and an
     array `bounds`: the runs of span i are the rows bounds[i] to bounds[i + 1].
     """
-    edges = np.unique(np.concatenate([runs[:, :2].reshape(-1), first, first + length]))
+    edges = unique(np.concatenate([runs[:, :2].reshape(-1), first, first + length]))
     start, stop = edges[:-1], edges[1:]
     span = np.searchsorted(first, start, side="right") - 1
     inside = (span >= 0) & (start < (first + length)[span]) if len(first) else np.zeros(len(start), bool)
@@ -70,19 +83,11 @@ def cover(runs, first, length):
     return covered, np.searchsorted(span, np.arange(len(first) + 1))
 
 
-def end_to_end(folios):
-    """The runs of several folios (of at most 2**32 pages) as those of one, the folios 2**32 pages apart."""
-    if not folios:
-        return np.empty((0, 3), dtype=np.int64)
-    shift = np.repeat(np.arange(len(folios)) << 32, [len(runs) for runs in folios])
-    return np.concatenate(folios) + shift[:, None] * np.array([1, 1, 0])
-
-
 def difference(reported, truth):
     """How two arrays, given as runs, differ: (positions with different values, largest absolute difference)."""
     if np.array_equal(reported, truth):
         return 0, 0
-    edges = np.unique(np.concatenate([reported[:, :2].ravel(), truth[:, :2].ravel()]))
+    edges = unique(np.concatenate([reported[:, :2].ravel(), truth[:, :2].ravel()]))
     starts = edges[:-1]
     apart = np.abs(value_at(reported, starts) - value_at(truth, starts))
     wrong = np.diff(edges)[apart != 0].sum()

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from model import Model, merged
 
+from hgmcore.folios import Folios
+
 # operations: (error, done, event) of each statement.
 Replayed = namedtuple("Replayed", "operations observations cost counters")
 COST = ("leaf_installs", "leaf_removes", "table_allocs", "table_frees", "entries_scanned", "table_bytes_peak",
@@ -98,7 +100,7 @@ def plain(value):
     """An observation of hgmcore in the model's form: lists of tuples as runs, which must be well formed."""
     if isinstance(value, dict):
         return {name: plain(below) for name, below in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, (list, Folios)):
         return [plain(below) for below in value]
     if isinstance(value, np.ndarray):
         runs = [tuple(run) for run in value.tolist()]

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import math
 
-from hgmcore.runs import difference, end_to_end
+import numpy as np
+
+from hgmcore.folios import Folios, of_rows
+from hgmcore.runs import difference
 
 OWN = {
     "false_shared": "never_false_shared", "false_exclusive": "never_false_exclusive",
@@ -40,24 +43,22 @@ def of_observation(observation) -> dict:
     pss_error_bytes, smaps_shared_error_bytes: |error| of Pss and of shared memory, summed over mappings.
     """
     found = dict.fromkeys((*OWN, *PER_PAGE, "pss_error_bytes", "smaps_shared_error_bytes", "pages_not_freed"), 0)
-    folios = observation["folios"]
-    for folio in folios:
-        truth = folio["truth"]
-        shared, mapped = truth["processes"] >= 2, truth["leaves"] > 0
-        for rule in ("", "_hugetlb"):
-            said = folio[f"maybe_shared{rule}"]
-            found[f"false_shared{rule}"] += bool(said and not shared)
-            found[f"false_exclusive{rule}"] += bool(shared and not said)
-        found["mapped_but_reported_unmapped"] += bool(mapped and not folio["mapped"])
-        found["unmapped_but_reported_mapped"] += bool(folio["mapped"] and not mapped)
-        outside = folio["page_cache_refs"] + folio["pins"]
-        found["refs_not_explained"] += abs(folio["refcount"] - outside - folio["mapcount"])
-        if folio["refcount"] > 0 and not outside and not mapped:
-            found["leaked_folios"] += 1
-            found["pages_not_freed"] += pages_of(folio)
-    wrong, largest = difference(end_to_end([folio["page_mapcount"] for folio in folios]),
-                                end_to_end([folio["truth"]["page_mapcount"] for folio in folios]))
-    found["page_mapcount_wrong_pages"], found["page_mapcount_max_error"] = wrong, largest
+    folios = columns_of(observation["folios"])
+    value = folios.columns
+    shared, mapped = value["truth.processes"] >= 2, value["truth.leaves"] > 0
+    for rule in ("", "_hugetlb"):
+        said = value[f"maybe_shared{rule}"]
+        found[f"false_shared{rule}"] = count(said & ~shared)
+        found[f"false_exclusive{rule}"] = count(shared & ~said)
+    found["mapped_but_reported_unmapped"] = count(mapped & ~value["mapped"])
+    found["unmapped_but_reported_mapped"] = count(value["mapped"] & ~mapped)
+    outside = value["page_cache_refs"] + value["pins"]
+    found["refs_not_explained"] = int(np.abs(value["refcount"] - outside - value["mapcount"]).sum())
+    leaked = (value["refcount"] > 0) & (outside == 0) & ~mapped
+    found["leaked_folios"], found["pages_not_freed"] = count(leaked), int(value["pages"][leaked].sum())
+    if not folios.said.same_as(folios.true):
+        wrong, largest = difference(folios.said.end_to_end(), folios.true.end_to_end())
+        found["page_mapcount_wrong_pages"], found["page_mapcount_max_error"] = wrong, largest
     for mapping in observation["mappings"]:
         found["pss_error_bytes"] += apart(mapping["pss"], mapping["truth"]["pss"])
         found["smaps_shared_error_bytes"] += abs(smaps_shared(mapping) - mapping["truth"]["shared"])
@@ -80,7 +81,8 @@ class Errors:
         """Take an observation into account."""
         found = of_observation(observation)
         self.observations += 1
-        self.most_processes = max([self.most_processes, *(f["truth"]["processes"] for f in observation["folios"])])
+        processes = columns_of(observation["folios"]).columns["truth.processes"]
+        self.most_processes = max(self.most_processes, int(processes.max(initial=0)))
         self.at.append((observation["index"], {key: value for key, value in found.items() if value}))
         for key, value in found.items():
             self._note(key, value, bool(value))
@@ -124,6 +126,16 @@ class Errors:
                 group = "per_page"
             groups[group][key] = {**count, "known": True} if exception == "fault" else count
         return groups
+
+
+def count(marks) -> int:
+    """How many of an array of bools are true."""
+    return int(np.count_nonzero(marks))
+
+
+def columns_of(folios) -> Folios:
+    """The folios of an observation by columns, also of one that was read from JSON."""
+    return folios if isinstance(folios, Folios) else of_rows(folios)
 
 
 def pages_of(folio) -> int:

@@ -1,6 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, embedsignature=True
 """Engine and Core: one scheme's interpreter, and a machine that runs records with it."""
 from cpython.exc cimport PyErr_CheckSignals
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcpy
 
 from hgmcore.core.folio cimport folio_at
 from hgmcore.core.records cimport data_of, Records, records_of
@@ -22,6 +24,20 @@ cdef enum:
 
 EACH = np.dtype([("ref", "u8"), ("map", "u8"), ("transient", "u8"), ("scanned", "u8"), ("leaves", "u8")])
 """dtype of what records cost (Core.run_each): atomics, page-table entries scanned, leaves installed and removed."""
+
+ANSWER = np.dtype([("mapcount", "i8"), ("refs", "i8"), ("sharers", "i8"), ("nr_file_mapped", "i8"), ("mapped", "?"),
+                   ("maybe_shared", "?"), ("movable", "?"), ("unused", "V5")])
+"""dtype of what the scheme answers about a folio (Core.answers)."""
+
+cdef struct Answer:
+    long long mapcount
+    long long refs
+    long long sharers
+    long long nr_file_mapped
+    unsigned char mapped
+    unsigned char maybe_shared
+    unsigned char movable
+    unsigned char unused[5]
 
 cdef struct Each:
     uint64_t ref
@@ -67,6 +83,16 @@ cdef str most_memory(const Machine *m):
     """The simulated memory that a machine has struct pages for, in words."""
     cdef uint64_t frames = m.state.vmemmap.reserved // sizeof(hgm_page)
     return format_size(frames << m.config.geometry.base_shift >> 20 << 20)
+
+
+cdef uint64_t known(Core core, Engine engine, const unsigned int[::1] folios) except? 0xffffffffffff:
+    """How many `folios` are asked for. IndexError: one of them is none."""
+    cdef uint64_t i
+    core.fits(engine)
+    for i in range(<uint64_t>folios.shape[0]):
+        if folios[i] >= core.m.state.nr_folios:
+            raise IndexError(f"no folio {folios[i]}")
+    return folios.shape[0]
 
 
 cdef class Core(Contents):
@@ -206,6 +232,67 @@ cdef class Core(Contents):
         if folio >= self.m.state.nr_folios:
             raise IndexError(f"no folio {folio}")
         return engine.movable(&self.m.config.options, folio_at(&self.m, folio), table_shared)
+
+    def answers(self, Engine engine, const unsigned int[::1] folios, const unsigned char[::1] table_shared):
+        """answer() and movable() of many folios at once: an array of ANSWER, a row for each number in `folios`.
+
+        table_shared: of each folio that there is, by its number, whether a shared page table maps it. IndexError: as
+        answer().
+        """
+        cdef Machine *m = &self.m
+        cdef uint64_t i, n = known(self, engine, folios)
+        cdef hgm_folio *folio
+        cdef hgm_answer a
+        cdef Answer *row
+        if <uint64_t>table_shared.shape[0] != m.state.nr_folios:
+            raise IndexError(f"table_shared: {table_shared.shape[0]} values for {m.state.nr_folios} folios")
+        rows = np.zeros(n, ANSWER)
+        if n == 0:
+            return rows
+        row = <Answer *>data_of(rows, True)
+        for i in range(n):
+            folio = folio_at(m, folios[i])
+            engine.answer(&m.config.options, folio, &a)
+            row[i].mapcount = a.mapcount
+            row[i].refs = a.refs
+            row[i].sharers = a.sharers
+            row[i].nr_file_mapped = a.nr_file_mapped
+            row[i].mapped = a.mapped != 0
+            row[i].maybe_shared = a.maybe_shared != 0
+            row[i].movable = engine.movable(&m.config.options, folio, table_shared[folios[i]])
+        return rows
+
+    def page_mapcounts(self, Engine engine, const unsigned int[::1] folios):
+        """page_mapcount() of many folios at once: (runs, bounds); the runs of folio i are runs[bounds[i]:bounds[i + 1]].
+
+        IndexError: as page_mapcount(). MemoryError: the host has no more memory.
+        """
+        cdef Machine *m = &self.m
+        cdef uint64_t i, n = known(self, engine, folios), used = 0, room = 0, most
+        cdef long long *found = NULL
+        cdef long long *grown
+        bounds = np.zeros(n + 1, np.int64)
+        cdef long[::1] bound = bounds
+        try:
+            with nogil:
+                for i in range(n):
+                    most = used + folio_at(m, folios[i]).nr_pages
+                    if most > room:
+                        room = 2 * most
+                        grown = <long long *>realloc(found, room * 3 * sizeof(long long))
+                        if grown is NULL:
+                            break
+                        found = grown
+                    used += engine.page_mapcount_runs(m, folio_at(m, folios[i]), &found[3 * used])
+                    bound[i + 1] = <long>used
+            if n and bound[n] == 0:    # each folio has one run at least
+                raise MemoryError("no memory for the map counts of base pages")
+            runs = np.empty((used, 3), np.int64)
+            if used:
+                memcpy(data_of(runs, True), found, used * 3 * sizeof(long long))
+        finally:
+            free(found)
+        return runs, bounds
 
     def asked(self, Engine engine, operations):
         """The bytes (of a pin: references) that each operation record asks to be done: a uint64 array. Cf. run()."""

@@ -1,0 +1,50 @@
+"""Folios by columns: each row is what the machine says of that folio alone, and errors of columns are those of rows."""
+
+import numpy as np
+import pytest
+
+import hgmcore as hgm
+from hgmcore import recordings
+from hgmcore.analysis.errors import of_observation
+from hgmcore.replay import machine_for, plain
+from hgmcore.schemes import NAMES
+
+TRACES = ("qemu-postcopy_redis_4k", "python_fork_pool")
+
+
+@pytest.mark.parametrize("name", TRACES)
+@pytest.mark.parametrize("scheme", NAMES)
+def test_each_row_is_what_the_machine_says_of_that_folio(scheme, name):
+    trace = recordings.load(name)
+    machine, core = (made := machine_for(trace, scheme, {})), made.core
+    for first in range(0, len(trace), -(-len(trace) // 4)):
+        machine.run(trace.records[first:first + -(-len(trace) // 4)])
+        seen = machine.observe()
+        known = {(folio["file"], folio["page"]): folio for folio in core.folios() if folio["flags"] & 2 == 0}
+        files = [file.name for file in machine.header.files]
+        for row in seen["folios"][:100]:
+            if "first" in row:
+                continue
+            folio = known[files.index(row["file"]), row["page"]]
+            answer = core.answer(machine.engine, folio["number"])
+            assert row["refcount"] == folio["refcount"]
+            assert {key: row[key] for key in ("mapcount", "mapped", "maybe_shared")} == {
+                key: answer[key] for key in ("mapcount", "mapped", "maybe_shared")}
+            assert np.array_equal(row["page_mapcount"], core.page_mapcount(machine.engine, folio["number"]))
+        rows = {**seen, "folios": list(seen["folios"])}
+        assert of_observation(seen) == of_observation(rows) == of_observation(plain(rows))
+
+
+def test_folios_are_a_list():
+    machine = hgm.Machine("mm_id")
+    machine.process("A").mmap(machine.file("F", "2M", 3, populate=True), "v", minor=True).uffd_continue(0, "2M")
+    folios = machine.observe()["folios"]
+    assert len(folios) == 3 and [row["page"] for row in folios] == [0, 1, 2]
+    assert folios[-1]["page"] == 2 and [row["page"] for row in folios[1:]] == [1, 2]
+    assert folios == machine.observe()["folios"] and folios == list(folios) and folios != []
+    assert plain(folios)[0]["page_mapcount"] == [[0, 512, 1]] and repr(folios).startswith("[{'file': 'F', ")
+    before = plain(folios)
+    machine.process("B").mmap(machine.file("G", "2M", 1, populate=True), "w", minor=True).uffd_continue(0, "2M")
+    assert plain(folios) == before and folios != machine.observe()["folios"]    # of their moment, not of a later one
+    with pytest.raises(IndexError):
+        folios[3]
