@@ -212,11 +212,28 @@ def test_check_races(capfd):
 
 @pytest.mark.parametrize("arguments, message", [
     (["--locks", "postd"], "unknown locks 'postd'"),
+    (["--locks", ""], "unknown locks ''"),
     (["--locks", "posted", "--preemptions", "-1"], "preemptions"),
     (["--scope", "rase"], "unknown scope 'rase'"),
+    (["--scope", "geometry=tiny-2 processes=1 ops=populate,pin"], "nothing to race"),
     (["--depth", "3"], "--depth goes not with --races"),
     (["--traces", "d"], "--traces goes not with --races"),
+    (["--html", "d"], "--html goes not with --races"),
+    (["--on", "x86-64"], "--on goes not with --races"),
+    (["--walk", "1"], "--walk goes not with --races"),
+    (["--seed", "3"], "--seed goes not with --races"),
+    (["--fail", "1"], "--fail goes not with --races"),
+    (["--threads", "2"], "--threads goes not with --races"),
+    (["--symmetry", "pages"], "--symmetry goes not with --races"),
+    (["--litmus", "/dev/null/d"], "/dev/null/d: Not a directory"),
+    (["--option", "era=7"], "'7' is not one of"),
 ])
 def test_bad_input(arguments, message, capfd):
     assert cli.run(["check", "head_per_leaf", "--races", *arguments]) == 2
-    assert message in capfd.readouterr().err
+    error = capfd.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_preemptions_go_with_races_alone(capfd):
+    assert cli.run(["check", "head_per_leaf", "--preemptions", "0"]) == 2
+    assert capfd.readouterr().err == "hgmcore: error: --preemptions goes with --races\n"

@@ -38,7 +38,7 @@ def _option_lists(context, parameter, values):
 
 def _locks(context, parameter, text):
     """NAME[,NAME..] as a tuple of choices of locks; None: not given."""
-    names = tuple(text.split(",")) if text else None
+    names = None if text is None else tuple(dict.fromkeys(text.split(",")))
     for name in names or ():
         if name not in races_check.LOCKS:
             raise click.BadParameter(f"unknown locks '{name}' (known: {', '.join(races_check.LOCKS)})")
@@ -242,6 +242,10 @@ def check_command(
     if scheme is None:
         raise click.UsageError("which scheme? (a name, or all)")
     engines = engines_of(scheme)
+    if races:
+        _refuse(" not", depth=depth, states=states, seconds=seconds, property=properties, traces=traces, strict=strict)
+        _refuse(" not", html=html, on=elsewhere, walk=walk, seed=seed, fail=fail)
+        _refuse(" not", symmetry=symmetry != "processes", threads=threads != 1)
     if walk:
         return _walk(engines, walk, seed, texts, options, json_file)
     chosen = [
@@ -251,8 +255,11 @@ def check_command(
     ]
     wanted = [name for text in properties for name in text.split(",")] or None
     if races:
-        _refuse(" not", depth=depth, states=states, seconds=seconds, property=properties, traces=traces, strict=strict)
         names = [engine.name for engine in engines]
+        for name in names:
+            races_check.racing_engine(name)
+        if litmus:
+            Path(litmus).mkdir(parents=True, exist_ok=True)
         with _progress(json_file == "-") as show:
             result = races_check.race(names, chosen, locks or tuple(races_check.LOCKS), preemptions, show)
         if json_file:
@@ -289,12 +296,11 @@ def check_command(
 def _refuse(word, **options):
     """Complain of an option that was given."""
     for name, value in options.items():
-        if value not in (None, False, ()):
+        if value not in (None, False, (), 0) or name == "preemptions" and value == 0:
             raise click.UsageError(f"--{name} goes{word} with --races")
 
 
 def _write_litmus(directory, result):
-    Path(directory).mkdir(parents=True, exist_ok=True)
     for title, scope in result["scopes"].items():
         for name, found in scope["schemes"].items():
             for choice, one in found.items():

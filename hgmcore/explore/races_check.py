@@ -63,7 +63,10 @@ def racing_engine(name: str):
     try:
         return importlib.import_module(f"hgmcore.explore.racing.{name}").engine
     except ModuleNotFoundError:
-        raise ValueError(f"scheme {name} was not compiled for races") from None
+        raise ValueError(
+            f"scheme '{name}': --races needs an engine that was compiled for races, which only the schemes of this "
+            f"package have; check it without --races"
+        ) from None
 
 
 class Raced:
@@ -87,6 +90,8 @@ class Raced:
             "hwpoison" in scope.ops,
             self.checked.search.keys,
         )
+        if not self.steps:
+            raise ValueError(f"scope {scope.title}: nothing to race: ops has none of {', '.join(RACED)}")
         self.paths = [self.checked.search.path(state) for state in range(self.checked.search.distinct)]
         self.pairs = [(a, b) for a in range(len(self.steps)) for b in range(a, len(self.steps)) if self._together(a, b)]
 
