@@ -7,11 +7,12 @@ import json
 
 import plain_races
 import pytest
+from plain_litmus import Litmus
 
 from hgmcore import cli, schemes
 from hgmcore.errnos import error_name
 from hgmcore.explore import scopes
-from hgmcore.explore.races_check import BREAKS, LOCKS, Raced, needs, race, status
+from hgmcore.explore.races_check import BREAKS, LOCKS, Raced, needs, race, racing_engine, status
 from hgmcore.explore.races_litmus import litmus
 
 LETTERS = dict(BREAKS)
@@ -151,6 +152,22 @@ def test_no_race_has_fewer_preemptions():
     assert len(turns) == 2    # away from the one that could go on, and back when the other has ended
 
 
+@pytest.mark.parametrize("locks, geometry, start, a, b", [
+    ("none", "tiny-4", [POPULATE], C0, C1),
+    ("posted-X", "tiny-2", [POPULATE], "punch F 0 8K", C0),
+    ("posted-X", "tiny-4c", [POPULATE, "continue A v 12K 4K"], "continue A v 0 8K", C1),
+    ("posted-M", "tiny-2", [POPULATE, C0], "collapse A v 0 8K", C1),
+])
+def test_a_lock_that_is_left_out_is_found_with_the_fewest_preemptions(locks, geometry, start, a, b):
+    run = raced("head_per_leaf", geometry)
+    assert run.of(start, a, b, "posted") == {}
+    found = run.of(start, a, b, locks)
+    assert found
+    fewest = {name: next(bound for bound in range(9) if name in run.of(start, a, b, locks, bound)) for name in found}
+    assert {name: switches for name, (switches, _) in found.items()} == fewest
+    assert min(fewest.values()) == 1
+
+
 def test_a_schedule_says_who_changed_what():
     result = race(["head_per_leaf"], [scopes.parse("geometry=tiny-4 processes=1 ops=populate,continue")], ["none"])
     (found,) = result["scopes"].values()
@@ -198,6 +215,29 @@ def test_the_litmus_test_has_what_both_threads_touch():
     assert text.count("{") == text.count("}") and text.count("(") == text.count(")")
 
 
+@pytest.mark.parametrize("scheme", ["head_per_leaf", "special_bit", "logical_counter"])
+def test_litmus_tests_are_of_the_format_and_can_end_as_they_ask(scheme):
+    scope = scopes.parse("geometry=tiny-2 processes=1 ops=populate,punch,continue,dontneed,collapse,migrate")
+    (found,) = race([scheme], [scope], ["none", "pt", "posted-M", "posted-L", "posted"])["scopes"].values()
+    tests = 0
+    for locks, one in found["schemes"][scheme].items():
+        for prop, entry in one["broken"].items():
+            test = Litmus(litmus(f"{locks}-{prop}", entry, "title"))
+            assert len(test.threads) == 2 and test.can_end()
+            tests += 1
+    assert tests > 8
+
+
+def test_the_plain_reader_of_litmus_tests_refuses_others():
+    text = "C t\n\n(* t *)\n\n{\n\tx=1;\n}\n\nP0(int *x)\n{\n\tint r0 = READ_ONCE(*x);\n}\n\n" \
+        "P1(int *x)\n{\n\tWRITE_ONCE(*x, 2);\n}\n\nexists (0:r0=1 /\\ x=2)\n"
+    assert Litmus(text).can_end()
+    assert not Litmus(text.replace("r0=1", "r0=3")).can_end()
+    for old, new in (("(*x, 2)", "(x, 2)"), ("P1", "P2"), ("{\n\tWRITE_ONCE(*x, 2);\n}", "{\n}"), ("x=2)", "y=2)")):
+        with pytest.raises((AssertionError, AttributeError, KeyError)):
+            Litmus(text.replace(old, new))
+
+
 # -- the command
 
 def test_check_races(capfd):
@@ -237,3 +277,9 @@ def test_bad_input(arguments, message, capfd):
 def test_preemptions_go_with_races_alone(capfd):
     assert cli.run(["check", "head_per_leaf", "--preemptions", "0"]) == 2
     assert capfd.readouterr().err == "hgmcore: error: --preemptions goes with --races\n"
+
+
+def test_a_scheme_from_elsewhere_is_refused(monkeypatch):
+    monkeypatch.setitem(schemes._registered, "mine", schemes.load("mm_id"))
+    with pytest.raises(ValueError, match="scheme 'mine': --races needs an engine that was compiled for races, which only"):
+        racing_engine("mine")
