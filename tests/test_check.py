@@ -10,6 +10,7 @@ import hgmcore as hgm
 from hgmcore.commands.check import check_command
 from hgmcore.explore.check import Checked, Limits, check, status
 from hgmcore.explore.properties import NUMBER, PROPERTIES
+from hgmcore.explore.running import sequence
 from hgmcore.explore.scopes import DEFAULT, LARGER, NAMES, SCOPES, change, find, parse
 from hgmcore.explore.steps import steps_of
 from hgmcore.schemes import NAMES as SCHEMES
@@ -337,16 +338,18 @@ def test_json(tmp_path):
         assert set(found["properties"]) == set(NUMBER)
         for entry in found["properties"].values():
             assert {key: kind(value) for key, value in entry.items()} == (
-                VIOLATED_KEYS if entry["verdict"] == "violated" else PROPERTY_KEYS
+                VIOLATED_KEYS | {next(key for key in ("live", "not_live") if key in entry): "string"}
+                if entry["verdict"] == "violated"
+                else PROPERTY_KEYS
             )
-    assert len(list((tmp_path / "t").iterdir())) == 6
+    assert len(list((tmp_path / "t").glob("*.hgm"))) == 6
 
 
 def test_a_page_of_a_counterexample(tmp_path):
     invoke("per_page_posted", "--scope", "pair", "--html", str(tmp_path), "--traces", str(tmp_path))
     name = "per_page_posted-pair-never_false_exclusive"
     page, trace = (tmp_path / f"{name}.html").read_text(), (tmp_path / f"{name}.hgm").read_text()
-    assert len(list(tmp_path.iterdir())) == 2 * 5
+    assert len(list(tmp_path.glob("*.h*m*"))) == 2 * 5
     assert page.count("<tr>") == 1 + 2 and "continue B v 0 4K" in page and "src=" not in page and "<script" not in page
     assert '<td class="number changed">2</td>' in page  # leaves, or references behind the second step
     assert "maybe_shared: no, page_mapcount: 2 1 1 1; truth: leaves: 2, processes: 2, page_mapcount: 2 1 1 1" in trace
@@ -359,6 +362,38 @@ def test_counterexamples_are_tried_on_x86_64(tmp_path):
     assert {"per_page_posted-pair-never_false_exclusive", "subtree-pair-leaf_if_mapped"} <= found
     text = (tmp_path / "per_page_posted-levels-refs_explained.x86-64.hgm").read_text()
     assert "file F 1G 1" in text and hgm.Trace.parse(text).header.geometry == "x86-64"
+
+
+def test_counterexamples_are_sequences_for_a_running_kernel_or_say_why_not(tmp_path):
+    invoke("mm_id,subtree", "--scope", "three,pair,levels", "--traces", str(tmp_path))
+    lines = (tmp_path / "mm_id-three-never_false_shared.live.jsonl").read_text().splitlines()
+    steps = [step for step in map(json.loads, lines) if step["t"] == "op"]
+    assert [(step["proc"], step["op"]) for step in steps[12:]] == [
+        ("A", "uffd_continue"), ("B", "uffd_continue"), ("D", "uffd_continue"), ("A", "exit"), ("B", "exit"),
+        ("D", "uffd_continue")]
+    assert (steps[17]["off"], steps[17]["len"]) == (4096, 4096)
+    why = "# on a running kernel: migrate: where pages can go is a matter of the whole machine"
+    assert why in (tmp_path / "mm_id-pair-moved_when_private.hgm").read_text().splitlines()
+    assert not (tmp_path / "mm_id-pair-moved_when_private.live.jsonl").exists()
+    assert "huge pages of 1G" in (tmp_path / "subtree-levels-leaf_if_mapped.hgm").read_text()
+
+
+def test_a_sequence_fills_a_file_by_a_process_that_maps_nothing_behind_it():
+    scope = find("pair-small")
+    chosen = {" ".join(step.lines()): step for step in steps_of(scope)}
+    names = ("continue A v 0 4K", "populate F 0 1", "touch B v 4K", "truncate F 0", "populate F 0 1", "munmap A v 0 8K",
+             "mmap A v F 0 8K shared minor hgm")
+    text = sequence(scope, [chosen[name] for name in names], "name")
+    steps = [step for step in map(json.loads, text.splitlines()) if step["t"] == "op"]
+    assert (steps[0]["op"], steps[0]["off"], steps[0]["len"]) == ("fallocate", 0, 2 << 20)    # empty at first
+    asked = [(step["proc"], step.get("advice", step["op"])) for step in steps[9:]]
+    assert asked == [
+        ("A", "uffd_continue"),
+        ("driver", "ftruncate"), ("filler", "mmap"), ("filler", "HUGEPAGE"), ("filler", "POPULATE_WRITE"),
+        ("filler", "DONTNEED"), ("B", "write"), ("driver", "ftruncate"),
+        ("driver", "ftruncate"), ("filler", "POPULATE_WRITE"), ("filler", "DONTNEED"),
+        ("A", "munmap"), ("A", "mmap"), ("A", "HUGEPAGE"), ("A", "uffd_register")]
+    assert steps[-1]["region"] == "v2" and [step["i"] for step in steps] == list(range(1, len(steps) + 1))
 
 
 def test_the_command_says_what_it_found():

@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 
 from hgmcore import Trace, cli, importers, replay
+from hgmcore.explore.running import sequence as rewritten
+from hgmcore.explore.scopes import find
+from hgmcore.explore.steps import steps_of
 from hgmcore.kernel.live import conditions, missing, validate_live
 from hgmcore.kernel.live import run as live_run
 from hgmcore.kernel.live.kernel import HUGE, PAGE
@@ -93,6 +96,80 @@ def test_random_sequences_are_equal():
     assert json.loads(json.dumps(result)) == result
     text = live_text(result)
     assert text.isascii() and all(len(line) <= 80 for line in text.splitlines())
+
+
+STEPS = ("continue A v 0 4K", "populate F 0 1", "continue A v 4K 4K", "continue B v 0 4K", "touch B v 4K",
+         "collapse A v 0 8K", "punch F 0 8K", "truncate F 0", "populate F 0 1", "munmap A v 0 8K",
+         "mmap A v F 0 8K shared minor hgm", "continue A v 0 8K", "exit B", "dontneed A v 0 4K")
+
+
+def a_sequence(path):
+    """A file of statements of a tiny machine, rewritten for a kernel."""
+    scope = find("pair-small")
+    known = {" ".join(step.lines()): step for step in steps_of(scope)}
+    path.write_text(rewritten(scope, [known[words] for words in STEPS], "name"))
+    return str(path)
+
+
+@live
+@undisturbed
+def test_a_sequence_of_a_counterexample_runs_once_and_is_equal(tmp_path, capsys):
+    path = a_sequence(tmp_path / "x.live.jsonl")
+    assert cli.run(["validate", "--live", "--sequence", path, "--json", str(tmp_path / "x.json")]) == 0
+    text = capsys.readouterr().out
+    assert "A uffd_continue v 0K 4K: EFAULT" in text and "B uffd_continue v 0K 4K: ok; F 0..1: 1" in text
+    result = json.loads((tmp_path / "x.json").read_text())
+    assert result["difference"] is None and not result["not_repeated"] and len(result["shown"]) == result["steps"]
+    assert result["values"]["map count"]["not_zero"] > 512
+
+
+@live
+@undisturbed
+def test_a_sequence_that_differs_is_shown_as_it_is(tmp_path, capsys, monkeypatch):
+    path = a_sequence(tmp_path / "x.live.jsonl")
+    monkeypatch.setattr(live_run, "Simulated", Wrong)
+    assert cli.run(["validate", "--live", "--sequence", path]) == 1
+    assert "the simulator" in capsys.readouterr().out
+
+
+class Wrong(Simulated):
+    """A simulator that lets no CONTINUE through."""
+
+    def step(self, op):
+        return super().step({**op, "len": 0} if op["op"] == "uffd_continue" else op)
+
+
+@live
+@undisturbed
+def test_a_recording_is_a_sequence(capsys):
+    assert cli.run(["validate", "--live", "--sequence", str(next(SHIPPED.glob("a08*")))]) == 0
+    assert "values equal" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("lines, message", [
+    ([], "no operations"),
+    ([{"t": "op", "i": 1, "proc": "A", "op": "hwpoison", "region": "v"}], "line 2: hwpoison: a sequence has no such"),
+    ([{"t": "op", "i": 1, "proc": "A", "op": "munmap", "region": "v", "off": 0}], "line 2: munmap: no 'len'"),
+    ([{"t": "op", "i": 1, "proc": "A", "op": "munmap", "region": "v", "off": 0, "len": 1 << 40}], "up to 1G"),
+    ([{"t": "op", "i": 1, "proc": "A", "op": "madvise", "region": "v", "off": 0, "len": 1, "advice": "X"}],
+     "unknown advice 'X'"),
+    ([{"t": "file", "file": "F", "kind": "ext4", "size": 4096, "page": 4096}], "a file of 'ext4'"),
+    ([{"t": "file", "file": "F", "kind": "shmem", "size": 1 << 40, "page": 4096}], "at most 1G"),
+])
+def test_a_sequence_that_cannot_be_run_is_one_error(tmp_path, capsys, lines, message):
+    path = tmp_path / "x.jsonl"
+    lines = [{"t": "scenario", "name": "n", "kernel": ""}, *lines]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert cli.run(["validate", "--live", "--sequence", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_a_sequence_is_for_live_alone(tmp_path, capsys):
+    path = a_sequence(tmp_path / "x.jsonl")
+    for arguments in (["--sequence", path], ["--live", "--seed", "1", "--sequence", path]):
+        assert cli.run(["validate", *arguments]) == 2
+        assert "--sequence needs --live" in capsys.readouterr().err
 
 
 @live

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from hgmcore.analysis.compare import engines_of
-from hgmcore.commands.common import OPTION_HELP, command, json_option, scheme_file_option, write_json
+from hgmcore.commands.common import OK, OPTION_HELP, command, json_option, scheme_file_option, write_json
 from hgmcore.explore import races_check, races_litmus
 from hgmcore.explore import scopes as known
 from hgmcore.explore.check import SYMMETRIES, Limits, check, status
@@ -19,6 +19,9 @@ from hgmcore.options import OPTIONS
 from hgmcore.report.check import check_text, scopes_text, walk_text
 from hgmcore.report.check_html import counterexample_html
 from hgmcore.report.races import races_text
+
+OUT_OF_MEMORY = 2
+"""Exit status where memory ran out and no promise is seen to be broken; as of bad input."""
 
 
 def _option_lists(context, parameter, values):
@@ -169,7 +172,8 @@ Examples
 )
 @click.option("--property", "properties", multiple=True, metavar="NAME[,NAME..]", help="Report these alone.")
 @click.option(
-    "--traces", metavar="DIR", type=click.Path(file_okay=False), help="Write each shortest trace there, to replay."
+    "--traces", metavar="DIR", type=click.Path(file_okay=False), help="Write each shortest trace there, to replay, "
+    "and where a running kernel has the operations, a sequence for validate --live --sequence."
 )
 @click.option(
     "--on",
@@ -231,7 +235,8 @@ def check_command(
 
     SCHEME is a scheme, several separated by commas, or all. The machine has huge pages of 2 to 8 base pages, so it has
     finitely many states; a search that meets no new one any more proves its properties. Exit status 0: every promise is
-    kept; 1: one is broken; 3: the search contradicts itself.
+    kept; 1: one is broken; 2: bad input, or memory ran out; 3: the search contradicts itself. Ctrl-C prints what is
+    known; what is unknown is no failure but under --strict.
 
     With --races two operations run at once instead, cut before each access to shared memory and each lock; memory is
     sequentially consistent. Exit status 1: something breaks under the posted locks.
@@ -285,12 +290,18 @@ def check_command(
         write_json(json_file, result)
     if traces:
         _write_each(traces, "hgm", result, lambda scheme, scope, prop, entry: entry["trace"])
+        _write_each(traces, "live.jsonl", result, lambda scheme, scope, prop, entry: entry.get("live"))
         _write_each(traces, "x86-64.hgm", result, lambda scheme, scope, prop, entry: entry.get("x86_64"))
     if html:
         _write_each(html, "html", result, counterexample_html)
     if json_file != "-":
         click.echo(check_text(result), nl=False)
-    return status(result, strict)
+    for scope_title, name in result["out_of_memory"]:
+        click.echo(
+            f"hgmcore: error: out of memory: scheme {name}, scope {scope_title}: what is not said of it is unknown",
+            err=True,
+        )
+    return status(result, strict) or (OUT_OF_MEMORY if result["out_of_memory"] else OK)
 
 
 def _refuse(word, **options):

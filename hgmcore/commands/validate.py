@@ -19,6 +19,7 @@ Examples
   hgmcore validate --published
   hgmcore validate my-recordings/ --json differences.json
   hgmcore validate --live --seconds 60 --seed 7
+  hgmcore validate --live --sequence traces/mm_id-pair-moved_when_private.live.jsonl
 """)
 @click.argument("directory", required=False)
 @click.option("--live", is_flag=True, help="Random operations on this kernel instead (Linux, root).")
@@ -29,11 +30,14 @@ Examples
               "meanwhile and put back.")
 @click.option("--time", "timed", is_flag=True,
               help="--live: also time the sequences in the kernel and in the simulator.")
+@click.option("--sequence", metavar="FILE", type=click.Path(exists=True, dir_okay=False),
+              help="--live: what this file asks of a kernel, once, not random sequences: a kernel recording, or what "
+              "check --traces writes.")
 @click.option("--published", is_flag=True,
               help="What kernel developers measured and published, against the cost model's predictions.")
 @click.option("--fit", is_flag=True, help="--published: fit the cells that are marked for it again, instead.")
 @json_option
-def validate(directory, live, seed, seconds, hugetlb, timed, published, fit, json_file):
+def validate(directory, live, seed, seconds, hugetlb, timed, sequence, published, fit, json_file):
     """Do again what running kernels did, and compare: map counts, page tables, smaps, errors.
 
     DIRECTORY holds kernel recordings (*.jsonl, plain or packed); default: those of the package, of Linux 6.18 and
@@ -45,9 +49,16 @@ def validate(directory, live, seed, seconds, hugetlb, timed, published, fit, jso
     exit status 1 where a goal is missed.
     """
     if published or fit:
-        if directory or live or seed is not None or seconds is not None or hugetlb or timed:
+        if directory or live or seed is not None or seconds is not None or hugetlb or timed or sequence:
             raise click.UsageError("--published takes no DIRECTORY and nothing of --live")
         return _validate_published(json_file, fit)
+    if sequence:
+        if not live or directory or seed is not None or seconds is not None or hugetlb or timed:
+            raise click.UsageError("--sequence needs --live, and takes no DIRECTORY, --seed, --seconds, --hugetlb or "
+                                   "--time")
+        from hgmcore.kernel.live import validate_sequence
+
+        return _shown_live(validate_sequence(sequence), json_file)
     if live:
         return _validate_live(directory, json_file, seed or 0, seconds or 10.0, hugetlb, timed)
     if seed is not None or seconds is not None or hugetlb or timed:
@@ -64,10 +75,16 @@ def validate(directory, live, seed, seconds, hugetlb, timed, published, fit, jso
 def _validate_live(directory, json_file, seed, seconds, hugetlb, timed):
     if directory:
         raise click.UsageError("--live makes its own recordings: no DIRECTORY")
-    from hgmcore.kernel.live import live_text, validate_live  # the rest of hgmcore runs where this cannot be imported
+    from hgmcore.kernel.live import validate_live  # the rest of hgmcore runs where this cannot be imported
 
     with progress() as show:
         result = validate_live(seed, seconds, hugetlb, timed, progress=show)
+    return _shown_live(result, json_file)
+
+
+def _shown_live(result, json_file):
+    from hgmcore.kernel.live import live_text
+
     if json_file:
         write_json(json_file, result)
     if json_file != "-":

@@ -16,6 +16,7 @@ from hgmcore.core.core import Core, Engine
 from hgmcore.errnos import error_name
 from hgmcore.explore.elsewhere import on_x86_64
 from hgmcore.explore.properties import NUMBER, PROPERTIES, asked, promise
+from hgmcore.explore.running import NotOnAKernel, sequence
 from hgmcore.explore.scopes import FAMILIES, Scope
 from hgmcore.explore.search import PAGES, Search
 from hgmcore.explore.steps import array_of, first_steps, steps_of
@@ -227,6 +228,7 @@ class Checked:
                 steps = self.trace(prop.name)
                 entry["length"] = len(steps)
                 entry["steps"], entry["sides"] = changes(self, steps)
+                entry |= self._live(prop.name, steps)
                 entry["trace"] = self.text(prop, steps, entry)
                 if elsewhere:
                     lines = on_x86_64(self, prop.name, steps)
@@ -250,6 +252,13 @@ class Checked:
             "properties": properties,
         }
 
+    def _live(self, name, steps):
+        """{"live": a trace as a sequence for a running kernel}, or {"not_live": why there is none}."""
+        try:
+            return {"live": sequence(self.scope, steps, f"{self.engine.name}, {self.scope.title}: {name}")}
+        except NotOnAKernel as reason:
+            return {"not_live": str(reason)}
+
     def text(self, prop, steps, entry) -> str:
         """A trace as a file: what it breaks and how to replay it as comments, then statements.
 
@@ -265,6 +274,7 @@ class Checked:
             f"# {prop.name}: {prop.text} (where {prop.premise}); {promised(promise(self.engine, prop.name))}",
             f"# scheme {scheme}{words}; scope {self.scope.title}; hgmcore {sys.modules['hgmcore'].__version__}",
             f"# {again}",
+            f"# on a running kernel: {entry.get('not_live') or 'hgmcore validate --live --sequence FILE.live.jsonl'}",
             f"geometry {self.scope.geometry}",
             *self.scope.preamble(),
         ]
@@ -377,18 +387,30 @@ def check(
     """Check schemes in scopes: {"format", "scopes": {title: {"definition", "schemes": {name: Checked.result()}}}}.
 
     which: names of schemes, or engines of one's own. elsewhere: as Checked.result takes it. A KeyboardInterrupt ends
-    the search that runs; what was found is returned, with "interrupted".
+    the search that runs; what was found is returned, with "interrupted". So is what was found before memory ran out;
+    "out_of_memory" has the [scope, scheme] of searches that it ended.
     """
     for name in properties or ():
         if name not in NUMBER:
             raise ValueError(f"unknown property '{name}' (known: {', '.join(NUMBER)})")
     searches = [(scope, Checked(scheme, scope, symmetry, threads, **given)) for scope in scopes for scheme in which]
-    out = {"format": "hgmcore-check 1", "interrupted": False, "scopes": {}}
+    out = {"format": "hgmcore-check 1", "interrupted": False, "out_of_memory": [], "scopes": {}}
     for scope, checked in searches:
-        checked.run(limits, progress)
+        try:
+            checked.run(limits, progress)
+            found = checked.result(properties, elsewhere)
+        except KeyboardInterrupt:  # while it says what it found: those before are whole
+            out["interrupted"] = True
+            break
+        except MemoryError:
+            out["out_of_memory"].append([scope.title, checked.engine.name])
+            checked.search = None
+            continue
         entry = out["scopes"].setdefault(scope.title, {"definition": scope.text(), "schemes": {}})
-        entry["schemes"][checked.engine.name] = checked.result(properties, elsewhere)
+        entry["schemes"][checked.engine.name] = found
         checked.search = None  # its states are no longer needed
+        if checked.ended == "memory":
+            out["out_of_memory"].append([scope.title, checked.engine.name])
         if checked.ended == "interrupt":
             out["interrupted"] = True
             break

@@ -24,11 +24,16 @@ def on_x86_64(checked, name: str, steps) -> list[str] | None:
     scope = checked.scope
     if name not in JUDGED or scope.geometry not in HUGE:
         return None
-    lines = [*scope.preamble(), *(line for step in steps for line in step.lines())]
-    lines = [re.sub(r"\b\d+K\b", lambda found: _place(scope, int(found[0][:-1]) * K), line) for line in lines]
+    lines = rewritten(scope, steps)
     ground = Ground("x86-64", "x86-64", (("F", HUGE[scope.geometry], scope.pages, ""),), (), ())
     found = [names for _, names in judged(checked.engine, ground, lines[1:], checked.given)]
     return ["hgmcore-trace 1", *lines] if found and name in found[-1] else None
+
+
+def rewritten(scope, steps) -> list[str]:
+    """The statements of a trace with the sizes and places of x86-64; the scope's geometry is one of HUGE."""
+    lines = [*scope.preamble(), *(line for step in steps for line in step.lines())]
+    return [re.sub(r"\b\d+K\b", lambda found: _place(scope, int(found[0][:-1]) * K), line) for line in lines]
 
 
 def _place(scope, value):

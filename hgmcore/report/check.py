@@ -14,6 +14,7 @@ WORDS = {
     "b8": "not broken in up to 8 steps",
     "?": "unknown",
 }
+ENDED = {"interrupt": "stopped"}
 COLUMNS = (PROPERTIES[:9], PROPERTIES[9:])
 """Of the matrix, in parts of at most 80 characters."""
 
@@ -35,7 +36,7 @@ def _searches(title, scope):
         seconds = found["seconds"]
         rate = f"{found['generated'] / seconds / 1e6:4.1f}" if seconds > 0.001 else "   -"
         yield (
-            f"  {name:18} {'closed' if found['closed'] else found['ended']:7.7} {found['depth']:5} {found['states']:9,}"
+            f"  {name:18} {ENDED.get(found['ended'], found['ended']):7} {found['depth']:5} {found['states']:9,}"
             f" {found['generated']:10,} {found['fatal_steps']:6,} {seconds:6.2f} {rate} {found['bytes_per_state']:4.0f}"
         )
         never = [family for family, times in found["executed"].items() if not times["done"]]

@@ -151,7 +151,9 @@ SEARCH = record({
         "verdict": {"enum": ["proved", "bounded", "violated", "vacuous", "unknown"]}, "promise": PROMISE,
         "asked": described(BOOL, "can the premise hold in the scope"),
         "premise": described(COUNT, "states or steps in which it held"),
-    }, {"length": COUNT, "trace": TEXT, "x86_64": maybe(TEXT), "sides": array(TEXT), "steps": array(record({
+    }, {"length": COUNT, "trace": TEXT, "x86_64": maybe(TEXT),
+        "live": described(TEXT, "JSON lines for hgmcore validate --live --sequence"),
+        "not_live": described(TEXT, "why there are none"), "sides": array(TEXT), "steps": array(record({
         "statement": array(TEXT), "error": ERROR, "event": maybe(TEXT), "done": maybe(COUNT),
         "changed": described(by_name({"type": "array", "minItems": 2, "maxItems": 2}), "word: [before, after]")}))})),
 })
@@ -202,7 +204,9 @@ FORMATS = {
                                "value": NUMBER, "value_in_part": NUMBER})),
         "trace": maybe(TEXT), "operations": COUNT, "shortest": BOOL})),
     "hgmcore-check 1": ("hgmcore check --json", named("hgmcore-check 1", {
-        "interrupted": BOOL, "scopes": by_name(record({"definition": TEXT, "schemes": by_name(SEARCH)}))})),
+        "interrupted": BOOL,
+        "out_of_memory": described(array(array(TEXT)), "[scope, scheme] of searches that memory ended"),
+        "scopes": by_name(record({"definition": TEXT, "schemes": by_name(SEARCH)}))})),
     "hgmcore-walk 1": ("hgmcore check --walk --json", named("hgmcore-walk 1", {
         "seed": COUNT, "options": OPTIONS, "schemes": by_name(record({
             "sequences": COUNT, "steps": COUNT, "properties": by_name(record({
@@ -230,7 +234,9 @@ FORMATS = {
         "out_of_scope": by_name(COUNT), "values": VALUES,
         "times": maybe({"type": "object"}),
         "difference": maybe(record({"seed": COUNT, "scheme": TEXT, "differences": array(TEXT), "trace": TEXT,
-                                    "recording": array({"type": "object"})}))})),
+                                    "recording": array({"type": "object"})}))},
+        {"sequence": described(TEXT, "of --sequence: its file"),
+         "shown": described(array(TEXT), "of --sequence: each step, with the kernel's answer and map counts")})),
 }
 """name -> (what writes it, its schema)."""
 

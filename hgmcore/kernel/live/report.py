@@ -6,6 +6,8 @@ from hgmcore.report.validate import LEGEND, values_table
 
 
 def live_text(result):
+    if result.get("sequence"):
+        return _sequence_text(result)
     memory = "shmem, anonymous and hugetlb memory" if result["hugetlb"] else "shmem and anonymous memory"
     last = result["seed"] + result["sequences"] + result["disturbed"] + len(result["not_repeated"]) - 1
     lines = wrapped(f"hgmcore validate --live: {plural(result['sequences'], 'random sequence')} on Linux "
@@ -19,6 +21,25 @@ def live_text(result):
             lines += wrapped(f"{count}  {reason}", "  ", "     ")
     lines += _left_out(result) + _times(result["times"]) + _difference(result["difference"])
     compared, equal = (sum(row[column] for row in values.rows) for column in (1, 3))
+    return "\n".join([*lines, "", f"{result['steps']:,} steps; {equal:,} of {compared:,} values equal"]) + "\n"
+
+
+def _sequence_text(result):
+    lines = wrapped(f"hgmcore validate --live --sequence {result['sequence']}: on Linux {result['kernel']}")
+    lines += ["", "STEPS, the kernel's answers, and map counts of pages that it then maps"]
+    for text in result["shown"]:
+        lines += wrapped(text, "  ", "     ")
+    if result["out_of_scope"]:
+        lines += ["", "ANSWERS not compared, by reason"]
+        for reason, count in result["out_of_scope"].items():
+            lines += wrapped(f"{count}  {reason}", "  ", "     ")
+    if result["not_repeated"]:
+        lines += ["", *wrapped("A difference that the kernel did not show again: "
+                               + result["not_repeated_differences"][0]["differences"][0])]
+    if difference := result["difference"]:
+        lines += ["", f"DIFFERENCE from {difference['scheme']}, simulated:"]
+        lines += [line for text in difference["differences"] for line in wrapped(text, "  ", "    ")]
+    compared, equal = (sum(kind[key] for kind in result["values"].values()) for key in ("compared", "equal"))
     return "\n".join([*lines, "", f"{result['steps']:,} steps; {equal:,} of {compared:,} values equal"]) + "\n"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hgmcore.kernel.live.conditions import check
 from hgmcore.kernel.live.files import pool
+from hgmcore.kernel.live.given import given, shown
 from hgmcore.kernel.live.sequences import sequence
 from hgmcore.kernel.live.session import Session
 from hgmcore.kernel.live.shrink import shortest
@@ -91,6 +92,32 @@ def validate_live(seed=0, seconds=10.0, hugetlb=False, timed=False, progress=Non
     return {**run.result(), "times": times}
 
 
+def validate_sequence(path):
+    """Run the statements of a file once: "hgmcore-validate-live 1", as JSON types, with what the kernel showed.
+
+    path: a kernel recording, of which only what was asked counts, so that one without results will do (`given`). A
+    difference must appear TIMES times, and is not shrunk. "shown" has a line for each step. ValueError: this machine
+    cannot, or the file cannot be run, and why; OSError: the file, or the pool of huge pages.
+    """
+    statements = given(path)
+    check()
+    hugetlb = any(statement.get("kind") == "hugetlb" for statement in statements)
+    run = _Run(0, hugetlb)
+    with pool(hugetlb), Session() as session:
+        outcomes = [Outcome(session, statements, hugetlb)]
+        while outcomes[0].differences and len(outcomes) < TIMES:
+            outcomes.append(Outcome(session, statements, hugetlb))
+    outcome = outcomes[0]
+    run.add(outcome, statements)
+    if outcome.differences:
+        found = {"seed": 0, "differences": [str(each) for each in outcome.differences], "trace": outcome.trace()}
+        if all(other.differences and other.first() == outcome.first() for other in outcomes):
+            run.difference = {**found, "scheme": outcome.scheme, "recording": outcome.recording}
+        else:
+            run.not_repeated, run.unsure = [0], [found]
+    return {**run.result(), "times": None, "sequence": str(path), "shown": list(shown(outcome.recording))}
+
+
 class _Run:
     """The result so far."""
 
@@ -117,7 +144,11 @@ class _Run:
                 self.unsure.append({"seed": seed, "differences": [str(each) for each in outcome.differences],
                                     "trace": outcome.trace()})
                 return
-        self.done.append((statements, hugetlb))
+        self.add(outcome, statements)
+
+    def add(self, outcome, statements):
+        """Count an outcome."""
+        self.done.append((statements, outcome.scheme == scheme_of(True)))
         self.kernel = outcome.recording[0]["kernel"]
         self.steps += outcome.steps
         self.reasons.update(outcome.reasons)
