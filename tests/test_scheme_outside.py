@@ -105,8 +105,8 @@ def test_a_file_defines_a_scheme(installed, tmp_path):
                     "--json", "-")
     assert set(json.loads(out)["schemes"]) == {"twice", "mm_id"}
     assert installed("check", "twice", "--scheme-file", "mine.py", "--races", status=2) == (
-        "hgmcore: error: scheme 'twice': --races needs an engine that was compiled for races, which only the schemes of "
-        "this package have; check it without --races\n")
+        "hgmcore: error: scheme 'twice': --races needs an engine that was compiled for races, which only the schemes "
+        "of this package have; check it without --races\n")
     assert "unknown scheme 'twice'" in installed("compare", "t.hgm", "--schemes", "twice", status=2)
 
 
