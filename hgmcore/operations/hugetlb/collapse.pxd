@@ -1,5 +1,13 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""MADV_COLLAPSE in an HGM mapping: leaves become one larger leaf."""
+"""MADV_COLLAPSE in an HGM mapping: leaves become one larger leaf.
+
+Known to be wrong: HGM v2 collapses with the mmap lock alone, and locks neither the folio nor the mapping. A hole punch
+that runs meanwhile can take the page out of the page cache before the new leaf is written, which then maps a page that
+is out of it (`check --races`, under every scheme that maps pieces but subtree_posted). The VMA lock and i_mmap, which
+v1 held, do not prevent it, because the punch drops both before it takes the page out. They prevent the rest: a
+migration under way leaks the references of leaves that the collapse clears, and a scheme that asks for the first or the
+last leaf of a subtree counts the subtree wrongly.
+"""
 from libc.errno cimport EBUSY, EEXIST, EINVAL, ENOMEM
 from hgmcore.hgm cimport *
 from hgmcore.core.lock cimport table_lock, table_unlock
