@@ -263,7 +263,7 @@ cdef class Core(Contents):
         return rows
 
     def page_mapcounts(self, Engine engine, const unsigned int[::1] folios):
-        """page_mapcount() of many folios at once: (runs, bounds); the runs of folio i are runs[bounds[i]:bounds[i + 1]].
+        """page_mapcount() of many folios: (runs, bounds); the runs of folio i are runs[bounds[i]:bounds[i + 1]].
 
         IndexError: as page_mapcount(). MemoryError: the host has no more memory.
         """

@@ -23,8 +23,8 @@ cdef inline void remove_inode_single_folio(Machine *m, uint32_t file, uint64_t i
     """In a race: take a page out of the page cache, behind zaps of what mapped it meanwhile; alone, nothing did.
 
     Before September 2025 the kernel asks whether the page is mapped without its lock. A scheme that answers no though
-    there is a leaf, as per_page_posted, subtree, subtree_posted and logical_table can, is believed under either order of
-    locks: a leaf that came behind the first zap then maps a page that is out of the page cache.
+    there is a leaf, as per_page_posted, subtree, subtree_posted and logical_table can, is believed under either order
+    of locks: a leaf that came behind the first zap then maps a page that is out of the page cache.
     """
     cdef File *f = &m.state.files[file]
     cdef hgm_folio *folio
