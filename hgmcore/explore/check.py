@@ -27,6 +27,8 @@ PORTION = 2000
 """States that are expanded between two looks at the clock, so that an interrupt is heard within a second."""
 SYMMETRIES = ("none", "processes", "pages")
 RESERVE = 1 << 20
+KEPT_BACK = 16 << 20
+"""Bytes of address space that a search leaves, so that where memory runs out there is room to say what was found."""
 MARKS = {"promised": "!", "definition": "d", "fault": "f"}
 """Of a property that is violated, by what the scheme says of it."""
 
@@ -123,6 +125,7 @@ class Checked:
         KeyboardInterrupt ends it too, with what is known, and so does memory that runs out.
         """
         start = time.perf_counter()
+        kept_back = bytearray(KEPT_BACK)
         self.search = self._new()
         try:
             while self.ended is None:
@@ -133,6 +136,7 @@ class Checked:
             self.ended = "interrupt"
         except MemoryError:
             self.ended = "memory"
+        del kept_back
         self.seconds = time.perf_counter() - start
         return self
 
