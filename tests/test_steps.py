@@ -102,7 +102,7 @@ def test_changes_of_observations():
     machine = hgm.Machine("head_per_leaf")
     machine.run(LINES)
     one = machine.observe()
-    other = copy.deepcopy(one)
+    other = copy.deepcopy({**one, "folios": list(one["folios"])})
     other["folios"][0]["truth"]["leaves"] += 1
     other["folios"][0]["mapcount"] += 1
     other["mappings"].pop()
