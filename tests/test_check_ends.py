@@ -56,4 +56,4 @@ def test_memory_that_runs_out_is_one_line_and_what_was_found():
     assert found.returncode == 2, found.stderr
     line = "hgmcore: error: out of memory: scheme mm_id, scope four: what is not said of it is unknown\n"
     assert found.stderr == line
-    assert "closed" in found.stdout and "mm_id              memory" in found.stdout
+    assert "scope pair-small" in found.stdout and "closed" in found.stdout

@@ -70,14 +70,19 @@ cdef inline void memo_empty(Memo *o) noexcept nogil:
     o.used = o.nr = 0
     o.full = False
 
-cdef inline uint32_t memo_slot(const Memo *o, const uint64_t *wanted) noexcept nogil:
-    """Where a record of this beginning (group, packed state) is, or where it belongs."""
+cdef inline uint32_t memo_slot(const Memo *o, const uint64_t *wanted, const uint64_t **found) noexcept nogil:
+    """Where a record of this beginning (group, packed state) is, or where it belongs.
+
+    found: that record, or NULL. Another worker may fill the slot at any moment, with another record too, so the slot must
+    not be read again.
+    """
     cdef uint32_t at = <uint32_t>key_hash(wanted, o.words + 1) % SLOTS_OF_MEMO
     cdef const uint64_t *there
     cdef uint64_t other
     cdef int i
     while True:
         there = record_load(&o.slots[at], ACQUIRE)
+        found[0] = there
         if there is NULL:
             return at
         other = 0
@@ -99,7 +104,7 @@ cdef inline const uint64_t *memo_find(Memo *o, const uint64_t *key, int group, u
     wanted[0] = group
     for i in range(o.words):
         wanted[1 + i] = key[i] & o.mask[group][i]
-    there = o.slots[memo_slot(o, wanted)]
+    memo_slot(o, wanted, &there)
     if there is not NULL:
         return there + 1 + o.words
     o.full |= o.used + (steps + 2) * (1 + o.words) > MEMO_WORDS or o.nr >= o.most
@@ -127,7 +132,8 @@ cdef inline void memo_add(Memo *o, uint64_t entry, const uint64_t *before, const
 cdef inline void memo_close(Memo *o) noexcept nogil:
     """The record is whole; it stands in a slot from now on, if no other worker was faster."""
     cdef Record new = &o.entries[o.started], none = NULL
-    cdef uint32_t at = memo_slot(o, new)
+    cdef const uint64_t *there
+    cdef uint32_t at = memo_slot(o, new, &there)
     o.entries[o.used] = LAST
     o.used += 1
     o.nr += 1
