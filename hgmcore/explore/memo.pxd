@@ -73,8 +73,8 @@ cdef inline void memo_empty(Memo *o) noexcept nogil:
 cdef inline uint32_t memo_slot(const Memo *o, const uint64_t *wanted, const uint64_t **found) noexcept nogil:
     """Where a record of this beginning (group, packed state) is, or where it belongs.
 
-    found: that record, or NULL. Another worker may fill the slot at any moment, with another record too, so the slot must
-    not be read again.
+    found: that record, or NULL. Another worker may fill the slot at any moment, with another record too, so the slot
+    must not be read again.
     """
     cdef uint32_t at = <uint32_t>key_hash(wanted, o.words + 1) % SLOTS_OF_MEMO
     cdef const uint64_t *there
