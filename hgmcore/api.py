@@ -99,10 +99,7 @@ class Machine:
         another thread runs the machine.
         """
         operations = self._operations(operations)
-        try:
-            return self.core.run(self.engine, operations, self.operations)
-        finally:
-            self.operations += self.core.ran  # also where memory ran out, or a signal came
+        return self._executed(self.core.run, operations)
 
     def run_each(self, operations, stops=None) -> np.ndarray:
         """As `run`, part by part: an array (n,) of core.core.EACH, the atomics, scanned entries and leaves of each.
@@ -110,10 +107,19 @@ class Machine:
         stops: the numbers of records behind which a part ends, ascending, the last that of all; None: behind each.
         """
         operations = self._operations(operations)
+        return self._executed(self.core.run_each, operations, stops)
+
+    def _executed(self, function, operations, *more):
+        """What a method of the core that runs operations returns; counts the operations that ran."""
         try:
-            return self.core.run_each(self.engine, operations, self.operations, stops)
-        finally:
+            found = function(self.engine, operations, self.operations, *more)
+        except (ImportError, RuntimeError, TypeError, ValueError):  # nothing ran
+            raise
+        except BaseException:  # memory ran out, or a signal came
             self.operations += self.core.ran
+            raise
+        self.operations += self.core.ran
+        return found
 
     def _operations(self, source):
         """What the core runs of an array, of records, or of a trace whose declarations are taken over."""

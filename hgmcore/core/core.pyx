@@ -130,12 +130,12 @@ cdef class Core(Contents):
         self.ran = 0
         if n == 0:
             return 0
-        records.check(m, index)
-        m.context.tails |= engine.writes_tails
-        m.context.out_of_memory = False
-        self.busy = True
-        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &start)
+        self.busy = True    # before the check, which lets other threads in
         try:
+            records.check(m, index)
+            m.context.tails |= engine.writes_tails
+            m.context.out_of_memory = False
+            clock_gettime(CLOCK_THREAD_CPUTIME_ID, &start)
             while done < n and not m.context.out_of_memory:
                 some = min(n - done, <uint64_t>UNINTERRUPTED)
                 with nogil:
@@ -173,12 +173,16 @@ cdef class Core(Contents):
         rows = np.zeros(len(stops), EACH)
         if n == 0:
             return rows
-        records.check(m, index)
+        self.busy = True    # before the check, which lets other threads in
+        try:
+            records.check(m, index)
+        except ValueError:
+            self.busy = False
+            raise
         m.context.tails |= engine.writes_tails
         m.context.out_of_memory = False
         ends = <const uint64_t *>data_of(stops, False)
         row = <Each *>data_of(rows, True)
-        self.busy = True
         with nogil:
             while i < n and not m.context.out_of_memory:
                 before = m.context.cost

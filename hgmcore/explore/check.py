@@ -71,14 +71,13 @@ def pages_of(engine, symmetry: str) -> str:
 class Checked:
     """The search of one scope for one scheme. ended: closed, depth, states, seconds, memory or interrupt.
 
-    threads: that search side by side; memo: whether one thread alone keeps what steps do. Neither changes an answer.
+    threads: that search side by side; memo: whether what steps do is kept. Neither changes an answer.
     """
 
     def __init__(self, scheme, scope: Scope, symmetry: str = "processes", threads: int = 1, memo=True, **given):
         self.engine = scheme if isinstance(scheme, Engine) else schemes.load(scheme)
         self.scope, self.symmetry, self.threads = scope, symmetry, threads
-        # Without hgm, mappings may share tables; and workers must not share what is kept.
-        self.memo = memo and threads == 1 and "hgm" in scope.flags
+        self.memo = memo and "hgm" in scope.flags  # else mappings may share tables
         if symmetry not in SYMMETRIES:
             raise ValueError(f"symmetry: '{symmetry}' is not one of {', '.join(SYMMETRIES)}")
         self.given = scope.options | given

@@ -8,7 +8,7 @@ them (worker.pxd) and judge what they find (judge.pxd).
 Which fields a packed state has is found by use: a search that meets a word that is not zero and not among its fields
 stops with `grow` set, and is begun anew with it.
 """
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp
@@ -271,7 +271,14 @@ cdef class Search:
             end = min(last, first + MAX_CHUNKS * CHUNK)
             self.first, self.last, self.chunk = first, end, 0
             self.empty_memo()
-            list(self.pool.map(self._work, range(self.nr_workers)))
+            futures = [self.pool.submit(self._work, i) for i in range(self.nr_workers)]
+            try:
+                wait(futures)
+            finally:    # Ctrl-C: no worker may run while others read what was found
+                self.chunk = MAX_CHUNKS
+                wait(futures)
+            for future in futures:
+                future.result()
             for i in range(self.nr_workers):
                 answer = max(answer, self.workers[i].answer)
             if answer == GOES_ON:
