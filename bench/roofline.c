@@ -13,7 +13,8 @@ enum {
 	DOUBLE_MAP = 128,	/* a flag in page 1 */
 	CHILDREN = 256,		/* a count in the table's descriptor */
 	SCAN = 512,		/* an install looks for another leaf */
-	SCAN_AFTER = 1024	/* a removal does */
+	SCAN_AFTER = 1024,	/* a removal does */
+	LEVELS = 2048		/* a leaf of 2M counts as one entry, in the word of its level, too */
 };
 
 /* Base page `first` is next in a walk in order: a line that an atomic will want has to be on its way before. */
@@ -27,7 +28,8 @@ HGM_INLINE void expect(const world *w, int does, uint64_t first)
 HGM_INLINE void count(const world *w, int does, uint64_t first, int32_t n, int32_t size, int32_t by, uint32_t process)
 {
 	hgm_page *page1 = &w->page[1];
-	int32_t edges = 0, maps = n * by * (does & TOTAL ? 1 : size);
+	int32_t edges = 0, pmds = does & LEVELS ? size / 512 : 0;
+	int32_t maps = n * by * (does & TOTAL ? 1 : pmds ? pmds : size);
 
 	if (does & REF)
 		add(&w->page[0]._refcount, n * by);
@@ -45,6 +47,8 @@ HGM_INLINE void count(const world *w, int does, uint64_t first, int32_t n, int32
 		}
 	if (does & NR_MAPPED && n > 1 && edges)	/* of a run at once */
 		add(&page1->_nr_pages_mapped, edges * by);
+	if (pmds)
+		add(&page1->_entire_mapcount, n * by * pmds);
 	if (does & LARGE)
 		add(&page1->_large_mapcount, maps);
 	if (does & SLOTS)
@@ -328,6 +332,8 @@ HGM_INLINE uint64_t collapse(world *w, const hgm_operation *ops, uint64_t n, int
 		count(w, REF | EACH_PAGE, 0, 1, ENTRIES * ENTRIES, 1, 1);
 	else
 		count(w, does & ~(EACH_PAGE | NR_MAPPED), 0, 1, 1, 1, 1);
+	if (does & LEVELS)	/* a PUD entry */
+		add(&w->page[1]._nr_pages_mapped, 1);
 	return done;
 }
 
@@ -382,6 +388,7 @@ SCHEME(double_map, REF | EACH_PAGE | DOUBLE_MAP)
 SCHEME(large_mapcount, REF | EACH_PAGE | NR_MAPPED | LARGE)
 SCHEME(mm_id, REF | EACH_PAGE | NR_MAPPED | LARGE | SLOTS)
 SCHEME(no_page_mapcount, REF | LARGE | SLOTS)
+SCHEME(pmd_pud_mapcount, REF | LARGE | SLOTS | LEVELS)
 SCHEME(total_mapped_pages, REF | LARGE | SLOTS | TOTAL)
 SCHEME(leaf_and_vma, REF | COMPOUND | SCAN)
 SCHEME(per_vma, REF | SCAN | SCAN_AFTER)

@@ -145,6 +145,7 @@ cdef extern from "hgmcore/hgm.h" nogil:
         uint8_t posted
         uint8_t locks
         uint8_t fault_around
+        uint8_t pmd_order
 
     int32_t hgm_map_add(hgm_cost *cost, hgm_page *page, int32_t *word, int32_t by) noexcept
     int32_t hgm_map_add_locked(hgm_cost *cost, hgm_page *page, int32_t *word, int32_t by) noexcept

@@ -109,6 +109,8 @@ def key_of(world, names):
                 tuple(sorted(f.bad)),
                 f.compound,
                 f.entire,
+                f.pmds,
+                f.puds,
                 f.large,
                 f.total_pages,
                 f.vma_count,
@@ -174,6 +176,8 @@ def broken_state(world, processes):
         words = [
             f.compound,
             f.entire,
+            f.pmds,
+            f.puds,
             f.large,
             f.total_pages,
             f.vma_count,
@@ -235,7 +239,8 @@ def take(world, step, names, scope, found, note, depth, seen, following):
     if step.family == "fork":
         world.born.add(names[step.child])
     broken, after = set(), owned(world)
-    words = [w for f in reachable for w in (f.refcount, f.compound, f.entire, f.large, f.total_pages, f.vma_count)]
+    words = [w for f in reachable for w in (f.refcount, f.compound, f.entire, f.pmds, f.puds, f.large, f.total_pages,
+                                            f.vma_count)]
     if model.counters()["underflows"] > counted["underflows"] or any(-(2**30) < w < 0 for w in words):
         broken.add("UF")
     if model.counters()["overflows"] > counted["overflows"]:

@@ -200,7 +200,8 @@ def test_the_api():
 
 
 @pytest.mark.parametrize("scheme", ["head_per_leaf", "logical_counter", "logical_table", "special_bit", "subtree",
-                                    "per_vma", "no_page_mapcount", "total_mapped_pages", "double_map"])
+                                    "per_vma", "no_page_mapcount", "pmd_pud_mapcount", "total_mapped_pages",
+                                    "double_map"])
 def test_every_scheme_counts_anonymous_memory(scheme):
     """One page table maps pieces of two huge folios, and base pages; each folio is counted by itself."""
     text = WRITTEN + "fork A B\ntouch B v 0 write\nfork B C\ntouch C v 4K write\n"

@@ -12,15 +12,17 @@ TABLE = {
     "map another piece": {
         "head_per_leaf": (2, 2), "per_page_posted": (2, 2), "nr_pages_mapped": (3, 3), "subtree": (1, 1),
         "logical_scan": (0, 0), "logical_counter": (0, 0), "large_mapcount": (4, 3), "mm_id": (4, 3),
-        "no_page_mapcount": (2, 2), "total_mapped_pages": (2, 2)},
+        "no_page_mapcount": (2, 2), "pmd_pud_mapcount": (2, 2), "total_mapped_pages": (2, 2)},
     "map all pieces, one by one": {
         "head_per_leaf": (1024, 2), "per_page_posted": (1024, 512), "nr_pages_mapped": (1536, 512),
         "subtree": (513, 2), "logical_scan": (2, 2), "logical_counter": (2, 2), "large_mapcount": (2048, 512),
-        "mm_id": (2048, 512), "no_page_mapcount": (1024, 2), "total_mapped_pages": (1024, 2)},
+        "mm_id": (2048, 512), "no_page_mapcount": (1024, 2), "pmd_pud_mapcount": (1024, 2),
+        "total_mapped_pages": (1024, 2)},
     "fork, copying all pieces": {
         "head_per_leaf": (1024, 2), "per_page_posted": (1024, 512), "nr_pages_mapped": (1024, 512),
         "subtree": (513, 2), "logical_scan": (2, 2), "logical_counter": (2, 2), "large_mapcount": (1536, 512),
-        "mm_id": (1536, 512), "no_page_mapcount": (1024, 2), "total_mapped_pages": (1024, 2)},
+        "mm_id": (1536, 512), "no_page_mapcount": (1024, 2), "pmd_pud_mapcount": (1024, 2),
+        "total_mapped_pages": (1024, 2)},
 }
 
 # The collapse of a 1G page from 4K leaves: atomics on (references, map words).

@@ -14,6 +14,7 @@ HEADER = Trace.parse("hgmcore-trace 1\nfile F 2M 1\n").header
 TABLE = """
 head_per_leaf per_page_posted nr_pages_mapped subtree_posted subtree double_map     | 4194304    8192
 large_mapcount mm_id no_page_mapcount total_mapped_pages leaf_and_vma per_vma       | 4194304    8192
+pmd_pud_mapcount                                                                    | 4194304    8192
 logical_scan logical_table logical_counter special_bit hugetlb                      | 2147483647 2147483647
 """
 ROWS = [(scheme, *map(int, row.split())) for names, row in cells(TABLE) for scheme in names.split()]

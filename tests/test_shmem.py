@@ -265,7 +265,8 @@ SCHEMES = {
     "logical_counter": (2, 2, [(0, 512, 2)]), "special_bit": (2, 2, [(0, 512, 2)]), "per_vma": (2, 4, [(0, 512, 2)]),
     "leaf_and_vma": (4, 4, [(0, 512, 4)]), "subtree_posted": (2, 4, [(0, 512, 2)]),
     "large_mapcount": (4, 4, [(0, 3, 2), (3, 512, 1)]), "mm_id": (4, 4, [(0, 3, 2), (3, 512, 1)]),
-    "no_page_mapcount": (4, 4, [(0, 512, 1)]), "total_mapped_pages": (4, 4, [(0, 512, 1)])}
+    "no_page_mapcount": (4, 4, [(0, 512, 1)]), "pmd_pud_mapcount": (4, 4, [(0, 512, 1)]),
+    "total_mapped_pages": (4, 4, [(0, 512, 1)])}
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

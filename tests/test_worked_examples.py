@@ -61,6 +61,8 @@ leaf_and_vma               | vma_count      | 0  | 1    | 2      | 2      | 1   
 logical_table              | mapcount       | 0  | 1    | 2      | 2      | 2      | 1      | 0
 logical_table              | compound       | 0  | 1    | 2      | 2      | 2      | 1      | 0
 {SUBPAGES} per_page_posted | entire         | 0  | 0    | 1      | 1      | 1      | 1      | 0
+pmd_pud_mapcount           | pmd            | 0  | 0    | 1      | 1      | 1      | 1      | 0
+pmd_pud_mapcount           | pud            | 0  | 0    | 0      | 0      | 0      | 0      | 0
 no_page_mapcount           | entire         | 0  | 0    | 1      | 1      | 1      | 1      | 0
 {SUBPAGES} per_page_posted | pm 0           | 0  | 1    | 2      | 2      | 1      | 1      | 0
 {SUBPAGES} per_page_posted | pm 7           | 0  | 1    | 2      | 1      | 1      | 1      | 0
@@ -71,7 +73,7 @@ per_page_posted            | mapped         | no | no   | yes    | yes    | yes 
 {SUBPAGES}                 | mapcount       | 0  | 3    | 4      | 3      | 1      | 1      | 0
 {LARGE} double_map         | mapcount       | 0  | 3    | 4      | 3      | 1      | 1      | 0
 {SUBPAGES}                 | nr_file_mapped | 0  | 3    | 512    | 512    | 512    | 512    | 0
-no_page_mapcount           | nr_file_mapped | 0  | 512  | 512    | 512    | 512    | 512    | 0
+no_page_mapcount pmd_pud_mapcount | nr_file_mapped | 0  | 512  | 512    | 512    | 512    | 512    | 0
 double_map                 | compound       | 0  | 0    | 1      | 1      | 1      | 1      | 0
 double_map                 | pm 0           | 0  | 1    | 2      | 2      | 1      | 1      | 0
 double_map                 | pm 7           | 0  | 1    | 2      | 1      | 1      | 1      | 0
@@ -81,8 +83,8 @@ large_mapcount             | maybe_shared   | no | no   | yes    | yes    | no  
 {SLOTS}                    | slots     | 0:0 0:0 | 1:3 0:0 | 1:3 2:1 | 1:2 2:1 | 0:0 2:1 | 0:0 2:1 | 0:0 0:0
 {SLOTS}                    | shared_bit     | 0  | 0    | 1      | 1      | 0      | 0      | 0
 {SLOTS}                    | maybe_shared   | no | no   | yes    | yes    | no     | no     | no
-no_page_mapcount           | large          | 0  | 3    | 4      | 3      | 1      | 1      | 0
-no_page_mapcount           | pm any         | 0  | 1    | 1      | 1      | 1      | 1      | 0
+no_page_mapcount pmd_pud_mapcount | large   | 0  | 3    | 4      | 3      | 1      | 1      | 0
+no_page_mapcount pmd_pud_mapcount | pm any  | 0  | 1    | 1      | 1      | 1      | 1      | 0
 total_mapped_pages         | entries        | 0  | 3    | 4      | 3      | 1      | 1      | 0
 total_mapped_pages         | total_pages    | 0  | 3    | 515    | 514    | 512    | 512    | 0
 total_mapped_pages         | pm any         | 0  | 1    | 1      | 1      | 1      | 1      | 0
@@ -136,7 +138,7 @@ per_page_posted                         | mapcount     | 0      | 0
 {SUBPAGES} {LARGE} double_map           | mapcount     | 512    | 1024
 {ONE_COUNT} logical_table               | mapcount     | 1      | 2
 {SUBPAGES} per_page_posted double_map   | pm any       | 1      | 2
-no_page_mapcount total_mapped_pages     | pm any       | 1      | 2
+no_page_mapcount pmd_pud_mapcount total_mapped_pages | pm any       | 1      | 2
 {SUBPAGES}                              | nr           | 200    | 200
 per_page_posted {SUBPAGES}              | entire       | 0      | 0
 double_map                              | double_map   | 1      | 1
@@ -171,7 +173,8 @@ AVERAGES = [(1, 0, 1), (767, 0, 1), (768, 0, 2), (1279, 0, 2), (1280, 0, 3), (3,
             (256, 1, 2), (0, 3, 3), (512, 2, 3), (1, 2, 2)]
 E10 = [Example(f"E10-{pieces}-{wholes}", scheme, {}, mapped_pieces(pieces, wholes),
                [("populate F 0 1", {"pm any": str(value)})])
-       for pieces, wholes, value in AVERAGES for scheme in ("no_page_mapcount", "total_mapped_pages")]
+       for pieces, wholes, value in AVERAGES
+       for scheme in ("no_page_mapcount", "pmd_pud_mapcount", "total_mapped_pages")]
 
 TWO_PAGES = "file F 2M 2; populate F 0 1; mmap B v F 0 4M shared minor hgm; mmap B w F 0 4M shared minor"
 E11 = steps_table("E11", HGM, TWO_PAGES, """

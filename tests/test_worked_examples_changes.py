@@ -106,6 +106,22 @@ collapse      | ref-3 large-3 entire+1     | ref-3 entries-3 total_pages+508
 some of them  | ref-2 large-2              | ref-2 entries-2 total_pages-2
 hwpoison      | ref+511 entire-1 large+510 | ref+511 entries+510 total_pages-1
 
+operation     | pmd_pud_mapcount
+first piece   | ref+1 large+1
+another piece | ref+1 large+1
+whole         | ref+1 large+1 pmd+1
+not last      | ref-1 large-1
+last alone    | ref-1 large-1
+full zap      | ref-4 large-4
+munmap after  |
+fork          | ref+4 large+4
+present       |
+half-way      |
+split         |
+collapse      | ref-3 large-3 pmd+1
+some of them  | ref-2 large-2
+hwpoison      | ref+511 pmd-1 large+510
+
 operation     | leaf_and_vma                 | per_vma          | subtree_posted
 first piece   | ref+1 compound+1 vma_count+1 | ref+1 compound+1 | ref+1 compound+1
 another piece | ref+1 compound+1             | ref+1            | ref+1

@@ -22,7 +22,7 @@ subtree subtree_posted              | 1 0 2 | 513 0 2    | 513 0 2    | 2 0 2
 {LOGICAL} logical_table             | 0 2 2 | 2 1022 2   | 2 0 2      | 2 0 2
 double_map                          | 2 0 3 | 1024 0 512 | 1024 0 512 | 513 0 512
 large_mapcount mm_id                | 4 0 4 | 2048 0 512 | 1536 0 512 | 514 0 512
-no_page_mapcount total_mapped_pages | 2 0 2 | 1024 0 2   | 1024 0 2   | 2 0 2
+no_page_mapcount pmd_pud_mapcount total_mapped_pages | 2 0 2 | 1024 0 2   | 1024 0 2   | 2 0 2
 leaf_and_vma                        | 2 0 2 | 1025 0 2   | 1025 0 2   | 3 0 2
 per_vma                             | 1 0 2 | 513 0 2    | 513 0 2    | 2 0 2
 """
@@ -43,7 +43,7 @@ def test_costs(replay, scheme, row):
 READINGS = """
 nr_pages_mapped                     | 1536 1025 514 | 1024 513 513
 large_mapcount mm_id                | 2048 1026 515 | 1536 514 514
-no_page_mapcount total_mapped_pages | 1024 2 2      | 1024 2 2
+no_page_mapcount pmd_pud_mapcount total_mapped_pages | 1024 2 2      | 1024 2 2
 head_per_leaf                       | 1024 2 2      | 1024 2 2
 """
 

@@ -9,7 +9,7 @@ from collections import namedtuple
 from comparing import statements
 
 N = 512
-SLOTS = "mm_id no_page_mapcount total_mapped_pages"
+SLOTS = "mm_id no_page_mapcount pmd_pud_mapcount total_mapped_pages"
 LARGE = f"large_mapcount {SLOTS}"
 SUBPAGES = "nr_pages_mapped large_mapcount mm_id"  # entire + subpage counts, and the number of pages mapped
 PER_LEAF = f"""head_per_leaf per_page_posted nr_pages_mapped subtree_posted subtree double_map {LARGE}
@@ -68,7 +68,7 @@ def look(column, result, seen, cost, cache_refs):
         return "yes" if folio[what] else "no"
     if what in ("mapcount", "nr_file_mapped"):
         return str(folio[what])
-    if what in ("entire", "compound", "large", "entries", "total_pages", "vma_count"):
+    if what in ("entire", "pmd", "pud", "compound", "large", "entries", "total_pages", "vma_count"):
         return str(folio["state"][what])
     if what in ("double_map", "shared_bit"):
         return str(int(folio["state"][what]))

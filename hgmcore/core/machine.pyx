@@ -114,6 +114,7 @@ cdef class Contents:
         if m.context.exclusion != ALONE:
             self.mutexes()
         m.config.options.fault_around = code["fault_around"]
+        m.config.options.pmd_order = geometry.index_bits
         self.reserve(0 if reserve is None else <size_t>reserve)
         region_grow(&m.state.tables, <size_t>1 << m.config.geometry.table_shift)
 

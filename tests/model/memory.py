@@ -45,6 +45,7 @@ class Memory:
         posted = chosen.posted if given.get("model") == "posted" else {}
         self.options = {**DEFAULTS, **chosen.defaults, **posted, **given}
         self.scheme = chosen(self.cost_counts, self.options)
+        self.scheme.fanout = self.geometry.fanout
         self.files = {}
         self.folios = []  # every one there ever was, by age
         self.frames = 0  # handed out so far

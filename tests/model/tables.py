@@ -53,6 +53,8 @@ class Folio:
     mapcount: int = 0  # of a folio of one base page, which no scheme counts
     compound: int = 0
     entire: int = 0
+    pmds: int = 0
+    puds: int = 0
     large: int = 0
     total_pages: int = 0
     vma_count: int = 0

@@ -18,7 +18,7 @@ extern "C" {
  * refuses another module's structure where either differs. A new operation raises it by itself: an engine compiled
  * before would take the operation for none.
  */
-#define HGM_ABI (300 + HGM_NR_OPS)
+#define HGM_ABI (400 + HGM_NR_OPS)
 
 #define HGM_INLINE static inline __attribute__((always_inline))
 
@@ -244,6 +244,7 @@ typedef struct hgm_options {
 	uint8_t posted;		/* model=posted */
 	uint8_t locks;		/* enum hgm_locks */
 	uint8_t fault_around;	/* enum hgm_fault_around */
+	uint8_t pmd_order;	/* of the geometry: a PMD entry maps 1 << pmd_order base pages, a PUD entry the square of that */
 } hgm_options;
 
 #include "hgmcore/events.h"

@@ -1,6 +1,6 @@
 """The schemes by their public names."""
 from .heads import HeadPerLeaf, Hugetlb, LeafAndVma
-from .owners import MmId, NoPageMapcount, TotalMappedPages
+from .owners import MmId, NoPageMapcount, PmdPudMapcount, TotalMappedPages
 from .pages import DoubleMap, LargeMapcount, NrPagesMapped, PerPagePosted
 from .scheme import Place
 from .subtrees import LogicalCounter, LogicalScan, LogicalTable, PerVma, SpecialBit, SubtreeCount, SubtreePosted
@@ -21,6 +21,7 @@ SCHEMES = {
     "large_mapcount": LargeMapcount,
     "mm_id": MmId,
     "no_page_mapcount": NoPageMapcount,
+    "pmd_pud_mapcount": PmdPudMapcount,
     "total_mapped_pages": TotalMappedPages,
     "leaf_and_vma": LeafAndVma,
     "per_vma": PerVma,

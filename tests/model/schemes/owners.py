@@ -77,6 +77,27 @@ class NoPageMapcount(Owners, Scheme):
         return {"nr_file_mapped": folio.pages if folio.large > 0 else 0}
 
 
+class PmdPudMapcount(NoPageMapcount):
+    """`fanout`, how many base pages a PMD entry spans, is the geometry's and set from outside."""
+
+    def count_map(self, leaves, sign, place):
+        folio, pages = leaves[0].folio, len(base_pages(leaves))
+        level = 0 if leaves[0].pages < self.fanout else 1 if leaves[0].pages < self.fanout**2 else 2
+        entries = pages // self.fanout**level
+        if level:
+            self.count(folio, 1, "pmds" if level == 1 else "puds", sign * entries)
+        self.count(folio, 1, "large", sign * entries)
+        self.count_owner(folio, place.owner, sign * entries, folio.large)
+
+    def page_mapcount(self, folio):
+        ptes = folio.large - folio.pmds - folio.puds
+        total = ptes + folio.pmds * self.fanout + folio.puds * self.fanout**2
+        return [(0, folio.pages, average(total, folio.pages))]
+
+    def state(self, folio):
+        return {"pmd": folio.pmds, "pud": folio.puds, "large": folio.large, **self.owners_state(folio)}
+
+
 class TotalMappedPages(Owners, Scheme):
     defaults = {"era": "6.15"}
     posted = {"cache_refs": "folio", "batch": "6.12"}
