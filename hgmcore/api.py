@@ -73,7 +73,7 @@ class Machine:
     def file(self, name: str, page_size="2M", pages: int = 1, populate: bool = False, kind: str = "hugetlb") -> File:
         """A file of `pages` huge pages; `populate` brings all of them into its page cache.
 
-        kind: hugetlb, or shmem, whose folios have `page_size` bytes: a base page or what one entry of PMD level maps.
+        kind: hugetlb, or shmem, whose folios have `page_size` bytes (Geometry.page_sizes).
         """
         self._check_name(name, [known.name for known in self.header.files])
         if kind not in FILE_KINDS:

@@ -60,11 +60,13 @@ class Geometry:
     def page_sizes(self, kind: str) -> tuple[int, ...]:
         """Bytes of the pages that a file may consist of, ascending. kind: hugetlb, shmem or anon.
 
-        Folios of shmem and anonymous memory are base pages, or what one entry of PMD level maps.
+        Folios of shmem and anonymous memory are base pages, what one entry of PMD level maps, or a power of two between,
+        of 4 base pages at least, that PTEs alone map (Linux: the sizes in /sys/kernel/mm/transparent_hugepage).
         """
         if kind == "hugetlb":
             return self.hugetlb_sizes
-        return tuple(leaf.size for leaf in self.leaves if leaf.entries == 1 and leaf.level <= PMD)
+        between = range(self.base_shift + 2, self.level_shift(PMD))
+        return (self.base_page, *(1 << shift for shift in between), 1 << self.level_shift(PMD))
 
     def leaf(self, size: int) -> Leaf:
         """The leaf of `size` bytes; KeyError where the geometry has none."""

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from model import SCHEMES, Model
 from sequences import EXAMPLES, Comparison, Ground, K, M, operation, run_sequences
 
+from hgmcore.sizes import format_size
+
 X86_64 = Ground(
     "x86-64", 4 * K, {"F": (2 * M, 2), "H": (4 * K, 1024)}, 2 * M, parts=[0, 0, 0, 1],
     pieces=[0, 0, 0, 0, 1, 7, 16, 256, 511],
@@ -23,6 +25,12 @@ FORKS = replace(X86_64, files={}, parts=[0], pieces=[0, 0, 1, 511], lengths=[4 *
 CROWD = replace(X86_64, files={"F": (2 * M, 1)}, parts=[0], pieces=[0, 0, 1, 16, 100, 511], start="""file F 2M 1 shmem;
     populate F 0 1; mmap A v F 0 2M shared minor; mmap A w F 0 2M shared; mmap B v F 0 2M shared minor wp;
     mmap C u F 64K 1M shared""")
+# Folios that PTEs alone map
+MIDDLE = replace(X86_64, files={"F": (64 * K, 64), "H": (4 * K, 256)}, middle=64 * K, parts=[0, 0, 1, 31, 32],
+                 pieces=[0, 0, 0, 1, 7, 15], lengths=[4 * K, 4 * K, 8 * K, 60 * K, 64 * K, 64 * K, 128 * K, 2 * M],
+                 start="""file F 64K 64 shmem; file H 4K 256 shmem; populate F 0 40; mmap A v F 0 4M shared minor;
+                     mmap A u F 1132K 2M shared; mmap A a anon:64K 0 3M private; mmap B v F 0 4M shared;
+                     mmap B s anon:1M 0 4M private; mmap A h H 0 1M shared""")
 # Processes that have hugetlb too
 MIXED = replace(X86_64, files={"F": (2 * M, 1), "G": (2 * M, 2)}, start="""
     file G 2M 2; file F 2M 1 shmem; populate G 0 1;
@@ -115,7 +123,7 @@ class Memory(Comparison):
         anon = file == "anon"
         if anon and "shared" in flags:
             return  # the format of traces has no such thing
-        file = f"anon:{self.ground.middle // M}M" if anon else file
+        file = f"anon:{format_size(self.ground.middle)}" if anon else file
         self.step(f"mmap {process} {name} {file} {0 if anon else self.at(place)} {length} {flags}")
 
     def file_size(self, file):
@@ -181,6 +189,11 @@ def test_forks_and_writes(scheme, options):
 @pytest.mark.parametrize("scheme, options", list(cases(4, 5)))
 def test_one_folio_in_pieces(scheme, options):
     run_sequences(Memory, operations(CROWD), CROWD, scheme, options, steps=30, examples=4)
+
+
+@pytest.mark.parametrize("scheme, options", list(cases(1, 2)))
+def test_folios_smaller_than_a_pmd(scheme, options):
+    run_sequences(Memory, operations(MIDDLE), MIDDLE, scheme, options, steps=30, examples=4)
 
 
 @pytest.mark.parametrize("scheme", ["head_per_leaf", "logical_table", "mm_id", "subtree"])

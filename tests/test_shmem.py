@@ -285,7 +285,7 @@ def test_declarations():
     from hgmcore import Machine
     from hgmcore.trace import Trace, TraceError
 
-    for line in ("file F 1G 1 shmem", "file F 64K 1 shmem", "mmap A v anon:1G 0 1G private"):
+    for line in ("file F 1G 1 shmem", "file F 8K 1 shmem", "mmap A v anon:1G 0 1G private"):
         with pytest.raises(TraceError, match="has no (shmem|anon) pages"):
             Trace.parse(f"hgmcore-trace 1\ngeometry arm64-4k\n{line}\n")
     machine = Machine("mm_id", geometry="arm64-64k")

@@ -63,8 +63,8 @@ file G 3M 1
     file: x86-64 has no hugetlb pages of 3M (it has 2M, 1G)
 file G 4K 1
     file: x86-64 has no hugetlb pages of 4K (it has 2M, 1G)
-file G 64K 1 shmem
-    file: x86-64 has no shmem pages of 64K (it has 4K, 2M)
+file G 8K 1 shmem
+    file: x86-64 has no shmem pages of 8K (it has 4K, 16K, 32K, 64K, 128K, 256K, 512K, 1M, 2M)
 file G 2M
     file: FILE PAGE_SIZE PAGES [hugetlb|shmem] is missing (expected: file FILE PAGE_SIZE PAGES
       [hugetlb|shmem])
@@ -98,7 +98,7 @@ mmap A v F 0 2M shared hgm minor hgm
 mmap 9 w F 0 2M shared
     mmap: '9' cannot name a process (a letter or _, then letters, digits, _ . -)
 mmap A v anon:3M 0 2M private
-    mmap: x86-64 has no anon pages of 3M (it has 4K, 2M)
+    mmap: x86-64 has no anon pages of 3M (it has 4K, 16K, 32K, 64K, 128K, 256K, 512K, 1M, 2M)
 mmap A v anon:2M 0 2M shared
     mmap: anonymous memory is private (shared memory is a file of kind shmem)
 mmap A v anon:2M 4K 2M private

@@ -164,26 +164,28 @@ cdef class Contents:
     def add_file(self, geometry, page_size, uint64_t pages, kind="hugetlb") -> int:
         """Declare a file of `pages` huge pages (or folios) of `page_size` bytes. Returns its number.
 
-        kind: hugetlb or shmem; or anon, anonymous memory in folios of that size, which has no pages.
+        kind: hugetlb or shmem; or anon, anonymous memory in folios of that size, which has no pages. What no leaf of the
+        geometry maps, PTEs map.
         """
         cdef Machine *m = &self.m
         cdef File *f
-        leaf = geometry.leaf(page_size)
+        shift = int(page_size).bit_length() - 1
+        leaf = geometry.leaf(page_size) if kind == "hugetlb" or page_size in geometry.leaf_sizes else geometry.leaves[0]
         m.state.files = <File *>grown(m.state.files, m.state.nr_files, sizeof(File))
         f = &m.state.files[m.state.nr_files]
         f.kind = <Kind><int>("hugetlb", "shmem", "anon").index(kind)
         f.pages = pages
-        f.size = pages << (leaf.shift - m.config.geometry.base_shift) if f.kind == SHMEM else pages
-        f.length = pages << leaf.shift
+        f.size = pages << (shift - m.config.geometry.base_shift) if f.kind == SHMEM else pages
+        f.length = pages << shift
         f.nr_cache = f.size
         f.cache = <uint32_t *>calloc(f.size if f.size else 1, sizeof(uint32_t))
         if f.cache is NULL:
             raise MemoryError(f"no memory for a page cache of {pages} huge pages")
         f.leaf = geometry.leaves.index(leaf)
         f.entries = leaf.entries
-        f.page_shift = leaf.shift
+        f.page_shift = shift
         f.level = leaf.level
-        f.nr_pages = <uint64_t>1 << (leaf.shift - m.config.geometry.base_shift)
+        f.nr_pages = <uint64_t>1 << (shift - m.config.geometry.base_shift)
         m.state.nr_files += 1
         return m.state.nr_files - 1
 

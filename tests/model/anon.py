@@ -18,7 +18,8 @@ class Anon(Shmem):
 
     def touch_anon(self, mapping, vma, offset, write):
         space, (number, _) = self.space(mapping), self.where(mapping, offset)
-        if number not in space.pmds and mapping.file.page_size > self.geometry.base and (
+        was_none = number not in space.pmds
+        if was_none and mapping.file.page_size == self.pmd_size and (
                 self.fits_pmd(mapping, vma, offset)):
             self.prepare(mapping, vma)
             if self.fault_huge(mapping.file, space, number, write):
@@ -29,7 +30,7 @@ class Anon(Shmem):
                 return
             self.exchange_whole(space, number)
         self.need_table(space, number)
-        self.touch_pte(mapping, vma, offset, write)
+        self.touch_pte(mapping, vma, offset, write, was_none)
 
     def prepare(self, mapping, vma):
         """Before a VMA gets its first folio: the anon_vma of a neighbour that differs in rights alone, or a new one."""
@@ -74,7 +75,7 @@ class Anon(Shmem):
         self.map_whole(space, number, folio, "fault", exclusive=True)
         return True
 
-    def touch_pte(self, mapping, vma, offset, write):
+    def touch_pte(self, mapping, vma, offset, write, was_none):
         space, (number, slot) = self.space(mapping), self.where(mapping, offset)
         table = space.pmds[number]
         entry = table.get(slot)
@@ -87,9 +88,28 @@ class Anon(Shmem):
         if entry and entry.folio and self.may_reuse(entry.folio):
             table[slot] = entry._replace(exclusive=True)
             return
+        if entry is None and self.fault_middle(mapping, vma, offset, was_none):
+            return
         copy = self.new_anon(mapping.file, 1)
         self.unmap_ptes(space, number, [slot], "fault")
         self.map_ptes(space, number, slot, copy, 0, 1, "fault", exclusive=True)
+
+    def fault_middle(self, mapping, vma, offset, was_none):
+        """Map a folio that is larger than a base page and smaller than a PMD's, if nothing is where it has its place."""
+        size, space, (number, _) = mapping.file.page_size, self.space(mapping), self.where(mapping, offset)
+        if not self.geometry.base < size < self.pmd_size or vma.minor or vma.wp or (
+                not self.fits(mapping, vma, offset, size)):
+            return False
+        first = (mapping.address + offset) // size * size - mapping.address
+        slots = self.slots(mapping, first, first + size)
+        if space.pmds[number].keys() & set(slots):
+            return False
+        try:
+            folio = self.new_anon(mapping.file, len(slots))
+        except NoMemory:
+            return False
+        self.map_ptes(space, number, slots[0], folio, 0, len(slots), "fault", was_none, exclusive=True)
+        return True
 
     def may_reuse(self, folio):
         """Whether a write may go to a page mapped by a PTE that was shared once: does nobody else have it?

@@ -222,7 +222,7 @@ class Shmem(Spaces):
             self.put_back()
             return "minor"
         if folio is None:
-            folio = self.bring_in(file, index, self.fits_pmd(mapping, vma, offset))
+            folio = self.bring_in(file, index, self.fits(mapping, vma, offset, file.page_size))
         self.finish_fault(mapping, vma, offset, folio)
         return None
 

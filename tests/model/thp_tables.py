@@ -39,9 +39,15 @@ class PageTables(Counts):
         return range(slot, slot + (last - first) // self.geometry.base)
 
     def fits_pmd(self, mapping, vma, offset):
-        """Whether the PMD entry for a byte spans nothing beyond the VMA. Addresses agree with the file anyway."""
-        first = self.where(mapping, offset)[0] * self.pmd_size - mapping.address
-        return vma.first <= first and first + self.pmd_size <= vma.last
+        """Whether the PMD entry for a byte spans nothing beyond the VMA, and addresses agree with the file."""
+        return self.fits(mapping, vma, offset, self.pmd_size)
+
+    def fits(self, mapping, vma, offset, size):
+        """Whether a folio of so many bytes has its place around a byte: aligned in addresses, and so in a file."""
+        if mapping.file.kind != "anon" and (mapping.address - mapping.file_page * self.geometry.base) % size:
+            return False
+        first = (mapping.address + offset) // size * size - mapping.address
+        return vma.first <= first and first + size <= vma.last
 
     # -- tables
 

@@ -8,12 +8,12 @@ folio and is not counted: HGM_PTE_ZERO stands in its place.
 from libc.errno cimport ENOMEM
 from hgmcore.hgm cimport *
 from hgmcore.core.folio cimport folio_of, frames_alloc
-from hgmcore.core.machine cimport ANON, Machine, Mapping, Vma, VMA_FORKED
+from hgmcore.core.machine cimport ANON, File, Machine, Mapping, Vma, VMA_FORKED
 from hgmcore.core.table cimport allocation_fails, is_leaf, is_table, subtree_table_alloc
-from hgmcore.operations.common cimport base_mask, folio_answer, Outcome, outcome
+from hgmcore.operations.common cimport base_mask, folio_answer, Outcome, outcome, page_mask
 from hgmcore.operations.thp.pmd cimport (
     deposit_alloc, frame, install_pmd, install_ptes, maps, mm_find_pmd, pgtable_trans_huge_deposit, Pmd, pmd_mask,
-    pte_offset, thp_vma_suitable_order
+    pte_offset, ptes_per_table, thp_vma_suitable_order
 )
 from hgmcore.operations.thp.zap cimport split_huge_pmd, zap_pte_range
 
@@ -81,7 +81,26 @@ cdef inline int do_huge_pmd_anonymous_page(Machine *m, Pmd *pmd, bint write) noe
         pmd.entry[0] = HGM_PTE_ZERO
     return 0
 
-cdef inline int handle_pte_fault(Machine *m, Pmd *pmd, uint64_t address, bint write) noexcept nogil:
+cdef inline bint do_anonymous_page(Machine *m, Pmd *pmd, const Vma *vma, uint64_t address) noexcept nogil:
+    """Map a new folio of the memory's size, which PTEs map, around the address, if it has its place and no PTE there
+    stands for anything. Did it? With userfaultfd never (alloc_anon_folio)."""
+    cdef const File *f = &m.state.files[pmd.mapping.file]
+    cdef uint64_t i
+    cdef uint64_t *entries
+    cdef hgm_folio *folio
+    if (f.nr_pages == 1 or f.nr_pages >= ptes_per_table(m) or vma.flags & (HGM_OPF_MINOR | HGM_OPF_WP)
+            or not thp_vma_suitable_order(m, pmd.mapping, vma, address - pmd.mapping.address, page_mask(f))):
+        return False
+    entries = pte_offset(m, pmd, address & ~page_mask(f))
+    for i in range(f.nr_pages):
+        if entries[i] != 0:
+            return False
+    folio = anon_alloc(m, pmd.mapping.file, f.nr_pages)
+    if folio is not NULL:
+        install_ptes(m, pmd, entries, folio, 0, f.nr_pages, HGM_PTE_EXCLUSIVE, HGM_BY_FAULT)
+    return folio is not NULL
+
+cdef inline int handle_pte_fault(Machine *m, Pmd *pmd, const Vma *vma, uint64_t address, bint write) noexcept nogil:
     """An access to a base page; the PMD entry is a table. 0 or ENOMEM."""
     cdef uint64_t *entry = pte_offset(m, pmd, address)
     cdef hgm_folio *copy
@@ -93,6 +112,8 @@ cdef inline int handle_pte_fault(Machine *m, Pmd *pmd, uint64_t address, bint wr
     if is_leaf(entry[0]) and wp_can_reuse_anon_folio(m, folio_of(m, frame(entry[0])), False):
         entry[0] |= HGM_PTE_EXCLUSIVE
         hgm_event_reuse()
+        return 0
+    if entry[0] == 0 and do_anonymous_page(m, pmd, vma, address):
         return 0
     copy = anon_alloc(m, pmd.mapping.file, 1)
     if copy is NULL:
@@ -130,7 +151,8 @@ cdef inline Outcome anon_fault(Machine *m, const hgm_operation *op, Vma *vma) no
     cdef int error = FALLBACK
     if pmd.entry is NULL:
         return outcome(0, ENOMEM)
-    huge = pmd.entry[0] == 0 and m.state.files[v.file].nr_pages > 1 and thp_vma_suitable_order(m, v, vma, offset)
+    huge = (pmd.entry[0] == 0 and m.state.files[v.file].nr_pages == ptes_per_table(m)
+            and thp_vma_suitable_order(m, v, vma, offset, pmd_mask(m)))
     if huge:
         anon_vma_prepare(m, v, vma)
         error = do_huge_pmd_anonymous_page(m, &pmd, write)
@@ -143,7 +165,7 @@ cdef inline Outcome anon_fault(Machine *m, const hgm_operation *op, Vma *vma) no
         return outcome(base_mask(m) + 1, 0)
     if write:
         anon_vma_prepare(m, v, vma)
-    error = handle_pte_fault(m, &pmd, v.address + offset, write)
+    error = handle_pte_fault(m, &pmd, vma, v.address + offset, write)
     return outcome(0 if error else base_mask(m) + 1, error)
 
 cdef inline int copy_huge_pmd(Machine *m, Pmd *parent, Pmd *child) noexcept nogil:

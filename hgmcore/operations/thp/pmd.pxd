@@ -11,7 +11,7 @@ A folio of one base page can only be mapped whole. It needs no scheme: everywher
 own _mapcount and _refcount, as in Linux.
 """
 from hgmcore.hgm cimport *
-from hgmcore.core.machine cimport Machine, Mapping, NO_TABLE, Vma
+from hgmcore.core.machine cimport ANON, Machine, Mapping, NO_TABLE, Vma
 from hgmcore.core.table cimport (
     entry_index, hstate_entry, is_leaf, is_table, leaf_entry, PMD, PTE, subtree_table_alloc, table_desc,
     table_entries, table_number
@@ -186,11 +186,15 @@ cdef inline uint64_t pgtable_trans_huge_withdraw(Machine *m, const Pmd *pmd) noe
     entries[0] = 0
     return <uint64_t>number << HGM_PTE_FRAME_SHIFT | HGM_PTE_PRESENT
 
-cdef inline bint thp_vma_suitable_order(Machine *m, const Mapping *v, const Vma *vma, uint64_t offset) noexcept nogil:
-    """Could a PMD leaf map `offset`: does its span lie in the VMA and agree with the file?"""
-    cdef uint64_t start = ((v.address + offset) & ~pmd_mask(m)) - v.address
-    return (start + v.address >= v.address + vma.start and start + pmd_mask(m) < vma.end
-            and (v.address - v.file_offset) & pmd_mask(m) == 0)
+cdef inline bint thp_vma_suitable_order(Machine *m, const Mapping *v, const Vma *vma, uint64_t offset,
+                                        uint64_t mask) noexcept nogil:
+    """Has a folio of mask + 1 bytes its place around `offset`: inside the VMA, and aligned in addresses as in the file?
+
+    Anonymous memory has no other place than its addresses.
+    """
+    cdef uint64_t start = ((v.address + offset) & ~mask) - v.address
+    return (start + v.address >= v.address + vma.start and start + mask < vma.end
+            and (m.state.files[v.file].kind == ANON or (v.address - v.file_offset) & mask == 0))
 
 cdef inline bint extra_references(Machine *m, const hgm_folio *folio) noexcept nogil:
     """Has somebody else a reference, by the scheme's own count of mappings (folio_expected_ref_count)?"""

@@ -10,7 +10,7 @@ from hgmcore.core.machine cimport ANON, File, Machine, Mapping, Vma
 from hgmcore.core.table cimport allocation_fails, entry_index, is_table, PTE, subtree_table_alloc
 from hgmcore.core.vma cimport vma_find
 from hgmcore.operations.common cimport (
-    base_mask, EHWPOISON, look_up_and_put, lookup_refused, Outcome, outcome, uffd_range_error
+    base_mask, EHWPOISON, look_up_and_put, lookup_refused, Outcome, outcome, page_mask, uffd_range_error
 )
 from hgmcore.operations.thp.pmd cimport (
     install_pmd, install_ptes, mm_find_pmd, Pmd, pmd_mask, pte_offset, ptes_per_table, thp_vma_suitable_order
@@ -63,7 +63,7 @@ cdef inline Outcome populate(Machine *m, const hgm_operation *op) noexcept nogil
 cdef inline bint do_set_pmd(Machine *m, Pmd *pmd, const Vma *vma, uint64_t offset, hgm_folio *folio) noexcept nogil:
     """Map the folio by a PMD leaf if it fills one, fits the VMA there and the entry is none."""
     if (pmd.entry[0] != 0 or folio.nr_pages != ptes_per_table(m) or folio.flags & HGM_FOLIO_POISONED
-            or not thp_vma_suitable_order(m, pmd.mapping, vma, offset)):
+            or not thp_vma_suitable_order(m, pmd.mapping, vma, offset, pmd_mask(m))):
         return False
     if not install_pmd(m, pmd, folio, 0, HGM_BY_FAULT):
         look_up_and_put(m, &m.context.cost, folio)
@@ -206,8 +206,8 @@ cdef inline Outcome shmem_fault(Machine *m, const hgm_operation *op, const Vma *
             done.event = HGM_EVENT_MINOR
             return done
     else:
-        folio = shmem_alloc_and_add_folio(m, v.file, index, f.nr_pages == 1 or thp_vma_suitable_order(m, v, vma,
-                                                                                                      offset))
+        folio = shmem_alloc_and_add_folio(m, v.file, index, f.nr_pages == 1 or thp_vma_suitable_order(
+            m, v, vma, offset, page_mask(f)))
         if folio is NULL:
             return outcome(0, ENOMEM)
     if folio.flags & HGM_FOLIO_POISONED and page_poisoned(m, folio.pfn + index - folio.index, 1):
