@@ -146,15 +146,16 @@ class Machine:
         """
         return Snapshot(self)
 
-    def restore(self, snapshot: Snapshot) -> None:
+    def restore(self, snapshot: Snapshot, keep: bool = False) -> None:
         """Make the machine exactly what it, or the machine that it is a clone of, was when `snapshot` was taken.
 
-        What was declared since is gone; a File, Process or Mapping of it must not be used any more. ValueError: the
+        What was declared since is gone; a File, Process or Mapping of it must not be used any more. keep: the host's
+        memory that the machine has stays with it, so that what runs next asks the system for none. ValueError: the
         snapshot is of a machine with another scheme, geometry or options.
         """
         if snapshot.kind != self._kind():
             raise ValueError("the snapshot is of a machine with another scheme, geometry or options")
-        snapshot.copy.restore(self.core)
+        snapshot.copy.restore(self.core, keep)
         header, (files, processes, mappings) = self.header, snapshot.header
         header.files[:], header.processes[:], header.mappings[:] = files, processes, mappings
         self._names, self.operations = dict(snapshot.names), snapshot.operations

@@ -95,7 +95,7 @@ class _Warm:
 
     def run(self) -> list[int]:
         """One run: nanoseconds of each piece. The machine is put back first."""
-        self.machine.restore(self.before)
+        self.machine.restore(self.before, keep=True)
         if self.threads == 1:
             return [self.machine.run(self.trace.records[start:stop]) for start, stop, _ in self.pieces]
         with Threads(self.machine, self.trace, self.threads) as native:

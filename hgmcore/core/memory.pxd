@@ -64,11 +64,14 @@ cdef inline bint region_grow(Region *region, size_t used) noexcept nogil:
     region.used = used
     return True
 
-cdef inline void region_cut(Region *region, size_t used) noexcept nogil:
-    """Take back what lies behind the first `used` bytes: when it is handed out again it reads as zero."""
+cdef inline void region_cut(Region *region, size_t used, bint keep) noexcept nogil:
+    """Take back what lies behind the first `used` bytes: when it is handed out again it reads as zero.
+
+    keep: none of it goes back to the system, so that it can be handed out again without asking for memory.
+    """
     cdef size_t whole = (used + LARGE - 1) & ~<size_t>(LARGE - 1)
     if region.used > used:
-        if region.used > whole + LARGE:    # more than a few pages: the system takes them
+        if region.used > whole + LARGE and not keep:    # more than a few pages: the system takes them
             memset(region.base + used, 0, whole - used)
             madvise(region.base + whole, region.used - whole, MADV_DONTNEED)
         else:

@@ -145,9 +145,9 @@ cdef inline void take(void *to, size_t size, const unsigned char **at) noexcept 
         memcpy(to, at[0], size)
     at[0] += size
 
-cdef inline void region_restore(Region *region, size_t used, const unsigned char **at) noexcept nogil:
+cdef inline void region_restore(Region *region, size_t used, const unsigned char **at, bint keep) noexcept nogil:
     """Give the region its `used` bytes back, the next of the snapshot."""
-    region_cut(region, min(used, region.used))
+    region_cut(region, min(used, region.used), keep)
     take(region.base, used, at)
     region.used = used
 
@@ -279,10 +279,10 @@ cdef inline void other_heads_zero(Machine *m, const Copy *s) noexcept nogil:
         if i >= s.state.nr_folios or folio.pfn != had[i].pfn or folio.nr_pages != had[i].nr_pages:
             memset(folio.page, 0, min(<size_t>UNIT, folio.nr_pages * sizeof(hgm_page)))
 
-cdef inline bint snapshot_restore(Machine *m, const Copy *s) noexcept nogil:
+cdef inline bint snapshot_restore(Machine *m, const Copy *s, bint keep) noexcept nogil:
     """Make the machine what it was, or what another machine of the same configuration was: state, counts and results.
 
-    The caller has asked snapshot_fits().
+    keep: no memory that the machine has goes back to the system. The caller has asked snapshot_fits().
     """
     cdef State *to = &m.state
     cdef Context *c = &m.context
@@ -294,11 +294,11 @@ cdef inline bint snapshot_restore(Machine *m, const Copy *s) noexcept nogil:
     else:
         other_heads_zero(m, s)
     to.vmemmap.used = s.state.vmemmap.used
-    region_restore(&to.tables, s.state.tables.used, &at)
-    region_restore(&to.ptdescs, s.state.ptdescs.used, &at)
-    region_restore(&to.folios, s.state.folios.used, &at)
-    region_restore(&to.poisoned, s.state.poisoned.used, &at)
-    region_restore(&c.results, s.context.results.used, &at)
+    region_restore(&to.tables, s.state.tables.used, &at, keep)
+    region_restore(&to.ptdescs, s.state.ptdescs.used, &at, keep)
+    region_restore(&to.folios, s.state.folios.used, &at, keep)
+    region_restore(&to.poisoned, s.state.poisoned.used, &at, keep)
+    region_restore(&c.results, s.context.results.used, &at, keep)
     if not files_restore(m, s, &at) or not mappings_restore(m, s, &at):
         c.out_of_memory = True
         return False
@@ -317,7 +317,8 @@ cdef inline bint snapshot_restore(Machine *m, const Copy *s) noexcept nogil:
     c.fail = s.context.fail
     c.fail_at = s.context.fail_at
     c.out_of_memory = False
-    c.tables_populated = min(c.tables_populated, to.tables.used)
+    if not keep:
+        c.tables_populated = min(c.tables_populated, to.tables.used)
     return True
 
 cdef class Snapshot:

@@ -17,8 +17,10 @@ cdef class Snapshot:
     def __dealloc__(self):
         snapshot_free(&self.copy)
 
-    def restore(self, Core core):
+    def restore(self, Core core, bint keep=False):
         """Make the core, which has the geometry and options of the one that was copied, what that one was.
+
+        keep: keep the host's memory that it has, so that what runs next asks the system for none.
 
         RuntimeError: another thread runs it. MemoryError: its address space is too small (it is as before), or the host
         has no room (it is unusable).
@@ -29,7 +31,7 @@ cdef class Snapshot:
             raise MemoryError(f"the machine's reservation of {core.reserved} bytes of address space is too small for "
                               "the snapshot")
         with nogil:
-            fits = snapshot_restore(&core.m, &self.copy)
+            fits = snapshot_restore(&core.m, &self.copy, keep)
         if not fits:
             raise MemoryError("no memory to put a snapshot back")
 
