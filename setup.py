@@ -1,4 +1,4 @@
-"""Builds the compiled core: ten modules, and each scheme's engine three times: to be timed, to count, and for races."""
+"""Builds the compiled core: its modules, and each scheme's engine three times: to be timed, to count, and for races."""
 
 import ast
 import os
@@ -16,8 +16,8 @@ SCHEMES = next(
 )
 # HGMCORE_SCHEMES=mm_id,subtree builds these alone, for work on one scheme in place; an install has all.
 SCHEMES = [name for name in SCHEMES if name in os.environ.get("HGMCORE_SCHEMES", ",".join(SCHEMES)).split(",")]
-MODULES = ["core.core", "core.events", "core.machine", "core.records", "core.snapshot", "core.truth", "core.view",
-           "explore.races", "explore.search", "model.loops",
+MODULES = ["core.calls", "core.core", "core.events", "core.machine", "core.records", "core.snapshot", "core.truth",
+           "core.view", "explore.races", "explore.search", "model.loops",
            *(f"schemes.{name}" for name in SCHEMES)]
 
 

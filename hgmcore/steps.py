@@ -11,12 +11,9 @@ from hgmcore.core.machine import FOLIO, PAGE, PAGE_DOUBLE_MAP
 from hgmcore.errnos import error_name
 from hgmcore.geometry import LEVEL_NAMES
 from hgmcore.inputs import load
+from hgmcore.parts.pagetables import FRAME_SHIFT, LEAF, flags_of, kind_of
 from hgmcore.replay import EVENTS, machine_for, plain
 from hgmcore.trace import text
-
-PRESENT, MIGRATION, POISON, ZERO, LEAF = 0x001, 0x002, 0x004, 0x008, 0x080
-BITS = {0x100: "group", 0x200: "counted", 0x400: "exclusive"}
-"""Bits of a page-table entry (HGM_PTE_* of hgm.h)."""
 
 LOCKED = 0x200
 SEEN_FLAGS = PAGE_DOUBLE_MAP | LOCKED
@@ -108,10 +105,9 @@ def _steps(trace, machine, start, stop):
 class _Memory:
     """Page tables, struct pages and mappings of a machine at one moment.
 
-    keys: (process, level, address) of each table, in order; numbers: of each table, 0 for a root; entries: array
-    (tables, entries). pages: the struct pages as an array (frames, 8) of uint64. last: the moment before, whose struct
-    pages this object takes over and brings up to date; `changed` are the frames of those that differ, and `old` what
-    stood there.
+    keys: (process, level, address) of each table, in order; entries: array (tables, entries). pages: the struct pages
+    as an array (frames, 8) of uint64. last: the moment before, whose struct pages this object takes over and brings up
+    to date; `changed` are the frames of those that differ, and `old` what stood there.
     """
 
     def __init__(self, machine: Machine, last=None):
@@ -124,29 +120,11 @@ class _Memory:
         self._read_pages(last)
 
     def _read_tables(self):
-        core, geometry = self.machine.core, self.machine.geometry
-        found = {}
-        for process in range(len(self.header.processes)):
-            try:
-                table = core.table(process=process)
-            except IndexError:    # it never mapped anything, or is gone
-                continue
-            self._read(found, core, geometry, process, geometry.levels, 0, 0, table)
-        keys = sorted(found)
-        self.keys, self.numbers = keys, [found[key][0] for key in keys]
-        tables = [found[key][1] for key in keys]
-        self.entries = np.stack(tables) if tables else np.empty((0, 1 << geometry.index_bits), np.uint64)
+        found = {(table.process, table.level, table.address): table for table in self.machine.tables()}
+        self.keys = keys = sorted(found)
+        tables = [found[key].entries for key in keys]
+        self.entries = np.stack(tables) if tables else np.empty((0, 1 << self.machine.geometry.index_bits), np.uint64)
         self.row = {key: row for row, key in enumerate(keys)}
-
-    def _read(self, found, core, geometry, process, level, address, number, table):
-        found[process, level, address] = number, table
-        if level == 1:
-            return
-        shift = geometry.level_shift(level)
-        below = np.flatnonzero(table & np.uint64(PRESENT | LEAF) == PRESENT)
-        for i, entry in zip(below.tolist(), table[below].tolist()):
-            self._read(found, core, geometry, process, level - 1, address + (i << shift), entry >> 12,
-                       core.table(entry >> 12))
 
     def _read_pages(self, last):
         frames = int((self.starts + self.folios["nr_pages"].astype(np.int64)).max(initial=0))
@@ -274,9 +252,8 @@ def _goes_on(entries, step):
 def _entry(entry, memory):
     if not entry:
         return None
-    kind = next((name for bit, name in ((MIGRATION, "migration"), (POISON, "poison"), (ZERO, "zero")) if entry & bit),
-                "leaf" if entry & LEAF else "table")
-    shown = {"kind": kind, "frame": entry >> 12, "flags": [name for bit, name in BITS.items() if entry & bit]}
+    kind = kind_of(entry)
+    shown = {"kind": kind, "frame": entry >> FRAME_SHIFT, "flags": flags_of(entry)}
     if kind in ("leaf", "migration"):
         shown["folio"], shown["page"] = memory.folio(entry >> 12)
     return shown

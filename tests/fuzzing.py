@@ -192,10 +192,10 @@ def api(chance):
         call = chance.choice((
             lambda: mapping.touch(value(), write=chance.random() < 0.5), lambda: mapping.dontneed(value(), value()),
             lambda: mapping.uffd_continue(value(), value()), lambda: mapping.collapse(value(), value()),
-            lambda: mapping.munmap(value(), value()), lambda: mapping.resize(value()),
+            lambda: mapping.munmap(value(), value()), lambda: mapping.mremap(value()),
             lambda: mapping.mprotect(value(), value(), chance.choice(("r", "rw", "none", "x"))),
             lambda: mapping.migrate(value(), value(), everything=True), lambda: mapping.hwpoison(value()),
-            lambda: mappings.append(mapping.move(value(), value(), f"m{len(mappings)}")),
+            lambda: mappings.append(mapping.mremap(value(), value(), to=f"m{len(mappings)}")),
             lambda: mapping.split(value(), value()), lambda: mapping.register(minor=True), mapping.unregister,
             lambda: file.punch(value(), value()), lambda: file.truncate(value()), lambda: file.pin(value(), value()),
             lambda: file.unpin(value(), value()), lambda: file.populate(value(), value()),

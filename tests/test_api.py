@@ -64,8 +64,8 @@ def test_every_operation_has_a_method(mapped):
     child.exit()
     b = hgm.api.Process(m, v.machine.header.mappings[v.number].process).fork("B")
     assert b.mapping("v").dontneed() == 4 << 20
-    w = v.move(0, "2M", "w")
-    assert w.resize("2M") == 2 << 20
+    w = v.mremap("2M", to="w")
+    assert w.mremap("2M") == 2 << 20
     assert f.punch(0, "2M") == 2 << 20
     f.truncate(0)
     m.fail(1)

@@ -65,8 +65,8 @@ def test_memory_failure_cuts_by_the_largest_legal_leaves(geometry, size, pieces,
     """The bad page may be anywhere, also directly behind a large leaf."""
     m, f, v = machine("head_per_leaf", geometry, size)
     v.uffd_continue(0, size)
-    v.hwpoison(f.name.page_size - 1 if bad == "last" else hgm.sizes.parse_size(bad) % f.name.page_size)
-    pages = f.name.page_size // GEOMETRIES[geometry].base_page
+    v.hwpoison(f.page_size - 1 if bad == "last" else hgm.sizes.parse_size(bad) % f.page_size)
+    pages = f.page_size // GEOMETRIES[geometry].base_page
     assert truth(m) == (pieces, pages - 1)
     assert m.observe()["folios"][0]["refcount"] == 1 + pieces + 1
 
@@ -112,7 +112,7 @@ def test_what_collapse_makes_a_group_counts_as_one(scheme, geometry, huge, leaf)
 @pytest.mark.parametrize(("geometry", "size"), [("arm64-4k", "64K"), ("arm64-4k", "32M"), ("arm64-16k", "1G")])
 def test_a_fault_beside_a_piece_of_a_contiguous_page_fills_one_entry(geometry, size):
     m, f, v = machine("head_per_leaf", geometry, size)
-    entry = f.name.page_size // GEOMETRIES[geometry].leaf(f.name.page_size).entries
+    entry = f.page_size // GEOMETRIES[geometry].leaf(f.page_size).entries
     v.uffd_continue(0, entry)
     v.unregister()
     v.touch(2 * entry)

@@ -59,7 +59,7 @@ def test_mappings_have_names_that_traces_can_write(machine, name):
         process.mmap(file, name=name)
     mapping = process.mmap(file, name="v")
     with pytest.raises(ValueError, match="is no name"):
-        mapping.move(0, "2M", name)
+        mapping.mremap("2M", to=name)
 
 
 @pytest.mark.parametrize("length", [2**64 - 4096, 2**63, 2**48, 2**47])
@@ -69,7 +69,7 @@ def test_a_mapping_grows_no_further_than_its_address_space(machine, length):
     first.touch(0, write=True)
     last.touch(0, write=True)
     with pytest.raises(hgm.OperationError, match="ENOMEM"):
-        last.resize(length)
+        last.mremap(length)
     assert last.length == 4 * M and [row["rss"] for row in machine.observe()["mappings"]] == [2 * M, 2 * M]
 
 

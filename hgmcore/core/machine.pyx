@@ -8,7 +8,9 @@ from hgmcore.core.folio cimport folio_at
 from hgmcore.hgm cimport *
 from hgmcore.core.lock cimport FAULT_MUTEXES, LINE
 from hgmcore.core.machine cimport ALONE, POSTED_LOCKS, PT_LOCKS
-from hgmcore.core.memory cimport address_space, host_page, mincore, munmap, region_grow, region_prefault
+from hgmcore.core.memory cimport (
+    address_space, host_page, mincore, munmap, region_cut, region_grow, region_prefault
+)
 from hgmcore.core.regions cimport PART_OF_PAGES, region_sizes, regions_place, RESULTS
 from hgmcore.core.share cimport vma_may_share
 
@@ -313,6 +315,12 @@ cdef class Contents:
             raise IndexError(f"no page table {number}")
         return window(self, self.m.state.tables.base + number * size, size, np.uint64)
 
+    def root(self, uint32_t process) -> int:
+        """The number of a process's root table, 0 before its first mapping. IndexError: no such process."""
+        if process >= self.m.state.nr_processes:
+            raise IndexError(f"no process {process}")
+        return self.m.state.processes[process].root
+
     def cost(self) -> dict:
         """What was counted so far, but for struct pages: see struct_pages()."""
         cdef Machine *m = &self.m
@@ -340,36 +348,64 @@ cdef class Contents:
 
     cdef tuple scan_struct_pages(self, bint since):
         """(lines, bytes) as struct_pages() has them; since: lines since the last call with it."""
-        cdef Machine *m = &self.m
-        cdef hgm_page *page = <hgm_page *>m.state.vmemmap.base
-        cdef size_t used = m.state.vmemmap.used, size = host_page(), n, i, j
-        cdef uint64_t lines = 0, parts = 0, any
-        cdef unsigned char *there
-        cdef const uint64_t *words
-        cdef hgm_page *one
-        n = (used + size - 1) // size
-        there = <unsigned char *>malloc(n + 1)
-        if there is NULL or n and mincore(page, n * size, there) != 0:
-            free(there)
-            raise MemoryError("the system does not tell which struct pages are in use")
-        with nogil:
-            for i in range((used + PART_OF_PAGES - 1) // PART_OF_PAGES):
-                if not there[i * PART_OF_PAGES // size] & 1:
-                    continue
-                words = <const uint64_t *>(<unsigned char *>page + i * PART_OF_PAGES)
-                any = 0
-                for j in range(PART_OF_PAGES // sizeof(uint64_t)):
-                    any |= words[j]
-                if not any:
-                    continue
-                parts += 1
-                for j in range(PART_OF_PAGES // sizeof(hgm_page)):
-                    one = &(<hgm_page *>words)[j]
-                    if one.flags & HGM_PAGE_TOUCHED:
-                        lines += 1
-                        if since:
-                            one.flags = one.flags & ~HGM_PAGE_TOUCHED | HGM_PAGE_TOUCHED_BEFORE
-                    elif not since and one.flags & HGM_PAGE_TOUCHED_BEFORE:
-                        lines += 1
-        free(there)
+        cdef uint64_t lines = 0, parts = 0
+        struct_pages_scan(&self.m, SINCE if since else SO_FAR, &lines, &parts)
         return lines, parts * PART_OF_PAGES
+
+    def forget_cost(self):
+        """Costs count from 0 again; the peak of page tables is what there is of them, no struct page was touched."""
+        cdef uint64_t lines = 0, parts = 0
+        struct_pages_scan(&self.m, FORGET, &lines, &parts)
+        self.m.context.cost = hgm_no_cost()
+        self.m.context.table_allocs = self.m.context.table_frees = 0
+        self.m.context.nr_tables_peak = self.m.state.nr_tables
+
+    def forget_results(self):
+        """There are no results any more."""
+        region_cut(&self.m.context.results, 0)
+        self.m.context.nr_results = 0
+
+
+cdef enum:    # what struct_pages_scan() does with the marks of what the scheme's atomics touched
+    SO_FAR    # counts them
+    SINCE     # counts the new ones, which are old from then on
+    FORGET    # takes them away
+
+
+cdef int struct_pages_scan(Machine *m, int how, uint64_t *lines, uint64_t *parts) except -1:
+    """Look at each part of the struct pages' memory that holds anything: count those parts, and lines as `how` says."""
+    cdef hgm_page *page = <hgm_page *>m.state.vmemmap.base
+    cdef size_t used = m.state.vmemmap.used, size = host_page(), n, i, j
+    cdef uint64_t any
+    cdef unsigned char *there
+    cdef const uint64_t *words
+    cdef hgm_page *one
+    n = (used + size - 1) // size
+    there = <unsigned char *>malloc(n + 1)
+    if there is NULL or n and mincore(page, n * size, there) != 0:
+        free(there)
+        raise MemoryError("the system does not tell which struct pages are in use")
+    with nogil:
+        for i in range((used + PART_OF_PAGES - 1) // PART_OF_PAGES):
+            if not there[i * PART_OF_PAGES // size] & 1:
+                continue
+            words = <const uint64_t *>(<unsigned char *>page + i * PART_OF_PAGES)
+            any = 0
+            for j in range(PART_OF_PAGES // sizeof(uint64_t)):
+                any |= words[j]
+            if not any:
+                continue
+            parts[0] += 1
+            for j in range(PART_OF_PAGES // sizeof(hgm_page)):
+                one = &(<hgm_page *>words)[j]
+                if how == FORGET:
+                    if one.flags & (HGM_PAGE_TOUCHED | HGM_PAGE_TOUCHED_BEFORE):
+                        one.flags = one.flags & ~(HGM_PAGE_TOUCHED | HGM_PAGE_TOUCHED_BEFORE)
+                elif one.flags & HGM_PAGE_TOUCHED:
+                    lines[0] += 1
+                    if how == SINCE:
+                        one.flags = one.flags & ~HGM_PAGE_TOUCHED | HGM_PAGE_TOUCHED_BEFORE
+                elif how == SO_FAR and one.flags & HGM_PAGE_TOUCHED_BEFORE:
+                    lines[0] += 1
+    free(there)
+    return 0

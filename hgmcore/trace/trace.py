@@ -52,7 +52,11 @@ class Trace:
             else getattr(other, column) is None
             for column in ("operations", "thread", "time"))
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self):
+        """A copy holds its columns itself, wherever those of this trace are, and is checked as every trace is."""
+        return _trace, (self.header, self.operations, self.thread, self.time, self.lines, self.name)
 
     def __repr__(self) -> str:
         return f"<Trace {self.name}: {len(self)} operations, {len(self.header.processes)} processes>"
@@ -136,6 +140,11 @@ class Trace:
     def check(self) -> None:
         """Check again after records were edited (before it ran). Raises TraceError as the constructor does."""
         wellformed.check(self)
+
+
+def _trace(header, operations, thread, time, lines, name):
+    """The Trace that was pickled or copied."""
+    return Trace(header, operations, thread, time, lines=lines, name=name)
 
 
 def _load(stream, name: str) -> Trace:
