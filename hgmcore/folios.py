@@ -52,7 +52,7 @@ class Folios(Sequence):
             return NotImplemented
         return len(self) == len(other) and all(map(same, self, other))
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self):
         return repr(list(self))

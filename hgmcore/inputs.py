@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ DEFAULT = f"{workloads.PREFIX}{guest_life.__name__}"
 """The input of a command that is given none: a guest's life."""
 
 
-def load(source) -> Trace:
+def load(source: Any) -> Trace:
     """The Trace that `source` is or names.
 
     source: a Trace (returned as it is); "recording:NAME"; "workload:NAME[,key=value...]"; "-" for standard input;
@@ -56,7 +57,7 @@ def question(trace) -> str | None:
     """The question of the workload that a trace was made by; None for any other trace."""
     prefix, _, name = trace.name.partition(":")
     workload = WORKLOADS.get(name.partition(",")[0]) if prefix == workloads.PREFIX.rstrip(":") else None
-    return workload.question if workload else None
+    return getattr(workload, "question", None)
 
 
 def _of_lines(lines):

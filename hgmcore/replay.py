@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from hgmcore.api import Machine
 from hgmcore.arrow import Tabular
+from hgmcore.core.core import Engine
 from hgmcore.core.machine import RESULT
 from hgmcore.errnos import error_name
 from hgmcore.folios import Folios
@@ -27,8 +31,9 @@ def machine_for(trace, scheme, options) -> Machine:
     return machine
 
 
-def replay(trace, scheme, *, operations: str = "failed", threads: int = 1, observer=None, observe_end: bool = False,
-           progress=None, **options) -> dict:
+def replay(trace: Any, scheme: str | Engine, *, operations: str = "failed", threads: int = 1,
+           observer: Callable[[dict[str, Any]], object] | None = None, observe_end: bool = False,
+           progress: Callable[[int, int], object] | None = None, **options: Any) -> Replay:
     """Replay `trace` through `scheme` and report as "hgmcore-replay 1", with NumPy arrays where JSON has lists.
 
     trace: a Trace, or whatever `hgmcore.load` takes. scheme: a name or an Engine. operations: "failed" (also: raised an
@@ -45,7 +50,8 @@ def replay(trace, scheme, *, operations: str = "failed", threads: int = 1, obser
     checked(threads)
     trace = load(trace)
     machine = machine_for(trace, scheme, options)
-    observations, elapsed, start, total = [], 0, 0, len(trace)
+    observations: list[dict[str, Any]] = []
+    elapsed, start, total = 0, 0, len(trace)
     observer = observer or observations.append
     stops = np.flatnonzero(trace.operations["op"] == CODES["observe"])
     with Threads(machine, trace, threads) as native:
@@ -80,7 +86,7 @@ class Replay(Tabular):
 
         Keys of numbers that lie deeper are joined by dots, as in atomics.ref; runs over base pages have no row.
         """
-        rows = [("cost", None, None, key, value, None) for key, value in numbers(self["cost"])]
+        rows: list[tuple[Any, ...]] = [("cost", None, None, key, value, None) for key, value in numbers(self["cost"])]
         rows += [("counter", None, None, key, value, None) for key, value in numbers(self["counters"])]
         for observation in self["observations"]:
             for part, keys in (("folio", ("file", "page", "first")), ("mapping", ("process", "mapping")),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from hgmcore.api import Machine
+from hgmcore.core.core import Engine
 from hgmcore.core.machine import FOLIO, PAGE, PAGE_DOUBLE_MAP
 from hgmcore.errnos import error_name
 from hgmcore.geometry import LEVEL_NAMES
@@ -49,19 +52,20 @@ class Step:
     error: str | None
     event: str | None
     done: int
-    cost: dict
-    entries: list = field(repr=False)
-    words: list = field(repr=False)
-    answers: list = field(repr=False)
-    truth: list = field(repr=False)
-    observation: dict = field(repr=False)
+    cost: dict[str, int]
+    entries: list[dict[str, Any]] = field(repr=False)
+    words: list[dict[str, Any]] = field(repr=False)
+    answers: list[dict[str, Any]] = field(repr=False)
+    truth: list[dict[str, Any]] = field(repr=False)
+    observation: dict[str, Any] = field(repr=False)
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, without the observation."""
         return plain({name: getattr(self, name) for name in self.__dataclass_fields__ if name != "observation"})
 
 
-def replay_steps(trace, scheme, *, start: int = 0, stop: int | None = None, **options):
+def replay_steps(trace: Any, scheme: str | Engine, *, start: int = 0, stop: int | None = None,
+                 **options: Any) -> Iterator[Step]:
     """Yield a Step for each of the operations [start, stop) of a trace under a scheme; those before `start` run at
     once.
 
@@ -261,7 +265,8 @@ def _entry(entry, memory):
 
 def observed_changes(before: dict, after: dict):
     """(what the scheme says otherwise, what the recount finds otherwise) in the second of two observations."""
-    answers, truth = [], []
+    answers: list[dict[str, Any]] = []
+    truth: list[dict[str, Any]] = []
     for kind, many in (("folio", "folios"), ("mapping", "mappings"), ("process", "processes")):
         old, new = ({_name(row, kind): row for row in one[many]} for one in (before, after))
         for name in dict.fromkeys([*old, *new]):

@@ -5,9 +5,10 @@ Every number is labelled as what it is: counted (exact, the same on every machin
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from hgmcore.analysis.measure import ROUNDS, host, measure
 from hgmcore.analysis.modelled import add_modelled, check_placed, order, profile_of
 from hgmcore.analysis.struct_pages import STRUCT_PAGE, struct_pages
 from hgmcore.analysis.verdict import verdict
-from hgmcore.core.core import PROPERTIES
+from hgmcore.core.core import PROPERTIES, Engine
 from hgmcore.geometry import GEOMETRIES
 from hgmcore.options import resolve
 from hgmcore.sizes import parse_named
@@ -34,8 +35,11 @@ from hgmcore.trace.phases import phases as phases_of
 FORMAT = "hgmcore-compare 2"
 
 
-def compare(trace=None, schemes="all", repeat=ROUNDS, *, every=None, baseline=None, threads=1, machine="1T",
-            profile=None, cpus=None, spread=None, assume=None, progress=None, **options):
+def compare(trace: Any = None, schemes: str | Engine | Iterable[str | Engine] = "all", repeat: int = ROUNDS, *,
+            every: int | None = None, baseline: str | Engine | None = None, threads: int = 1, machine: int | str = "1T",
+            profile: str | None = None, cpus: int | None = None, spread: str | None = None,
+            assume: dict[str, tuple[float, float, float]] | None = None,
+            progress: Callable[[int, int, str], object] | None = None, **options: Any) -> Comparison:
     """Replay `trace` under each of `schemes`; costs, errors and a verdict, as plain JSON types.
 
     trace: whatever `hgmcore.load` takes; None is the default input. schemes: "all", a name, names separated by commas,

@@ -23,7 +23,7 @@ cdef enum:
     SHORT = 4 << 20    # bytes that an operation may be about without letting other Python threads in
     MOST = 4096        # spellings of sizes that are kept
 
-NOWHERE = (HGM_OP_REGISTER, HGM_OP_UNREGISTER, HGM_OP_FORK, HGM_OP_EXIT)    # operations that have no offset
+_NOWHERE = (HGM_OP_REGISTER, HGM_OP_UNREGISTER, HGM_OP_FORK, HGM_OP_EXIT)    # operations that have no offset
 
 cdef dict sizes = {}   # what each spelling of a size comes to
 
@@ -150,7 +150,7 @@ cdef class Calls:
             if result.index == index:    # else that of a `fail` before it, which never fired
                 if result.error:
                     raise OperationError(self.names[o.op], result.error, result.done,
-                                         None if o.op in NOWHERE else o.offset)
+                                         None if o.op in _NOWHERE else o.offset)
                 return result.done
         self.engine.asked(m, o, 1, &done)
         return done

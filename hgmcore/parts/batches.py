@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, SupportsIndex, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,10 @@ from hgmcore.trace.statements import OPERATION
 if TYPE_CHECKING:
     from hgmcore.core.core import Core
 
-Size: TypeAlias = SupportsIndex | str
+Size: TypeAlias = int | np.integer[Any] | str
 """A number of bytes: an int, what stands for one, or a text such as "4K"."""
 
-Sizes: TypeAlias = NDArray[np.integer[Any]] | list[int] | list[str] | tuple[SupportsIndex | str, ...] | range
+Sizes: TypeAlias = NDArray[np.integer[Any]] | list[int] | list[str] | tuple[int | str, ...] | range
 """Several of them: an array of integers, a list, a tuple or a range."""
 
 Outcomes: TypeAlias = NDArray[np.void]

@@ -45,7 +45,7 @@ class Entry(NamedTuple):
 
     level: str
     table: int
-    index: int
+    index: int  # type: ignore[assignment]    # hides tuple.index, as nobody looks for a field
     address: int
     size: int
     value: int

@@ -6,6 +6,7 @@ import numpy as np
 
 from hgmcore import recordings
 from hgmcore.sizes import parse_named
+from hgmcore.trace import Trace
 from hgmcore.trace.header import NO_TIME
 from hgmcore.trace.statements import CODES, MINOR, OPERATION, SHARED, WP
 from hgmcore.trace.writer import Writer
@@ -17,7 +18,7 @@ SAMPLE = 20_000  # pieces that a second process maps
 
 
 @asks("Which scheme costs and breaks what over a guest's life: postcopy, balloon, fork, migration, failures?")
-def guest_life(seed=1):
+def guest_life(seed: int | str = 1) -> Trace:
     """A guest of 1G, mapped in pieces of 4K, from its arrival by postcopy on.
 
     Phases `postcopy_recorded` and `balloon_recorded` are recordings of QEMU (recording:qemu-postcopy_redis_4k and

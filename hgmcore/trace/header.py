@@ -14,7 +14,7 @@ NO_TIME = -1
 class TraceError(Exception):
     """An input that cannot be used: `name` (of the file), `line` (or None), `reason`."""
 
-    def __init__(self, name: str, reason: str, line: int | None = None):
+    def __init__(self, name: str, reason: str, line: int | None = None) -> None:
         super().__init__(name, reason, line)
         self.name, self.reason, self.line = name, reason, line
 
@@ -40,7 +40,9 @@ class Header:
 
     def table(self, kind: str) -> list:
         """The table of `kind`: "file", "process", "mapping" or "phase"."""
-        return {"file": self.files, "process": self.processes, "mapping": self.mappings, "phase": self.phases}[kind]
+        tables: dict[str, list] = {"file": self.files, "process": self.processes, "mapping": self.mappings,
+                                   "phase": self.phases}
+        return tables[kind]
 
     def spell(self, kind: str, index: int) -> str:
         """How a statement names entry `index` of that table; a mapping by process and name."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from hgmcore.geometry import FULL_SIZE, GEOMETRIES
 from hgmcore.sizes import format_size, parse_size, quoted
@@ -157,7 +157,7 @@ def is_word(name) -> bool:
     return isinstance(name, str) and _WORD.fullmatch(name) is not None
 
 
-def _unknown(problem, name, declared):
+def _unknown(problem, name, declared) -> NoReturn:
     """Raise ValueError with the declared names, or where they are many with those nearest to `name`."""
     shown = list(islice(declared, 1000))
     if len(shown) > 8:

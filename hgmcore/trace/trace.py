@@ -10,13 +10,16 @@ import io
 import mmap
 import os
 import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from hgmcore.core.records import Records
 from hgmcore.files import writing
 from hgmcore.trace import binary, text, wellformed
-from hgmcore.trace.header import NO_TIME, TraceError
+from hgmcore.trace.header import NO_TIME, Header, TraceError
 from hgmcore.trace.statements import NAMES, OPERATION
 
 
@@ -31,9 +34,11 @@ class Trace:
     Raises TraceError where the records contradict the header or the rules of their statements.
     """
 
-    _records = None
+    _records: Records | None = None
 
-    def __init__(self, header, operations, thread=None, time=None, *, lines=None, name="<trace>", maps=()):
+    def __init__(self, header: Header, operations: ArrayLike, thread: ArrayLike | None = None,
+                 time: ArrayLike | None = None, *, lines: ArrayLike | None = None, name: str = "<trace>",
+                 maps: Sequence[mmap.mmap] = ()) -> None:
         self.header, self.name, self._maps = header, name, maps
         self.operations = np.ascontiguousarray(operations, dtype=OPERATION)
         self.thread = self._column(thread, np.uint32, 0)
@@ -44,7 +49,7 @@ class Trace:
     def __len__(self) -> int:
         return len(self.operations)
 
-    def __eq__(self, other) -> bool:
+    def __eq__(self, other: object) -> bool:
         if not isinstance(other, Trace):
             return NotImplemented
         return self.header == other.header and all(
@@ -54,7 +59,7 @@ class Trace:
 
     __hash__ = None  # type: ignore[assignment]
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         """A copy holds its columns itself, wherever those of this trace are, and is checked as every trace is."""
         return _trace, (self.header, self.operations, self.thread, self.time, self.lines, self.name)
 
@@ -71,7 +76,7 @@ class Trace:
             self._records = Records(self.operations, kept=True)
         return self._records
 
-    def chunks(self, size: int):
+    def chunks(self, size: int) -> Iterator[slice]:
         """Slices of at most `size` statements, in order; memory mapped from files is given back after each."""
         for start in range(0, len(self), size):
             yield slice(start, start + size)
@@ -89,7 +94,7 @@ class Trace:
         return values if filled else None
 
     @classmethod
-    def load(cls, source) -> Trace:
+    def load(cls, source: Any) -> Trace:
         """Read a trace in either form; what it holds decides which.
 
         source: a path, "-" for standard input, or a file object of bytes. Raises TraceError.
@@ -109,7 +114,7 @@ class Trace:
         """Read a trace from its text form. Raises TraceError with the line."""
         return _load(io.BytesIO(text.encode("utf-8", "surrogatepass")), name)
 
-    def save(self, path) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write to `path`: text if it ends in .hgm, else Parquet. The file appears whole or not at all.
 
         Raises TraceError where it cannot be written.
@@ -128,7 +133,7 @@ class Trace:
         text.write(self, stream)
         return stream.getvalue().decode()
 
-    def fail(self, reason: str, index: int | None = None):
+    def fail(self, reason: str, index: int | None = None) -> NoReturn:
         """Raise the TraceError about the whole trace, or about the statement at `index`."""
         if index is None:
             raise TraceError(self.name, reason)

@@ -7,6 +7,8 @@ spells a call. One module for each family; `story` has what they share.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from hgmcore.sizes import quoted
 from hgmcore.trace import Trace
@@ -16,13 +18,13 @@ from hgmcore.workloads.processes import backends, fork_copies, fork_storm, trunc
 from hgmcore.workloads.story import PREFIX
 from hgmcore.workloads.unmap import balloon, base_pages, hvo, resplit, scan, two_pieces, unmap
 
-WORKLOADS = {workload.__name__: workload for workload in (
+WORKLOADS: dict[str, Callable[..., Trace]] = {workload.__name__: workload for workload in (
     sequential, random, postcopy, lookups, errors, unmap, scan, base_pages, two_pieces, overflow, hvo, fork_copies,
     memory_failure, backends, fork_storm, resplit, balloon, truncation)}
 NAMES = tuple(WORKLOADS)
 
 
-def load(name: str, known=WORKLOADS):
+def load(name: str, known: Mapping[str, Callable[..., Trace]] = WORKLOADS) -> Callable[..., Trace]:
     """The workload `name`, a function with its `question`; its docstring explains it.
 
     known: name -> function. ValueError lists the known names.
@@ -32,12 +34,12 @@ def load(name: str, known=WORKLOADS):
     return known[name]
 
 
-def parameters(name: str, known=WORKLOADS) -> dict:
+def parameters(name: str, known: Mapping[str, Callable[..., Trace]] = WORKLOADS) -> dict[str, Any]:
     """Parameters of workload `name` and their defaults."""
     return {key: parameter.default for key, parameter in inspect.signature(load(name, known)).parameters.items()}
 
 
-def parse(spec: str, known=WORKLOADS) -> Trace:
+def parse(spec: str, known: Mapping[str, Callable[..., Trace]] = WORKLOADS) -> Trace:
     """The Trace that `workload:NAME[,key=value...]` spells. ValueError or TraceError where it spells none."""
     name, *pairs = spec.removeprefix(PREFIX).split(",")
     allowed, given = parameters(name, known), {}

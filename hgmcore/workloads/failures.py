@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from hgmcore.trace import Trace
 from hgmcore.workloads.story import Story, asks
 
 
 @asks("Is a look-up better before the walk or after it, where some pieces are there already?")
-def lookups(page_size="1G", pages=1, piece="4K", again=0.25, seed=1, geometry="x86-64"):
+def lookups(page_size: int | str = "1G", pages: int | str = 1, piece: int | str = "4K", again: float | str = 0.25,
+            seed: int | str = 1, geometry: str = "x86-64") -> Trace:
     """Every piece is mapped, and a share of them asked for again, which is refused with EEXIST.
 
     Compare it with `--option lookup_first=yes` and no. again: the share, 0 to 1. seed: of the draw. The other
@@ -26,7 +28,8 @@ def lookups(page_size="1G", pages=1, piece="4K", again=0.25, seed=1, geometry="x
 
 
 @asks("What is left behind where an error comes after the page table is allocated?")
-def errors(page_size="1G", pages=8, piece="4K", geometry="x86-64"):
+def errors(page_size: int | str = "1G", pages: int | str = 8, piece: int | str = "4K",
+           geometry: str = "x86-64") -> Trace:
     """On each huge page a `continue` across two page tables, in which the 1st, 2nd, 3rd, .. allocation fails.
 
     Then the same once more without a failure, once more when it is there (EEXIST), and everything is unmapped. Where a
@@ -55,7 +58,8 @@ def errors(page_size="1G", pages=8, piece="4K", geometry="x86-64"):
 
 
 @asks("What does a memory failure of one base page take away, and from whom?")
-def memory_failure(page_size="2M", pages=16, piece="4K", processes=2, seed=1, geometry="x86-64"):
+def memory_failure(page_size: int | str = "2M", pages: int | str = 16, piece: int | str = "4K",
+                   processes: int | str = 2, seed: int | str = 1, geometry: str = "x86-64") -> Trace:
     """Processes map every piece; then one base page of each huge page fails, and both it and others are accessed.
 
     processes: how many. seed: of the pages that fail. The other parameters are as in `sequential`.
@@ -81,7 +85,8 @@ def memory_failure(page_size="2M", pages=16, piece="4K", processes=2, seed=1, ge
 
 
 @asks("After how many mappings of a huge page does a count overflow?")
-def overflow(page_size="2M", pages=1, piece="4K", room=8, processes=12, geometry="x86-64"):
+def overflow(page_size: int | str = "2M", pages: int | str = 1, piece: int | str = "4K", room: int | str = 8,
+             processes: int | str = 12, geometry: str = "x86-64") -> Trace:
     """Pins leave room in the reference count for `room` processes that map every piece; `processes` do.
 
     A scheme with one reference for each leaf overflows at process room + 1; one with a reference for each mapping does

@@ -10,13 +10,15 @@ from __future__ import annotations
 import numpy as np
 
 from hgmcore.sizes import parse_named
+from hgmcore.trace import Trace
 from hgmcore.trace.writer import Writer
 from hgmcore.workloads.guest import REQUESTS, STREAM, continues, guest_memory
 from hgmcore.workloads.story import PREFIX, asks, pieces, share, spelled
 
 
 @asks("What does mapping a huge page piece by piece cost where the copy runs from start to end?")
-def sequential(page_size="1G", pages=1, piece="4K", observations=8, geometry="x86-64"):
+def sequential(page_size: int | str = "1G", pages: int | str = 1, piece: int | str = "4K", observations: int | str = 8,
+               geometry: str = "x86-64") -> Trace:
     """Pieces in order of address: what a copy from start to end maps.
 
     page_size: bytes of a huge page. pages: huge pages. piece: bytes that each `continue` maps; a multiple of
@@ -28,7 +30,8 @@ def sequential(page_size="1G", pages=1, piece="4K", observations=8, geometry="x8
 
 
 @asks("What does the order of the pieces change, where demand paging has the worst locality?")
-def random(page_size="1G", pages=1, piece="4K", seed=1, observations=8, geometry="x86-64"):
+def random(page_size: int | str = "1G", pages: int | str = 1, piece: int | str = "4K", seed: int | str = 1,
+           observations: int | str = 8, geometry: str = "x86-64") -> Trace:
     """Pieces in random order, every one once: the worst locality that demand paging can have.
 
     seed: of the order. The other parameters are as in `sequential`.
@@ -38,7 +41,8 @@ def random(page_size="1G", pages=1, piece="4K", seed=1, observations=8, geometry
 
 
 @asks("What does postcopy migration cost: a stream in order, and pieces that an access waits for?")
-def postcopy(page_size="1G", pages=1, piece="4K", urgent=0.002, seed=1, observations=8, geometry="x86-64"):
+def postcopy(page_size: int | str = "1G", pages: int | str = 1, piece: int | str = "4K", urgent: float | str = 0.002,
+             seed: int | str = 1, observations: int | str = 8, geometry: str = "x86-64") -> Trace:
     """Postcopy migration: a background stream in order of address, and pieces that an access waits for.
 
     A share `urgent` of all pieces is drawn at random. Each is asked for at a moment drawn evenly from the

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from hgmcore.trace import Trace
 from hgmcore.trace.statements import MINOR, SHARED, WP
 from hgmcore.workloads.story import Story, asks
 
@@ -12,7 +13,8 @@ TABLES_COPIED = SHARED | MINOR | WP
 
 
 @asks("What do a virtual machine's vhost-user back ends cost, which map the same memory in pieces?")
-def backends(page_size="1G", pages=1, piece="4K", processes=3, used=0.1, seed=1, geometry="x86-64"):
+def backends(page_size: int | str = "1G", pages: int | str = 1, piece: int | str = "4K", processes: int | str = 3,
+             used: float | str = 0.1, seed: int | str = 1, geometry: str = "x86-64") -> Trace:
     """One process maps every piece, others a share of them at random; then the others end one by one.
 
     processes: how many others. used: the share that each maps, 0 to 1. seed: of the draws. The other parameters are as
@@ -36,7 +38,8 @@ def backends(page_size="1G", pages=1, piece="4K", processes=3, used=0.1, seed=1,
 
 
 @asks("What does a fork copy, and do its copies count as sharing?")
-def fork_copies(page_size="1G", pages=1, piece="4K", children=2, geometry="x86-64"):
+def fork_copies(page_size: int | str = "1G", pages: int | str = 1, piece: int | str = "4K", children: int | str = 2,
+                geometry: str = "x86-64") -> Trace:
     """A process maps every piece and forks with its page tables copied; children end in order.
 
     children: how many. The other parameters are as in `sequential`.
@@ -57,7 +60,8 @@ def fork_copies(page_size="1G", pages=1, piece="4K", children=2, geometry="x86-6
 
 
 @asks("What do many forks cost whose children unmap parts and end in any order?")
-def fork_storm(page_size="2M", pages=16, piece="4K", children=32, gone=0.25, seed=1, geometry="x86-64"):
+def fork_storm(page_size: int | str = "2M", pages: int | str = 16, piece: int | str = "4K", children: int | str = 32,
+               gone: float | str = 0.25, seed: int | str = 1, geometry: str = "x86-64") -> Trace:
     """A process maps every piece and forks; each child unmaps a share at random; children end in random order.
 
     children: how many. gone: the share, 0 to 1. seed: of the draws. The other parameters are as in `sequential`.
@@ -83,7 +87,8 @@ def fork_storm(page_size="2M", pages=16, piece="4K", children=32, gone=0.25, see
 
 
 @asks("What is left where a file is punched and truncated while processes map it in pieces?")
-def truncation(page_size="2M", pages=64, piece="4K", processes=3, geometry="x86-64"):
+def truncation(page_size: int | str = "2M", pages: int | str = 64, piece: int | str = "4K", processes: int | str = 3,
+               geometry: str = "x86-64") -> Trace:
     """Processes map every piece; every second huge page is punched, then the file is truncated.
 
     processes: how many. The other parameters are as in `sequential`.

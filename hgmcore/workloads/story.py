@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import numpy as np
 
 from hgmcore.sizes import format_size, parse_named, quoted
@@ -13,10 +16,13 @@ from hgmcore.trace.writer import Writer
 PREFIX = "workload:"
 
 
-def asks(question: str):
+Workload = TypeVar("Workload", bound=Callable[..., Trace])
+
+
+def asks(question: str) -> Callable[[Workload], Workload]:
     """Decorator: the question that a workload answers, as its attribute `question`."""
-    def mark(workload):
-        workload.question = question
+    def mark(workload: Workload) -> Workload:
+        workload.question = question  # type: ignore[attr-defined]
         return workload
     return mark
 

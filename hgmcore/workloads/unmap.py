@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hgmcore.sizes import parse_named, quoted
+from hgmcore.trace import Trace
 from hgmcore.trace.names import Names
 from hgmcore.workloads.story import Story, asks
 
@@ -12,7 +13,8 @@ ORDERS = ("ascending", "descending", "random", "fragmented")
 
 
 @asks("What does unmapping in pieces cost, in each order, and when is the huge page known to be unmapped?")
-def unmap(page_size="1G", pages=1, piece="4K", order="random", seed=1, geometry="x86-64"):
+def unmap(page_size: int | str = "1G", pages: int | str = 1, piece: int | str = "4K", order: str = "random",
+          seed: int | str = 1, geometry: str = "x86-64") -> Trace:
     """Every piece is mapped, and then unmapped one by one.
 
     order: ascending, descending, random, or fragmented: every second piece first, then the others. seed: of the
@@ -41,7 +43,7 @@ def unmap(page_size="1G", pages=1, piece="4K", order="random", seed=1, geometry=
 
 
 @asks("How many entries does it read to learn, by a scan, that the last piece of a huge page has gone?")
-def scan(page_size="1G", pages=1, piece="4K", geometry="x86-64"):
+def scan(page_size: int | str = "1G", pages: int | str = 1, piece: int | str = "4K", geometry: str = "x86-64") -> Trace:
     """The first piece and the last of each huge page alone stay mapped; the first goes, and then the last.
 
     Before, all pieces were mapped, so that all page tables are there. The parameters are as in `sequential`.
@@ -64,7 +66,8 @@ def scan(page_size="1G", pages=1, piece="4K", geometry="x86-64"):
 
 
 @asks("What remains of the schemes' differences where huge pages are mapped by base pages only?")
-def base_pages(page_size="1G", pages=1, seed=1, geometry="x86-64"):
+def base_pages(page_size: int | str = "1G", pages: int | str = 1, seed: int | str = 1,
+               geometry: str = "x86-64") -> Trace:
     """Two processes map every base page, in order and at random; the second one's half goes, then all of it.
 
     Nothing is collapsed. Compare it with `--option policy=base_only`. seed: of the random order. The other parameters
@@ -88,7 +91,8 @@ def base_pages(page_size="1G", pages=1, seed=1, geometry="x86-64"):
 
 
 @asks("Are smaps and migration right for a huge page of which one process maps two pieces?")
-def two_pieces(page_size="2M", pages=64, piece="4K", geometry="x86-64"):
+def two_pieces(page_size: int | str = "2M", pages: int | str = 64, piece: int | str = "4K",
+               geometry: str = "x86-64") -> Trace:
     """One process maps the first piece and the last of each huge page; then migration is asked to move them.
 
     The parameters are as in `sequential`; the huge page has at least two pieces.
@@ -109,7 +113,7 @@ def two_pieces(page_size="2M", pages=64, piece="4K", geometry="x86-64"):
 
 
 @asks("Which schemes live where struct pages are given back (hvo=on), and what do they cost there?")
-def hvo(page_size="1G", pages=2, piece="4K", geometry="x86-64"):
+def hvo(page_size: int | str = "1G", pages: int | str = 2, piece: int | str = "4K", geometry: str = "x86-64") -> Trace:
     """Huge pages mapped whole, and then in pieces: compare it with `--option hvo=on` and off.
 
     The parameters are as in `sequential`.
@@ -131,7 +135,8 @@ def hvo(page_size="1G", pages=2, piece="4K", geometry="x86-64"):
 
 
 @asks("What do collapse and mapping in pieces again cost, and is anything left behind?")
-def resplit(page_size="1G", pages=1, piece="4K", rounds=2, geometry="x86-64"):
+def resplit(page_size: int | str = "1G", pages: int | str = 1, piece: int | str = "4K", rounds: int | str = 2,
+            geometry: str = "x86-64") -> Trace:
     """Map all pieces, collapse, unmap, split again, `rounds` times.
 
     rounds: how often. The other parameters are as in `sequential`.
@@ -153,7 +158,8 @@ def resplit(page_size="1G", pages=1, piece="4K", rounds=2, geometry="x86-64"):
 
 
 @asks("What do a balloon and free-page reporting cost, which give back base pages and larger blocks?")
-def balloon(page_size="1G", pages=1, piece="4K", inflate=0.25, block="2M", seed=1, geometry="x86-64"):
+def balloon(page_size: int | str = "1G", pages: int | str = 1, piece: int | str = "4K", inflate: float | str = 0.25,
+            block: int | str = "2M", seed: int | str = 1, geometry: str = "x86-64") -> Trace:
     """A balloon takes pieces at random, free-page reporting takes blocks, and accesses bring all back.
 
     inflate: the share that the balloon takes, and again that reporting takes, 0 to 1. block: bytes of a reported block;

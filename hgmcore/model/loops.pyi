@@ -1,0 +1,9 @@
+import numpy as np
+from numpy.typing import NDArray
+
+LINE: int
+LOOPS: tuple[str, ...]
+
+def run(name: str, memory: NDArray[np.uint8], n: int, order: NDArray[np.uint32] | None = None) -> int: ...
+def ring(memory: NDArray[np.uint8], order: NDArray[np.uint32]) -> None: ...
+def together(line: NDArray[np.uint8], meeting: NDArray[np.uint8], threads: int, n: int) -> tuple[int, int]: ...
