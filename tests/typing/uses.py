@@ -6,11 +6,11 @@ tests/test_typing.py runs the checkers over this file; nothing runs it.
 from typing import Any, assert_type
 
 import numpy as np
-from hgmcore.api import Entry, File, Mapping, Process, Snapshot, Table, Vma
-from hgmcore.core.core import Engine
 from numpy.typing import NDArray
 
 import hgmcore as hgm
+from hgmcore.api import Entry, File, Mapping, Process, Snapshot, Table, Vma
+from hgmcore.core.core import Engine
 
 m = hgm.Machine("mm_id", "x86-64", reserve="64M", journal=True, cache_refs=1)
 f = m.file("F", page_size="2M", pages=4, populate=True)
