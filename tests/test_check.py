@@ -135,6 +135,12 @@ def test_threads_change_no_answer(scheme, scope):
     assert found[0] == found[1] == found[2]
 
 
+def test_threads_share_what_they_judged():
+    one, four = (Checked("head_per_leaf", find("triple"), "none", threads).run().search for threads in (1, 4))
+    assert one.ran < one.generated / 4                    # the others were recalled
+    assert four.ran < 1.02 * one.ran    # a new state is run once, not by each worker that meets it
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_what_is_kept_of_steps_changes_no_answer(scheme):
     for scope in SMALL:

@@ -23,7 +23,7 @@ from hgmcore.explore.steps import array_of, first_steps, steps_of
 from hgmcore.geometry import GEOMETRIES
 from hgmcore.trace import Trace
 
-PORTION = 2000
+PORTION = 4096
 """States that are expanded between two looks at the clock, so that an interrupt is heard within a second."""
 SYMMETRIES = ("none", "processes", "pages")
 RESERVE = 1 << 20

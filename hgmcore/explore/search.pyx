@@ -16,6 +16,7 @@ from libc.string cimport memcmp
 from hgmcore.hgm cimport *
 from hgmcore.core.core cimport Core, Engine
 from hgmcore.explore.judge cimport fatal_step, judge_state, judge_step, prepare
+from hgmcore.explore.judged cimport judged_clear, judged_new
 from hgmcore.explore.making cimport tiny_make
 from hgmcore.explore.memo cimport GROUPS, Memo, memo_empty, memo_new, STEP_BITS
 from hgmcore.explore.packing cimport (
@@ -23,7 +24,7 @@ from hgmcore.explore.packing cimport (
     state_bits, STRANGE, TOTAL, unpack
 )
 from hgmcore.explore.states cimport (
-    bytes_of_state, key_hash, NONE, States, states_enter, states_find, states_free, states_new
+    AHEAD, bytes_of_state, key_hash, NONE, States, states_enter, states_expect, states_find, states_free, states_new
 )
 from hgmcore.explore.symmetry cimport canonical, Chosen, FIRST_STAYS, PAGES_MOVE, PAGES_STAY
 from hgmcore.explore.tiny cimport (
@@ -113,6 +114,8 @@ cdef class Search:
             w.steps, w.nr_steps = self.steps, len(steps)
             tiny_make(&w.t, core, engine, born, maxpins, permutations, pages, fields, poison)
             self.make_memo(w, memo, threads)
+            if threads > 1 and not judged_new(&w.judged, NULL if i == 0 else &self.workers[0].judged):
+                raise MemoryError("no memory for a search")
         if not states_new(&self.states, self.workers[0].t.words):
             raise MemoryError("no memory for a search")
         self.pool = ThreadPoolExecutor(threads) if threads > 1 else None
@@ -121,6 +124,7 @@ cdef class Search:
         cdef int i
         if self.nr_workers:
             free(self.workers[0].memo.slots)
+            free(self.workers[0].judged.slots)
         for i in range(self.nr_workers):
             worker_free(self.workers[i])
             free(self.workers[i])
@@ -213,6 +217,8 @@ cdef class Search:
         cdef const uint64_t *key
         cdef uint64_t i
         for i in range(self.from_[chunk], self.to[chunk]):
+            if i + AHEAD < self.to[chunk]:
+                states_expect(&self.states, w.candidates[i + AHEAD].hash)
             c = &w.candidates[i]
             key = &w.keys[i * self.states.words]
             if states_find(&self.states, key, c.hash) != NONE:
@@ -271,6 +277,7 @@ cdef class Search:
             end = min(last, first + MAX_CHUNKS * CHUNK)
             self.first, self.last, self.chunk = first, end, 0
             self.empty_memo()
+            judged_clear(&self.workers[0].judged)
             futures = [self.pool.submit(self._work, i) for i in range(self.nr_workers)]
             try:
                 wait(futures)
@@ -421,6 +428,11 @@ cdef class Search:
     @property
     def generated(self):
         return sum([self.workers[i].generated for i in range(self.nr_workers)])
+
+    @property
+    def ran(self):
+        """Steps that the engine ran; what came of the others was known."""
+        return sum([self.workers[i].ran for i in range(self.nr_workers)])
 
     @property
     def fatal(self):

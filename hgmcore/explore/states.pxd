@@ -17,6 +17,10 @@ from hgmcore.hgm cimport *
 cdef enum:
     NONE = 0xffffffff
     FIRST_ROOM = 1 << 10
+    AHEAD = 8                     # states whose slots are fetched while another is entered
+
+cdef extern from *:
+    void prefetch "__builtin_prefetch"(const void *at, ...) noexcept nogil
 
 cdef struct States:
     uint64_t *keys
@@ -55,6 +59,10 @@ cdef inline uint64_t first_slot(const States *s, uint64_t hash) noexcept nogil:
 
 cdef inline uint64_t next_slot(const States *s, uint64_t at) noexcept nogil:
     return at + 1 if at + 1 < s.table_size else 0
+
+cdef inline void states_expect(const States *s, uint64_t hash) noexcept nogil:
+    """A state of this hash will be looked for soon."""
+    prefetch(&s.table[first_slot(s, hash)])
 
 cdef inline uint32_t states_find(const States *s, const uint64_t *key, uint64_t hash) noexcept nogil:
     """The number of a state, or NONE. hash: key_hash() of it."""
@@ -109,6 +117,8 @@ cdef inline bint states_grow(States *s) noexcept nogil:
         s.number_bits += 1
     memset(s.table, 0xff, size * sizeof(uint32_t))
     for i in range(s.nr):
+        if i + AHEAD < s.nr:
+            states_expect(s, key_hash(&s.keys[(i + AHEAD) * s.words], s.words))
         states_place(s, <uint32_t>i, key_hash(&s.keys[i * s.words], s.words))
     return True
 

@@ -5,10 +5,11 @@ Workers only read the set of states while they expand, and one thread enters wha
 steps. So the states, their numbers, and the traces are the same with any number of threads.
 """
 from libc.stdlib cimport free, realloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
 from hgmcore.hgm cimport *
 from hgmcore.explore.judge cimport fatal_step, freed_in_use, judge_state, judge_step, prepare
+from hgmcore.explore.judged cimport Judged, judged_add, judged_find
 from hgmcore.explore.memo cimport (
     DELTA, INJECTED, INSTALLS, LAST, Memo, memo_add, memo_close, memo_find, REFUSED, REFUSES, REMOVES, RUN,
     STEP_BITS
@@ -26,7 +27,7 @@ cdef extern from *:
 
 cdef enum:
     CHUNK = 32                    # states that a worker expands at a time
-    RECENT = 1 << 13
+    RECENT = 1 << 15
 
 # Why a worker stops.
 cdef enum:
@@ -52,6 +53,7 @@ cdef struct Candidate:
 cdef struct Worker:
     Tiny t
     Memo memo
+    Judged judged
     bint loaded, changed          # the machine is the state that is expanded; a step was run on it
     bint records                  # a record of the memo is written
     uint64_t allocations          # of the last step without a failure
@@ -63,6 +65,7 @@ cdef struct Worker:
     uint64_t nr, room
     uint32_t recent[RECENT]       # candidates by hash, + 1
     uint64_t generated, fatal
+    uint64_t ran                  # steps that the engine did; the others were recalled
     uint64_t done[MAX_FAMILIES]
     uint64_t refused[MAX_FAMILIES]
     uint64_t injected[MAX_FAMILIES]
@@ -71,6 +74,7 @@ cdef struct Worker:
 cdef inline void worker_free(Worker *w) noexcept nogil:
     tiny_free(&w.t)
     free(w.memo.entries)
+    free(w.judged.verdicts)
     free(w.keys)
     free(w.candidates)
 
@@ -192,6 +196,7 @@ cdef inline int take(Worker *w, const States *s, const uint64_t *start, uint32_t
     if expected is NULL and (not enabled(t, step) or step.fail and step.fail > w.allocations):
         return GOES_ON
     w.changed = True
+    w.ran += 1
     allocations = run(t, step)
     if step.fail == 0:
         w.allocations = allocations
@@ -232,6 +237,8 @@ cdef inline int take(Worker *w, const States *s, const uint64_t *start, uint32_t
                 broken |= fatal
             elif not keep(w, key, hash, state, number, c.orbit, fatal, held):
                 return NO_MEMORY
+            else:
+                judged_add(&w.judged, key, hash, s.words, fatal, held)
         if broken:
             w.fatal += broken & FATAL_STATE != 0
             note(w.violations, s, w.steps, broken, state, number, depth + 1)
@@ -249,6 +256,7 @@ cdef inline int recall(Worker *w, const States *s, const uint64_t *start, uint32
     cdef uint64_t raw[MAX_WORDS]
     cdef uint64_t key[MAX_WORDS]
     cdef uint64_t hash, e
+    cdef const uint64_t *verdict
     cdef int i, k, answer
     cdef Chosen c
     for i in range(first, last):
@@ -275,10 +283,15 @@ cdef inline int recall(Worker *w, const States *s, const uint64_t *start, uint32
         entry += s.words
         canonical_key(t, raw, key, &c)
         hash = key_hash(key, s.words)
-        if not kept(w, key, hash) and states_find(s, key, hash) == NONE:
+        if kept(w, key, hash) or states_find(s, key, hash) != NONE:
+            continue
+        verdict = judged_find(&w.judged, key, hash, s.words)
+        if verdict is NULL:
             answer = take(w, s, start, state, i, depth, raw)
             if answer:
                 return answer
+        elif not keep(w, key, hash, state, i, c.orbit, <uint32_t>verdict[0], <uint32_t>verdict[1]):
+            return NO_MEMORY
     return GOES_ON
 
 cdef inline int expand(Worker *w, const States *s, uint32_t state, uint32_t depth) noexcept nogil:
@@ -313,12 +326,13 @@ cdef inline int expand(Worker *w, const States *s, uint32_t state, uint32_t dept
 
 cdef inline void forget(Worker *w) noexcept nogil:
     """The candidates were entered."""
-    w.nr = 0
-    memset(w.recent, 0, sizeof(w.recent))
+    cdef uint64_t i
+    for i in range(w.nr):
+        w.recent[w.candidates[i].hash % RECENT] = 0
+    w.nr = w.judged.used = 0
 
 cdef inline int expand_chunk(Worker *w, const States *s, uint64_t first, uint64_t last, uint32_t depth) noexcept nogil:
     cdef uint64_t state
-    memset(w.recent, 0, sizeof(w.recent))
     for state in range(first, last):
         w.answer = expand(w, s, <uint32_t>state, depth)
         if w.answer:
