@@ -362,7 +362,7 @@ cdef class Contents:
 
     def forget_results(self):
         """There are no results any more."""
-        region_cut(&self.m.context.results, 0)
+        region_cut(&self.m.context.results, 0, False)
         self.m.context.nr_results = 0
 
 
