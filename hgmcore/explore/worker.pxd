@@ -231,7 +231,7 @@ cdef inline int take(Worker *w, const States *s, const uint64_t *start, uint32_t
             memo_add(&w.memo, entry | RUN if broken else entry, start, raw)
         canonical(t, raw, key, &c)
         hash = key_hash(key, s.words)
-        if not kept(w, key, hash) and states_find(s, key, hash) == NONE:
+        if states_find(s, key, hash) == NONE and not kept(w, key, hash):
             fatal = judge_state(t, False, &held)
             if fatal & FATAL_STATE:
                 broken |= fatal
@@ -283,7 +283,7 @@ cdef inline int recall(Worker *w, const States *s, const uint64_t *start, uint32
         entry += s.words
         canonical_key(t, raw, key, &c)
         hash = key_hash(key, s.words)
-        if kept(w, key, hash) or states_find(s, key, hash) != NONE:
+        if states_find(s, key, hash) != NONE or kept(w, key, hash):
             continue
         verdict = judged_find(&w.judged, key, hash, s.words)
         if verdict is NULL:
