@@ -33,6 +33,13 @@ pin F 0
 punch F 0 2M
 observe
 """
+SCHEDULE = """hgmcore-schedule 1
+scheme head_per_leaf
+locks pt
+scope geometry=tiny-2 processes=1 ops=exit,punch
+a exit A
+b punch F 0 8K
+""" + "@a\n" * 3 + "@b\n" * 2
 LOG = "8568@1795369131.000100:postcopy_init_range mem0: 0x7f8320000000 offset=0x0 length=0x400000\n" \
       "8742@1795369132.000000:postcopy_place_page host=0x7f8320005000\nrubbish\n"
 
@@ -42,6 +49,7 @@ def files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("t.hgm").write_text(TRACE)
     Path("q.log").write_text(LOG)
+    Path("s.schedule").write_text(SCHEDULE)
     Path("s.toml").write_text('inputs = "t.hgm"\nschemes = "hugetlb"\n')
 
 
@@ -64,6 +72,7 @@ WRITES = {
     "hgmcore-check 1": ["check", "subtree", "--scope", "pair-small"],
     "hgmcore-walk 1": ["check", "subtree", "--walk", "1"],
     "hgmcore-races 1": ["check", "head_per_leaf", "--races", "--scope", "race", "--locks", "pt"],
+    "hgmcore-schedule 1": ["replay", "--schedule", "s.schedule"],
     "hgmcore-info 1": ["info", "t.hgm"],
     "hgmcore-convert 1": ["convert", "t.hgm", "-o", "u.hgm"],
     "hgmcore-import 1": ["import", "qemu", "q.log", "-o", "q.hgm"],

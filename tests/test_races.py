@@ -4,6 +4,7 @@ import copy
 import functools
 import itertools
 import json
+import re
 
 import plain_races
 import pytest
@@ -13,6 +14,7 @@ from hgmcore import cli, schemes
 from hgmcore.errnos import error_name
 from hgmcore.explore import scopes
 from hgmcore.explore.races_check import BREAKS, LOCKS, Raced, needs, race, racing_engine, status
+from hgmcore.explore.races_file import line_of, run_schedule, schedule_file
 from hgmcore.explore.races_litmus import litmus
 
 LETTERS = dict(BREAKS)
@@ -238,6 +240,76 @@ def test_the_plain_reader_of_litmus_tests_refuses_others():
             Litmus(text.replace(old, new))
 
 
+# -- schedules as files
+
+@functools.cache
+def written(scheme="head_per_leaf", locks="none", processes=1):
+    """{property: text of its schedule}, of a small scope."""
+    scope = scopes.parse(f"geometry=tiny-2 processes={processes} ops=populate,punch,continue,dontneed")
+    (found,) = race([scheme], [scope], [locks])["scopes"].values()
+    return {name: schedule_file(scheme, found["definition"], locks, name, entry)
+            for name, entry in found["schemes"][scheme][locks]["broken"].items()}
+
+
+@pytest.mark.parametrize("scheme, locks, processes", [
+    ("head_per_leaf", "none", 1), ("special_bit", "pt", 1), ("subtree", "posted-V", 1), ("mm_id", "none", 2)])
+def test_a_schedule_that_is_run_again_breaks_the_same(scheme, locks, processes):
+    texts = written(scheme, locks, processes)
+    assert texts
+    for name, text in texts.items():
+        found = run_schedule(text)
+        assert name in found["broken"]
+        lines = [line for line in text.splitlines() if line.startswith("@")]
+        assert [line_of(step) for step in found["steps"][:-1]] == lines
+
+
+def test_one_after_another_breaks_nothing():
+    run, pair = raced("head_per_leaf", "tiny-2"), ([POPULATE], "punch F 0 8K", C0, "none")
+    n = next(n for n in range(1, 99) if run.rows_of(*pair, [0] * (n + 1))[2])    # a has ended
+    assert run.rows_of(*pair, [0] * n)[1:] == (None, False)
+    ends = next(m for m in range(1, 99) if run.rows_of(*pair, [0] * n + [1] * m)[1] is not None)
+    assert run.rows_of(*pair, [0] * n + [1] * ends)[1:] == ([], False)
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda text: text.replace("schedule 1", "schedule 2"), "line 1 is not 'hgmcore-schedule 1'"),
+    (lambda text: "", "line 1 is not"),
+    (lambda text: text.replace("locks none", "locks nun"), "unknown locks 'nun'"),
+    (lambda text: text.replace("locks none\n", ""), "no line 'locks ..'"),
+    (lambda text: text.replace("locks none", "locks none\nlocks none"), "line 6: 'locks' is given twice"),
+    (lambda text: text.replace("locks none", "lokcs none"), "line 5: 'lokcs none' is no line of a schedule"),
+    (lambda text: text.replace("scheme head_per_leaf", "scheme head"), "unknown scheme 'head'"),
+    (lambda text: text.replace("tiny-2", "tiny-3"), "unknown geometry 'tiny-3'"),
+    (lambda text: text.replace("\nb ", "\nb un"), "no such step: un"),
+    (lambda text: text[:text.rindex("@")], "ends before both operations have ended"),
+    (lambda text: text + "@a\n", "a cannot go on"),
+    (lambda text: text.replace("@b read", "@b write", 1), "not 'write"),
+    (lambda text: text.replace("start populate", "start unpopulate"), "no such step: unpopulate"),
+])
+def test_a_schedule_that_is_none_is_one_error(change, message):
+    text = written()["left_mapped"]
+    assert change(text) != text
+    with pytest.raises(ValueError, match=re.escape(message)):
+        run_schedule(change(text))
+
+
+def test_schedules_by_the_command(tmp_path, capfd):
+    assert cli.run(["check", "head_per_leaf", "--races", "--locks", "posted-X", "--traces", str(tmp_path)]) == 0
+    files = sorted(tmp_path.glob("*.schedule"))
+    assert [file.name for file in files] == ["race-head_per_leaf-posted_X-left_mapped.schedule"] or len(files) > 1
+    capfd.readouterr()
+    assert cli.run(["replay", "--schedule", str(files[0])]) == 0
+    text = capfd.readouterr().out
+    assert "locks posted-X" in text and "broken: " in text and all(len(line) <= 80 for line in text.splitlines())
+    for arguments, message in (
+            ([str(tmp_path / "none")], "No such file or directory"),
+            ([str(files[0]), "--scheme", "mm_id"], "--schedule has its scheme"),
+            ([str(files[0]), "t.hgm"], "--schedule has its scheme")):
+        assert cli.run(["replay", "--schedule", *arguments]) == 2
+        error = capfd.readouterr().err
+        assert message in error and error.count("\n") == 1
+
+
 # -- the command
 
 def test_check_races(capfd):
@@ -257,7 +329,7 @@ def test_check_races(capfd):
     (["--scope", "rase"], "unknown scope 'rase'"),
     (["--scope", "geometry=tiny-2 processes=1 ops=populate,pin"], "nothing to race"),
     (["--depth", "3"], "--depth goes not with --races"),
-    (["--traces", "d"], "--traces goes not with --races"),
+    (["--traces", "/dev/null/d"], "/dev/null/d: Not a directory"),
     (["--html", "d"], "--html goes not with --races"),
     (["--on", "x86-64"], "--on goes not with --races"),
     (["--walk", "1"], "--walk goes not with --races"),

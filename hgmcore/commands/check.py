@@ -12,6 +12,7 @@ from hgmcore.commands.common import OK, OPTION_HELP, command, json_option, schem
 from hgmcore.explore import races_check, races_litmus
 from hgmcore.explore import scopes as known
 from hgmcore.explore.check import SYMMETRIES, Limits, check, status
+from hgmcore.explore.races_file import schedule_file
 from hgmcore.explore.walk import walk as walk_over
 from hgmcore.files import write_file
 from hgmcore.geometry import TINY
@@ -173,7 +174,8 @@ Examples
 @click.option("--property", "properties", multiple=True, metavar="NAME[,NAME..]", help="Report these alone.")
 @click.option(
     "--traces", metavar="DIR", type=click.Path(file_okay=False), help="Write each shortest trace there, to replay, "
-    "and where a running kernel has the operations, a sequence for validate --live --sequence."
+    "and where a running kernel has the operations, a sequence for validate --live --sequence; with --races each "
+    "schedule, for replay --schedule."
 )
 @click.option(
     "--on",
@@ -248,7 +250,7 @@ def check_command(
         raise click.UsageError("which scheme? (a name, or all)")
     engines = engines_of(scheme)
     if races:
-        _refuse(" not", depth=depth, states=states, seconds=seconds, property=properties, traces=traces, strict=strict)
+        _refuse(" not", depth=depth, states=states, seconds=seconds, property=properties, strict=strict)
         _refuse(" not", html=html, on=elsewhere, walk=walk, seed=seed, fail=fail)
         _refuse(" not", symmetry=symmetry != "processes", threads=threads != 1)
     if walk:
@@ -263,8 +265,8 @@ def check_command(
         names = [engine.name for engine in engines]
         for name in names:
             races_check.racing_engine(name)
-        if litmus:
-            Path(litmus).mkdir(parents=True, exist_ok=True)
+        for directory in filter(None, (litmus, traces)):
+            Path(directory).mkdir(parents=True, exist_ok=True)
         with _progress(json_file == "-") as show:
             result = races_check.race(names, chosen, locks or tuple(races_check.LOCKS), preemptions, show)
         if json_file:
@@ -272,7 +274,10 @@ def check_command(
         if json_file != "-":
             click.echo(races_text(result), nl=False)
         if litmus:
-            _write_litmus(litmus, result)
+            _write_races(litmus, "litmus", result, lambda *race: races_litmus.litmus(
+                race[0], race[-1], f"scheme {race[1]}, locks {race[3]}: {race[4]} is broken"))
+        if traces:
+            _write_races(traces, "schedule", result, lambda *race: schedule_file(*race[1:]))
         return races_check.status(result)
     _refuse("", locks=locks, preemptions=preemptions, litmus=litmus)
     with _progress(json_file == "-") as show:
@@ -311,14 +316,16 @@ def _refuse(word, **options):
             raise click.UsageError(f"--{name} goes{word} with --races")
 
 
-def _write_litmus(directory, result):
+def _write_races(directory, suffix, result, text_of):
+    """A file of each schedule. text_of: of a name, the scheme, the scope's text, locks, the property and its entry."""
     for title, scope in result["scopes"].items():
         for name, found in scope["schemes"].items():
-            for choice, one in found.items():
+            for locks, one in found.items():
                 for prop, entry in one["broken"].items():
-                    test = "-".join(["".join(c if c.isalnum() else "_" for c in title), name, choice, prop])
-                    text = races_litmus.litmus(test, entry, f"scheme {name}, locks {choice}: {prop} is broken")
-                    write_file(str(Path(directory) / f"{test}.litmus"), text.encode())
+                    words = "".join(c if c.isalnum() else "_" for c in title)
+                    file = "-".join([words, name, locks, prop])
+                    text = text_of(file, name, scope["definition"], locks, prop, entry)
+                    write_file(str(Path(directory) / f"{file}.{suffix}"), text.encode())
 
 
 def _walk(engines, seconds, seed, texts, options, json_file):

@@ -1,4 +1,7 @@
-"""`hgmcore replay`: a trace under one scheme."""
+"""`hgmcore replay`: a trace under one scheme, or a schedule of a race."""
+
+import sys
+from pathlib import Path
 
 import click
 
@@ -13,10 +16,12 @@ from hgmcore.commands.common import (
     scheme_file_option,
     write_json,
 )
+from hgmcore.explore.races_file import run_schedule
 from hgmcore.inputs import load_input
 from hgmcore.options import resolve
 from hgmcore.replay import replay as run_replay
 from hgmcore.replay import to_json
+from hgmcore.report.races import schedule_replay_text
 from hgmcore.report.replay import replay_text
 from hgmcore.threads import MOST
 
@@ -27,9 +32,10 @@ Examples
   hgmcore replay my.hgm --scheme head_per_leaf
   hgmcore replay my.hgm --scheme subtree --operations all --json all.json
   hgmcore replay my.hgm --scheme mm_id --threads 2 --option locks=posted
+  hgmcore replay --schedule head_per_leaf-race-none-no_leak_at_end.schedule
 """)
 @click.argument("input", required=False)
-@click.option("--scheme", required=True, metavar="NAME", help="The scheme to replay under.")
+@click.option("--scheme", metavar="NAME", help="The scheme to replay under.  [required]")
 @scheme_file_option
 @option_option
 @click.option("--threads", type=click.IntRange(1, MOST), default=1, show_default=True, metavar="N",
@@ -38,9 +44,17 @@ Examples
                    "or lose on counters that they share. --option locks=pt or locks=posted adds the kernel's locks.")
 @click.option("--operations", type=click.Choice(["all", "failed"]), default="failed", show_default=True,
               help="Which operations to list: all, or those that failed or did less than they were asked to.")
+@click.option("--schedule", metavar="FILE", type=click.Path(dir_okay=False, allow_dash=True),
+              help="A schedule that check --races --traces wrote, instead of a trace: two operations by accesses.")
 @json_option
-def replay(input, scheme, options, threads, operations, json_file):
+def replay(input, scheme, options, threads, operations, schedule, json_file):
     """Replay a trace under one scheme: the answer to each operation, costs, and every observation."""
+    if schedule is not None:
+        if input or scheme or options or threads != 1 or operations != "failed":
+            raise click.UsageError("--schedule has its scheme, its options and its operations in its file")
+        return _replay_schedule(schedule, json_file)
+    if scheme is None:
+        raise click.UsageError("Missing option '--scheme'.")
     resolve(schemes.load(scheme), options)
     trace = load_input(input)
     with progress() as show:
@@ -49,3 +63,12 @@ def replay(input, scheme, options, threads, operations, json_file):
         write_json(json_file, to_json(result, trace))
     if json_file != "-":
         click.echo(replay_text(result, trace), nl=False)
+
+
+def _replay_schedule(path, json_file):
+    text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+    result = run_schedule(text)
+    if json_file:
+        write_json(json_file, result)
+    if json_file != "-":
+        click.echo(schedule_replay_text(result), nl=False)

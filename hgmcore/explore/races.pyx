@@ -330,8 +330,8 @@ cdef class Races:
         self.answers_of(self.answers[first])
         self.anyway |= self.rest()
 
-    cdef void outcome(self, uint32_t node) noexcept nogil:
-        """Both threads have ended: is it what some order comes to, and if not, is it right?"""
+    cdef uint32_t outcome(self) noexcept nogil:
+        """Both threads have ended: is it what some order comes to, and if not, what is wrong with it?"""
         cdef Tiny *t = &self.t
         cdef uint64_t key[MAX_WORDS]
         cdef hgm_result answers[2]
@@ -351,17 +351,17 @@ cdef class Races:
             for i in range(2):
                 if (memcmp(key, self.sequential[i], t.words * sizeof(uint64_t)) == 0
                         and memcmp(answers, self.answers[i], sizeof(answers)) == 0):
-                    return
+                    return 0
         self.odd += 1
         if clean:
             canonical(t, key, least, &chosen)
             if states_find(&self.states, least, key_hash(least, t.words)) != NONE:
                 self.benign += 1
-                return
+                return 0
         broken = self.rest() & ~self.anyway
         if broken == 0:
             self.unjudged += 1
-        self.note(broken, node)
+        return broken
 
     cdef int collect(self) except -1 with gil:
         cdef hgm_result answers[2]
@@ -404,7 +404,7 @@ cdef class Races:
                 return 1
             if self.threads[0].next == HGM_ENDED and self.threads[1].next == HGM_ENDED:
                 self.hooks(False)
-                self.outcome(number)
+                self.note(self.outcome(), number)
                 self.hooks(True)
             else:
                 self.note(1 << DEADLOCK, number)
@@ -555,19 +555,29 @@ cdef class Races:
     # -- a schedule, step by step
 
     def trace(self, uint64_t state, uint32_t a, uint32_t b, uint32_t locks, schedule):
-        """Run a schedule again. Of each access, and once at the end: (thread, what, which, how, place, memory before).
+        """Run a schedule again: (rows, numbers of what is broken behind it, whether it is stuck).
 
-        what: ACCESSES, WAITS, TRIES; which: of enum hgm_access, or of hgm_lock_class. place, memory: as place() and
-        memory() give them. At the end, thread is None, and what are the two answers: [(error, done, event)].
+        A row of each access, and one at the end: (thread, what, which, how, place, memory before). what: ACCESSES,
+        WAITS, TRIES; which: of enum hgm_access, or of hgm_lock_class. place, memory: as place() and memory() give them.
+        At the end, thread is None, and what are the two answers: [(error, done, event)]. What is broken is None where
+        a thread could go on. Stuck: the next thread of the schedule, behind these rows, cannot.
         """
         cdef int i
         cdef hgm_coroutine *c
         cdef hgm_result answers[2]
-        rows = []
+        cdef uint32_t wrong
+        cdef bint stuck = False
+        rows, broken = [], None
         self.begin(state, a, b, locks)
+        if not enabled(&self.t, &self.steps[a]) or not enabled(&self.t, &self.steps[b]):
+            raise ValueError("no such schedule: one of the two cannot run there")
         self.fresh()
         pool_clear(&self.machines)
         self.start = self.machine_take()
+        self.anyway = 0
+        self.one_after_another(0)
+        self.one_after_another(1)
+        self.machine_restore(self.start)
         self.hooks(True)
         for i in range(2):
             self.threads[i].number = i
@@ -576,12 +586,17 @@ cdef class Races:
         for i in schedule:
             c = self.threads[i]
             if not self.runnable(i):
-                self.hooks(False)
-                raise ValueError("no such schedule: a thread that waits for a lock cannot go on")
+                stuck = True
+                break
             rows.append((i, c.next, c.access, c.how, place(&self.t, c.where), self.words()))
             self.go(i)
         self.hooks(False)
         self.answers_of(answers)
         both = [(answers[i].error, answers[i].done, answers[i].event) for i in range(2)]
         rows.append((None, both, 0, 0, None, self.words()))
-        return rows
+        if self.threads[0].next == HGM_ENDED and self.threads[1].next == HGM_ENDED:
+            wrong = self.outcome()
+            broken = [i for i in range(NR_BROKEN) if wrong >> i & 1]
+        elif not self.runnable(0) and not self.runnable(1):
+            broken = [DEADLOCK]
+        return rows, broken, stuck

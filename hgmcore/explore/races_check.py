@@ -72,8 +72,8 @@ def racing_engine(name: str):
 class Raced:
     """Races of one scheme in one scope. ended: None, closed, interrupt or memory."""
 
-    def __init__(self, scheme: str, scope: Scope, **given):
-        self.checked = Checked(scheme, scope, "processes", **given).run()
+    def __init__(self, scheme: str, scope: Scope, symmetry="processes", **given):
+        self.checked = Checked(scheme, scope, symmetry, **given).run()
         if self.checked.ended != "closed":
             raise InternalError(f"scheme {scheme}, scope {scope.title}: the search of states did not close")
         self.engine, self.scope, self.ended = self.checked.engine, scope, None
@@ -114,6 +114,10 @@ class Raced:
     def all_outcomes(self, start, a: str, b: str, locks: str) -> list:
         """What one pair from one state can come to (Races.all_outcomes); parameters as of()."""
         return self.races.all_outcomes(*self._numbers(start, a, b), LOCKS[locks])
+
+    def rows_of(self, start, a: str, b: str, locks: str, schedule) -> tuple:
+        """A schedule, thread by thread (Races.trace); parameters as of()."""
+        return self.races.trace(*self._numbers(start, a, b), LOCKS[locks], schedule)
 
     def _numbers(self, start, a, b):
         scope, by_line = self.scope, {"; ".join(step.lines()): step for step in self.checked.steps}
@@ -166,22 +170,24 @@ class Raced:
             "pairs": pairs,
             **{name: number - before[name] for name, number in self._counted().items()},
             "seconds": time.perf_counter() - start,
-            "broken": {BREAKS[k][0]: self._shown(locks, *broken[k]) for k in sorted(broken)},
+            "broken": {BREAKS[k][0]: self._shown(k, locks, *broken[k]) for k in sorted(broken)},
         }
 
     def _counted(self):
         races = self.races
         return {"states": races.states_met, "outcomes": races.outcomes, "odd": races.odd, "benign": races.benign}
 
-    def _shown(self, locks, families, rank, schedule):
+    def _shown(self, number, locks, families, rank, schedule):
         switches, _, _, state, a, b = rank
         scope, start, names = self.scope, [], list(range(self.scope.processes))
         pages = [list(range(scope.base_pages)) for _ in range(scope.pages)]    # which stay who they are
         for step, permutation, _ in self.paths[state]:
             start.append(self.checked.steps[step].renamed(scope, names, pages))
             names = [names[p] for p in self.checked.permutations[permutation]]
-        rows = self.races.trace(state, a, b, LOCKS[locks], schedule)
-        both = [self.steps[number].renamed(scope, names, pages) for number in (a, b)]
+        rows, again, _ = self.races.trace(state, a, b, LOCKS[locks], schedule)
+        if number not in again:
+            raise InternalError(f"scheme {self.engine.name}: a schedule breaks no {BREAKS[number][0]}, as found")
+        both = [self.steps[one].renamed(scope, names, pages) for one in (a, b)]
         return {
             "pairs": families.total(),
             "families": dict(families.most_common()),

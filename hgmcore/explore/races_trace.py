@@ -128,11 +128,11 @@ def schedule_lines(rows, engine, processes) -> list[dict]:
         else:
             what = f"{'try' if kind == TRIES else 'take'} {LOCK_WORDS[which]}{'' if how else ' (read)'} of"
         before_words, after_words = words_of(names, memory), words_of(names, after)
-        changed = {
-            key[0]: [before_words.get(key, 0), value]
-            for key, value in after_words.items()
-            if before_words.get(key, 0) != value
-        }
+        changed = {}
+        for key, value in after_words.items():
+            before = before_words.get(key, "none" if isinstance(value, str) else 0)    # of a table that is new
+            if before != value:
+                changed[key[0]] = [before, value]
         where = names.place(place, memory, lock=kind != ACCESSES)
         value = next((value for key, value in before_words.items() if key[0] == where), None)
         out.append(

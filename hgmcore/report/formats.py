@@ -213,6 +213,9 @@ FORMATS = {
                 "promise": PROMISE, "ground": TEXT, "number": COUNT, "length": COUNT, "trace": TEXT}))}))})),
     "hgmcore-races 1": ("hgmcore check --races --json", named("hgmcore-races 1", {
         "interrupted": BOOL, "scopes": by_name(record({"definition": TEXT, "schemes": by_name(by_name(RACES))}))})),
+    "hgmcore-schedule 1": ("hgmcore replay --schedule --json", named("hgmcore-schedule 1", {
+        "scheme": TEXT, "scope": TEXT, "locks": TEXT, "start": array(TEXT), "a": TEXT, "b": TEXT,
+        "steps": array({"type": "object"}), "broken": array(TEXT)})),
     "hgmcore-validate 1": ("hgmcore validate --json", {"type": "object", "required": ["format"], "properties": {
         "format": {"const": "hgmcore-validate 1"}, "values": VALUES, "recordings": array(record({
             "recording": TEXT, "kernel": TEXT, "doc": TEXT, "scheme": TEXT, "steps": COUNT, "observations": COUNT,

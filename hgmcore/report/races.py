@@ -1,6 +1,7 @@
 """The page of `hgmcore check --races`: which locks keep a scheme whole, and the schedules of what breaks."""
 
 from hgmcore.explore.races_check import BREAKS, CLASSES, TEXTS, needs
+from hgmcore.explore.races_file import line_of
 from hgmcore.report.prose import each, listed, wrapped
 
 KEYS = dict(BREAKS)
@@ -92,14 +93,23 @@ def _schedules(result):
                         yield from schedule_text(entry)
 
 
+def schedule_replay_text(result):
+    """What `hgmcore replay --schedule` found."""
+    lines = [f"{result['scheme']}, locks {result['locks']}", *schedule_text(result), ""]
+    if result["broken"]:
+        lines += [f"broken: {name}: {TEXTS[name]}" for name in result["broken"]]
+    else:
+        lines.append("Nothing is broken that neither order of the two breaks.")
+    return "\n".join(line for part in lines for line in wrapped(part, "", "  ") or [""]) + "\n"
+
+
 def schedule_text(entry):
     """A schedule, a line for each access."""
     yield f"  {'; '.join(entry['start']) or 'nothing yet'}"
     yield f"  a: {entry['a']}"
     yield f"  b: {entry['b']}"
     for step in entry["steps"][:-1]:
-        changed = "".join(f"  {word} {before}>{after}" for word, (before, after) in step["changed"].items())
-        yield f"    @{step['thread']} {step['what']} {step['where']}{changed}"
+        yield f"    {line_of(step)}"
     yield "    " + "; ".join(
         f"{who}: {answer['error'] or answer['event'] or 'ok'}"
         for who, answer in zip("ab", entry["steps"][-1]["answers"], strict=True)
