@@ -31,64 +31,128 @@ def observe(core, engine, geometry, options, names, index=0) -> dict:
     return Observer(core, engine, geometry, options, names).observation(index)
 
 
+class Recount:
+    """What follows from the page tables alone, whatever a scheme says. All frames are numbers of base pages.
+
+    leaves, poisoned: of truth; folios, mappings: of the core. Leaves are cut at folios. For each run of them: `folio`,
+    `mapping`, `page`, its first page in that mapping, and `length`, its pages; `true_pss` and `true_shared` as smaps
+    should have them. `poisoned`: pages of each mapping.
+    """
+
+    def __init__(self, leaves, folios, mappings, poisoned, geometry):
+        base, self.mappings = geometry.base_shift, mappings.astype(np.int64)
+        self.first, self.pages = folios["pfn"].astype(np.int64), folios["nr_pages"].astype(np.int64)
+        self.leaves = leaves = truth.split_at_folios(leaves, folios, base)
+        self.true_counts = truth.mapcounts(leaves)
+        live = (self.mappings[:, 3] > 0).nonzero()[0]
+        self.by_address = live[np.lexsort((self.mappings[live, 2], self.mappings[live, 0]))]
+        self.poisoned = np.zeros(len(mappings), np.int64)
+        if len(poisoned):
+            np.add.at(self.poisoned, self.mapping_of(poisoned, base),
+                      (poisoned["count"] * poisoned["size"]).astype(np.int64))
+        self.pfn = leaves["pfn"].astype(np.int64)
+        self.size = leaves["size"].astype(np.int64)
+        self.length = leaves["count"].astype(np.int64) * self.size
+        self.folio = self.first.searchsorted(self.pfn, side="right") - 1
+        self.mapping = self.mapping_of(leaves, base)
+        self.page = ((leaves["address"].astype(np.int64) - self.mappings[self.mapping, 2]) >> base)
+        self.end = self.pfn + self.length
+        pss = interval_sums(self.true_counts, geometry.base_page / self.true_counts[:, 2])
+        shared = interval_sums(self.true_counts, self.true_counts[:, 2] >= SHARED_AT)
+        self.true_pss = pss(self.end) - pss(self.pfn)
+        self.true_shared = np.where(leaves["shared"], self.length, shared(self.end) - shared(self.pfn))
+        self.order = self.mapping.argsort(kind="stable")
+        self.bounds = self.mapping[self.order].searchsorted(np.arange(len(mappings) + 1))
+        self.of_folios()
+
+    def mapping_of(self, leaves, base):
+        """The mapping of each run of leaves, found by process and address: one key, as addresses are below 2**57."""
+        if not len(self.by_address):
+            return np.zeros(0, np.int64)
+        of = self.mappings[self.by_address]
+        pages = (leaves["address"] >> np.uint64(base)).astype(np.int64)
+        wanted = leaves["process"].astype(np.int64) * (1 << 45) + pages
+        return self.by_address[(of[:, 0] * (1 << 45) + (of[:, 2] >> base)).searchsorted(wanted, side="right") - 1]
+
+    def of_folios(self):
+        """Of each folio: {key: array}, and Runs of what maps its base pages."""
+        runs, bounds = cover(self.true_counts, self.first, self.pages)
+        mapped = np.append(0, np.where(runs[:, 2] > 0, runs[:, 1] - runs[:, 0], 0).cumsum())[bounds]
+        entries = np.where(self.leaves["again"] == 0, self.leaves["count"], 0)
+        self.columns = {"leaves": np.bincount(self.folio, entries, len(self.first)).astype(np.int64),
+                        "processes": self.distinct(self.leaves["process"]), "mappings": self.distinct(self.mapping),
+                        "pages_mapped": mapped[1:] - mapped[:-1]}
+        self.true = Runs(runs, bounds)
+
+    def distinct(self, owner):
+        """How many different owners (of less than 2**32) the leaves of each folio have."""
+        pairs = unique(self.folio.astype(np.int64) << 32 | np.asarray(owner, np.int64))
+        return np.bincount(pairs >> 32, minlength=len(self.first))
+
+    def of(self, number):
+        """As of_folios() has it, of the folios `number` alone; the arrays are the caller's."""
+        bounds = self.true.bounds
+        if len(number) == len(self.first) and ascending(number):
+            return dict(self.columns), Runs(self.true.runs.copy(), bounds)
+        lengths = (bounds[1:] - bounds[:-1])[number]
+        ends = np.append(0, lengths.cumsum())
+        rows = (bounds[number] - ends[:-1]).repeat(lengths) + np.arange(ends[-1])
+        return {key: column[number] for key, column in self.columns.items()}, Runs(self.true.runs[rows], ends)
+
+
+KEPT, SMALL = 128, 1 << 15
+"""Recounts that are kept, and bytes of leaves, folios and mappings up to which one is.
+
+Schemes that are compared on one trace have the same page tables at each observation.
+"""
+_recounts = {}
+
+
+def recount(core, folios, geometry) -> Recount:
+    """The Recount of a machine: a kept one where all that it follows from is the same, byte for byte."""
+    leaves, mappings, poisoned = truth.leaves(core), core.mappings(), truth.poisoned(core)
+    parts = (leaves, folios["pfn"], folios["nr_pages"], mappings, poisoned)
+    if sum(part.nbytes for part in parts) > SMALL:
+        return Recount(leaves, folios, mappings, poisoned, geometry)
+    key = (geometry.name, *(part.tobytes() for part in parts))
+    found = _recounts.pop(key, None) or Recount(leaves, folios, mappings, poisoned, geometry)
+    _recounts[key] = found    # the last one is the latest that was used
+    for old in list(_recounts)[:-KEPT]:
+        _recounts.pop(old, None)
+    return found
+
+
 class Observer:
-    """The arrays that one observation is computed from; all frames are numbers of base pages."""
+    """The arrays that one observation is computed from, beside those of its Recount, `real`."""
 
     def __init__(self, core, engine, geometry, options, names):
         self.core, self.engine, self.geometry, self.options, self.names = core, engine, geometry, options, names
         self.folios = core.folios()
-        self.leaves = truth.split_at_folios(truth.leaves(core), self.folios, geometry.base_shift)
-        self.true_counts = truth.mapcounts(self.leaves)
-        self.mappings = core.mappings().astype(np.int64)
-        self.locate()
+        self.real = recount(core, self.folios, geometry)
         on_hugetlb = np.array([file.kind == "hugetlb" for file in names.files], dtype=bool)
-        self.hugetlb = on_hugetlb[self.folios["file"][self.folio]] if len(self.leaves) else np.zeros(0, bool)
-
-    def locate(self):
-        """For each run of leaves: its folio, its mapping, its first page in that mapping, its pages."""
-        leaves, base = self.leaves, self.geometry.base_shift
-        poisoned = truth.poisoned(self.core)
-        pages = np.bincount(self.mapping_of(poisoned), poisoned["count"] * poisoned["size"], len(self.mappings))
-        self.poisoned = pages.astype(np.int64)
-        self.pfn = leaves["pfn"].astype(np.int64)
-        self.size = leaves["size"].astype(np.int64)
-        self.length = leaves["count"].astype(np.int64) * self.size
-        self.folio = np.searchsorted(self.folios["pfn"].astype(np.int64), self.pfn, side="right") - 1
-        self.mapping = self.mapping_of(leaves)
-        self.page = ((leaves["address"].astype(np.int64) - self.mappings[self.mapping, 2]) >> base)
-
-    def mapping_of(self, leaves):
-        """The mapping of each run of leaves, found by process and address: one key, as addresses are below 2**57."""
-        base = self.geometry.base_shift
-        live = np.flatnonzero(self.mappings[:, 3] > 0)
-        order = live[np.lexsort((self.mappings[live, 2], self.mappings[live, 0]))]
-        keys = self.mappings[order, 0] * (1 << 45) + (self.mappings[order, 2] >> base)
-        pages = (leaves["address"] >> np.uint64(base)).astype(np.int64)
-        wanted = leaves["process"].astype(np.int64) * (1 << 45) + pages
-        found = np.searchsorted(keys, wanted, side="right") - 1
-        return order[found] if len(order) else np.zeros(0, np.int64)
+        self.hugetlb = on_hugetlb[self.folios["file"][self.real.folio]] if len(self.real.folio) else np.zeros(0, bool)
 
     def observation(self, index):
         listed = self.folios[(self.folios["refcount"] != 0) & (self.folios["flags"] & FOLIO_FREED == 0)]
         place = listed["file"].astype(np.int64) << 32 | listed["page"]
         listed = listed if ascending(place) else listed[np.argsort(place, kind="stable")]
-        freed = np.flatnonzero(self.folios["flags"] & FOLIO_FREED != 0)
+        freed = (self.folios["flags"] & FOLIO_FREED).nonzero()[0]
         folios = self.folio_rows(listed)
         return {"index": index, "folios": folios, "mappings": self.mapping_rows(), "processes": self.process_rows(),
-                "freed_while_mapped": int(np.isin(freed, self.folio).sum())}
+                "freed_while_mapped": int(np.isin(freed, self.real.folio).sum()) if len(freed) else 0}
 
     def folio_rows(self, listed):
         """The folios of `listed`, as Folios; also gathers, by frame, the counts that smaps and the like go by."""
         core, engine = self.core, self.engine
         number, first = np.ascontiguousarray(listed["number"]), self.folios["pfn"].astype(np.int64)
         table_shared = np.zeros(len(first), np.uint8)
-        table_shared[self.folio[self.leaves["shared"] != 0]] = 1
+        table_shared[self.real.folio[self.real.leaves["shared"] != 0]] = 1
         said = Runs(*core.page_mapcounts(engine, number))
         answers = core.answers(engine, number, table_shared)
         self.shared = np.zeros(len(first) + 1, bool)
         self.shared[number] = answers["maybe_shared"]
         self.counts = self._counts(listed, said, answers["sharers"])
-        truths, true = self.folio_truths(number)
+        truths, true = self.real.of(number)
         pages, cached = listed["nr_pages"].astype(np.int64), listed["flags"] & FOLIO_CACHED != 0
         shmem = np.array([file.kind == "shmem" for file in self.names.files] or [False])
         by_pages = shmem[listed["file"]] | (self.options["cache_refs"] == "folio")
@@ -117,7 +181,7 @@ class Observer:
     def _counts(self, listed, said, sharers):
         """The counts that smaps goes by, of all frames: of base pages, or of the folio where `sharers` has one."""
         frames, pages = listed["pfn"].astype(np.int64), listed["nr_pages"].astype(np.int64)
-        of = np.repeat(np.arange(len(listed)), np.diff(said.bounds))
+        of = np.arange(len(listed)).repeat(said.bounds[1:] - said.bounds[:-1])
         counts = said.runs + frames[of][:, None] * np.array([1, 1, 0])
         if (sharers >= 0).any():
             whole = sharers >= 0
@@ -125,67 +189,44 @@ class Observer:
                 [frames[whole], (frames + pages)[whole], sharers[whole]], 1)])
         return counts if ascending(counts[:, 0]) else counts[np.argsort(counts[:, 0], kind="stable")]
 
-    def folio_truths(self, number):
-        """The recount of the folios `number`: {key: array}, and Runs of what maps their base pages."""
-        n = len(self.folios)
-        runs, bounds = cover(self.true_counts, self.folios["pfn"].astype(np.int64),
-                             self.folios["nr_pages"].astype(np.int64))
-        mapped = np.where(runs[:, 2] > 0, runs[:, 1] - runs[:, 0], 0)
-        entries = np.where(self.leaves["again"] == 0, self.leaves["count"], 0)
-        columns = {"leaves": np.bincount(self.folio, entries, n).astype(np.int64),
-                   "processes": self.distinct(self.leaves["process"]), "mappings": self.distinct(self.mapping),
-                   "pages_mapped": np.diff(np.append(0, np.cumsum(mapped))[bounds])}
-        if len(number) == n and ascending(number):
-            return columns, Runs(runs, bounds)
-        lengths = np.diff(bounds)[number]
-        ends = np.append(0, np.cumsum(lengths))
-        rows = np.repeat(bounds[number] - ends[:-1], lengths) + np.arange(ends[-1])
-        return {key: column[number] for key, column in columns.items()}, Runs(runs[rows], ends)
-
-    def distinct(self, owner):
-        """How many different owners (of less than 2**32) the leaves of each folio have."""
-        pairs = unique(self.folio.astype(np.int64) << 32 | np.asarray(owner, np.int64))
-        return np.bincount(pairs >> 32, minlength=len(self.folios))
-
     def mapping_rows(self):
         """One dict for each mapping of which a VMA is left."""
-        at, exclusive = self.parts(whole=self.size > 1)
-        smaps, private = self.parts(whole=(self.size > 1) & self.hugetlb) if not self.hugetlb.all() else (at, exclusive)
+        real = self.real
+        at, exclusive = self.parts(whole=real.size > 1)
+        smaps, private = at, exclusive
+        if not self.hugetlb.all():
+            smaps, private = self.parts(whole=(real.size > 1) & self.hugetlb)
         pss = interval_sums(self.counts, self.geometry.base_page / self.sharers())
-        true_pss = interval_sums(self.true_counts, self.geometry.base_page / self.true_counts[:, 2])
-        true_shared = interval_sums(self.true_counts, self.true_counts[:, 2] >= SHARED_AT)
-        end = self.pfn + self.length
-        columns = {"pss": pss(end) - pss(self.pfn), "true_pss": true_pss(end) - true_pss(self.pfn),
-                   "true_shared": np.where(self.leaves["shared"], self.length,
-                                           true_shared(end) - true_shared(self.pfn))}
-        order = np.argsort(self.mapping, kind="stable")
-        bounds = np.searchsorted(self.mapping[order], np.arange(len(self.mappings) + 1))
-        part_order = np.argsort(self.mapping[at["leaf"]], kind="stable")
-        part_bounds = np.searchsorted(self.mapping[at["leaf"]][part_order], np.arange(len(self.mappings) + 1))
-        private_pages = np.bincount(self.mapping[smaps["leaf"]], private * (smaps["last"] - smaps["first"]),
-                                    len(self.mappings)).astype(np.int64)
+        pss = pss(real.end) - pss(real.pfn)
+        order, bounds, levels = real.order, real.bounds, real.leaves["level"]
+        part_mapping = real.mapping[at["leaf"]]
+        part_order = part_mapping.argsort(kind="stable")
+        part_bounds = part_mapping[part_order].searchsorted(np.arange(len(real.mappings) + 1))
+        private_pages = np.bincount(real.mapping[smaps["leaf"]], private * (smaps["last"] - smaps["first"]),
+                                    len(real.mappings)).astype(np.int64)
         base = self.geometry.base_page
         rows = []
-        for number in range(len(self.mappings)):
+        for number in range(len(real.mappings)):
             if not self.core.vmas(number):
                 continue
             mine = order[bounds[number]:bounds[number + 1]]
             parts = part_order[part_bounds[number]:part_bounds[number + 1]]
             parts = parts[np.argsort(at["first"][parts], kind="stable")]
-            rss = int(self.length[mine].sum()) * base
-            private_bytes, failed = int(private_pages[number]) * base, int(self.poisoned[number]) * base
-            kind = "_hugetlb" if self.names.files[self.mappings[number, 1]].kind == "hugetlb" else ""
+            rss = int(real.length[mine].sum()) * base
+            private_bytes, failed = int(private_pages[number]) * base, int(real.poisoned[number]) * base
+            process, file = real.mappings[number, :2].tolist()
+            kind = "_hugetlb" if self.names.files[file].kind == "hugetlb" else ""
             rows.append({
-                "process": self.names.processes[self.mappings[number, 0]], "mapping": self.names.mappings[number].name,
-                "rss": rss, "pss": float(columns["pss"][mine].sum()),
+                "process": self.names.processes[process], "mapping": self.names.mappings[number].name,
+                "rss": rss, "pss": float(pss[mine].sum()),
                 f"shared{kind}": rss - private_bytes + failed,  # as smaps_hugetlb_range() has it
                 f"private{kind}": private_bytes,
-                "levels": {LEVEL_NAMES[level]: int(self.length[mine][self.leaves["level"][mine] == level].sum()) * base
-                           for level in (PTE, PMD, PUD)},
+                "levels": {LEVEL_NAMES[level]: int(pages) * base for level, pages in zip(
+                    (PTE, PMD, PUD), np.bincount(levels[mine], real.length[mine], PUD + 1)[PTE:])},
                 "exclusive": merge(np.stack([at["first"][parts], at["last"][parts], exclusive[parts]], 1)
                                    .astype(np.int64)),
-                "truth": {"pss": float(columns["true_pss"][mine].sum()),
-                          "shared": int(columns["true_shared"][mine].sum()) * base + failed},
+                "truth": {"pss": float(real.true_pss[mine].sum()),
+                          "shared": int(real.true_shared[mine].sum()) * base + failed},
             })
         return rows
 
@@ -199,10 +240,11 @@ class Observer:
         The kernel rounds the share of each page down to 2**-PSS_SHIFT bytes, and the sum of each VMA to kB. (It leaves
         pages of hugetlb out of Pss; this sum does not.) Call after `folio_rows`.
         """
+        real = self.real
         share = (self.geometry.base_page << PSS_SHIFT) // self.sharers()
         before = interval_sums(self.counts, share)
-        mine = np.flatnonzero(self.mapping == number)
-        page, end, frame = self.page[mine], self.page[mine] + self.length[mine], self.pfn[mine] - self.page[mine]
+        mine = np.flatnonzero(real.mapping == number)
+        page, end, frame = real.page[mine], real.page[mine] + real.length[mine], real.pfn[mine] - real.page[mine]
         total = 0
         for vma in self.core.vmas(number):
             first, last = (offset >> self.geometry.base_shift for offset in vma[:2])
@@ -224,24 +266,26 @@ class Observer:
         Returns the parts as arrays leaf (number of the run of leaves), first and last (pages in the mapping), and a
         bool for each.
         """
+        real = self.real
         # base pages: cut where the scheme's count changes; whole leaves: each by itself
         cuts = unique(self.counts[:, :2].reshape(-1))
-        low = np.searchsorted(cuts, self.pfn, "right")
-        high = np.searchsorted(cuts, self.pfn + self.length, "left")
-        pieces = np.where(whole, self.length // np.maximum(self.size, 1), np.maximum(high - low, 0) + 1)
+        low, high = cuts.searchsorted(real.pfn, "right"), cuts.searchsorted(real.end, "left")
+        pieces = np.where(whole, real.length // np.maximum(real.size, 1), np.maximum(high - low, 0) + 1)
         leaf = np.repeat(np.arange(len(pieces)), pieces)
         nth = np.arange(len(leaf)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
         if len(cuts):
             cut = cuts[np.clip(low[leaf] + nth - 1, 0, len(cuts) - 1)]
         else:
             cut = np.zeros(len(leaf), np.int64)
-        start = np.where(whole[leaf], self.pfn[leaf] + nth * self.size[leaf], np.where(nth == 0, self.pfn[leaf], cut))
+        pfn = real.pfn[leaf]
+        start = np.where(whole[leaf], pfn + nth * real.size[leaf], np.where(nth == 0, pfn, cut))
         stop = np.append(start[1:], 0)
         final = nth == pieces[leaf] - 1
-        stop = np.where(final, self.pfn[leaf] + self.length[leaf], stop)
-        shift = self.page[leaf] - self.pfn[leaf]
+        stop = np.where(final, real.end[leaf], stop)
+        shift = real.page[leaf] - real.pfn[leaf]
         shared = value_at(self.counts, start) >= SHARED_AT
         if self.options["era"] == "6.15":    # only counts of base pages are still trusted, and not for hugetlb
-            shared = np.where(self.engine.writes_tails & ~self.hugetlb[leaf], shared, self.shared[self.folio[leaf]])
-        shared |= self.leaves["shared"][leaf] != 0
+            by_pages = self.engine.writes_tails & ~self.hugetlb[leaf]
+            shared = np.where(by_pages, shared, self.shared[real.folio[leaf]])
+        shared |= real.leaves["shared"][leaf] != 0
         return {"leaf": leaf, "first": start + shift, "last": stop + shift}, ~shared

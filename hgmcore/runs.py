@@ -32,7 +32,7 @@ def value_at(runs, frames):
     """The value at each of the positions `frames`."""
     if not len(runs):
         return np.zeros(len(frames), np.int64)
-    i = np.searchsorted(runs[:, 1], frames, side="right")
+    i = runs[:, 1].searchsorted(frames, side="right")
     inside = i < len(runs)
     i = np.where(inside, i, 0)
     return np.where(inside & (runs[i, 0] <= frames), runs[i, 2], 0)
@@ -57,9 +57,12 @@ def merge(runs):
         return runs
     new = np.ones(len(runs), bool)
     new[1:] = (runs[1:, 0] != runs[:-1, 1]) | (runs[1:, 2] != runs[:-1, 2])
-    first = np.flatnonzero(new)
-    last = np.append(first[1:], len(runs)) - 1
-    return np.stack([runs[first, 0], runs[last, 1], runs[first, 2]], 1)
+    first = new.nonzero()[0]
+    if len(first) == len(runs):
+        return runs
+    out = runs[first]
+    out[:-1, 1], out[-1, 1] = runs[first[1:] - 1, 1], runs[-1, 1]
+    return out
 
 
 def cover(runs, first, length):
@@ -70,17 +73,19 @@ def cover(runs, first, length):
     """
     edges = unique(np.concatenate([runs[:, :2].reshape(-1), first, first + length]))
     start, stop = edges[:-1], edges[1:]
-    span = np.searchsorted(first, start, side="right") - 1
+    span = first.searchsorted(start, side="right") - 1
     inside = (span >= 0) & (start < (first + length)[span]) if len(first) else np.zeros(len(start), bool)
     start, stop, span = start[inside], stop[inside], span[inside]
     value = value_at(runs, start)
     new = np.ones(len(start), bool)
     new[1:] = (span[1:] != span[:-1]) | (value[1:] != value[:-1])
-    begin = np.flatnonzero(new)
-    final = np.append(begin, len(start))[1:] - 1
-    span = span[begin]
-    covered = np.stack([start[begin] - first[span], stop[final] - first[span], value[begin]], 1)
-    return covered, np.searchsorted(span, np.arange(len(first) + 1))
+    begin = new.nonzero()[0]
+    span, covered = span[begin], np.empty((len(begin), 3), np.int64)
+    covered[:, 0], covered[:, 2] = start[begin], value[begin]
+    if len(begin):
+        covered[:-1, 1], covered[-1, 1] = stop[begin[1:] - 1], stop[-1]
+    covered[:, :2] -= first[span][:, None]
+    return covered, span.searchsorted(np.arange(len(first) + 1))
 
 
 def difference(reported, truth):
@@ -90,7 +95,7 @@ def difference(reported, truth):
     edges = unique(np.concatenate([reported[:, :2].ravel(), truth[:, :2].ravel()]))
     starts = edges[:-1]
     apart = np.abs(value_at(reported, starts) - value_at(truth, starts))
-    wrong = np.diff(edges)[apart != 0].sum()
+    wrong = (edges[1:] - starts)[apart != 0].sum()
     return int(wrong), int(apart.max(initial=0))
 
 

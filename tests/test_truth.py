@@ -4,6 +4,8 @@ The truth does not depend on a scheme, so every scheme that allows the layout mu
 """
 import pytest
 
+import hgmcore as hgm
+
 M = 512  # base pages in 2M
 G = 512 * M
 HGM = ["head_per_leaf", "nr_pages_mapped", "subtree", "logical_scan", "logical_counter"]
@@ -116,3 +118,19 @@ def test_collapse_fills_holes(replay, scheme):
     assert after["folios"][0]["truth"] == {
         "leaves": 3, "processes": 1, "mappings": 1, "pages_mapped": 3 * M,
         "page_mapcount": [(0, 2 * M, 1), (2 * M, 511 * M, 0), (511 * M, G, 1)]}
+
+
+def test_a_recount_that_is_kept_is_of_the_same_tables_and_nobody_changes_it():
+    machine = hgm.Machine("head_per_leaf")
+    file = machine.file("F", page_size="2M", pages=2, populate=True)
+    mapping = machine.process("A").mmap(file, "v", minor=True, hgm=True)
+    mapping.uffd_continue(0, "4K")
+    first = machine.observe()["folios"][0]["truth"]
+    first["page_mapcount"][:] = 7
+    again = machine.observe()["folios"][0]["truth"]
+    assert again["page_mapcount"].tolist() == [[0, 1, 1], [1, 512, 0]]
+    mapping.uffd_continue("4K", "4K")
+    assert machine.observe()["folios"][0]["truth"]["page_mapcount"].tolist() == [[0, 2, 1], [2, 512, 0]]
+    other = hgm.Machine("mm_id")
+    other.process("A").mmap(other.file("F", page_size="2M", pages=2, populate=True), "v", minor=True, hgm=True)
+    assert other.observe()["folios"][0]["truth"]["page_mapcount"].tolist() == [[0, 512, 0]]

@@ -5,6 +5,7 @@ Every number is labelled as what it is: counted (exact, the same on every machin
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from numbers import Integral
@@ -130,7 +131,8 @@ LABELS = {"cost": "counted", "phases": "counted", "errors": "counted", "refused"
 def _counted(trace, engines, cut, every, options):
     """Yield (name, function that waits for what is counted) of each scheme.
 
-    Passes run on two threads, as the core runs without the GIL, if two machines fit well into memory.
+    Passes run on two threads, as the core runs without the GIL, if two machines fit well into memory and this is no
+    process of many, as those of a sweep are.
     """
     def one(engine):
         found = count(trace, engine, cut, every=every, **options)
@@ -139,7 +141,8 @@ def _counted(trace, engines, cut, every, options):
                 "maps_of": maps_of(engine, trace.header, **options)}
     base = GEOMETRIES[trace.header.geometry].base_page
     struct_page_bytes = sum(file.page_size * file.pages for file in trace.header.files) // base * STRUCT_PAGE
-    with ThreadPoolExecutor(COUNTERS if struct_page_bytes <= SMALL else 1) as pool:
+    alone = multiprocessing.parent_process() is None
+    with ThreadPoolExecutor(COUNTERS if struct_page_bytes <= SMALL and alone else 1) as pool:
         try:
             for name, future in [(name, pool.submit(one, engine)) for name, engine in engines.items()]:
                 yield name, future.result

@@ -140,6 +140,9 @@ def _run(machine, records, number, apart=()):
     """
     if machine.engine.scans:
         return machine.run_each(records), np.arange(1, len(number) + 1)
+    if not len(apart) and (number == number[0]).all():
+        ends = np.array([len(number)])
+        return machine.run_each(records, ends), ends
     apart = np.asarray(apart, dtype=np.int64)
     ends = np.unique(np.concatenate([np.flatnonzero(np.diff(number)) + 1, apart, apart + 1, [len(number)]]))
     ends = ends[ends > 0]

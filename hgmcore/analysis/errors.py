@@ -105,10 +105,15 @@ class Errors:
         self.counts[key] = {"observations": sum(each), "worst": max(each, default=0), "last": each[-1] if each else 0}
 
     def _note(self, key, value, wrong):
-        count = self.counts.setdefault(key, {"observations": 0, "worst": 0, "last": 0})
-        value = float(value) if key == "pss_error_bytes" else int(value)
-        count["observations"] += wrong
-        count["worst"], count["last"] = max(count["worst"], value), value
+        kind = float if key == "pss_error_bytes" else int
+        count = self.counts.get(key)
+        if count is None:
+            count = self.counts[key] = {"observations": 0, "worst": kind(0), "last": kind(0)}
+        value = kind(value)
+        count["last"] = value
+        if wrong:
+            count["observations"] += 1
+            count["worst"] = max(count["worst"], value)
 
     def result(self) -> dict:
         """{"own": {key: {"observations", "worst", "last"}}, "per_page": ..., "consequences": ...}, of what was not 0.

@@ -207,8 +207,10 @@ def split_at_folios(runs, folios, base_shift):
     end = begin + folios["nr_pages"].astype(np.int64)
     first = runs["pfn"].astype(np.int64)
     last = first + (runs["count"] * runs["size"]).astype(np.int64)
-    low = np.searchsorted(begin, first, "right") - 1
-    parts = np.searchsorted(begin, last, "left") - low
+    low = begin.searchsorted(first, "right") - 1
+    parts = begin.searchsorted(last, "left") - low
+    if (parts == 1).all():
+        return runs
     of = np.repeat(np.arange(len(runs)), parts)
     folio = low[of] + np.arange(len(of)) - np.repeat(np.cumsum(parts) - parts, parts)
     start = np.maximum(first[of], begin[folio])
@@ -228,6 +230,14 @@ def mapcounts(runs):
     runs = runs[runs["again"] == 0]
     first = runs["pfn"].astype(np.int64)
     last = first + (runs["count"] * runs["size"]).astype(np.int64)
+    if (first[1:] >= last[:-1]).all():    # in order, and no page twice
+        if not len(first):
+            return np.empty((0, 3), np.int64)
+        apart = first[1:] != last[:-1]
+        out = np.ones((1 + np.count_nonzero(apart), 3), np.int64)
+        out[0, 0], out[-1, 1] = first[0], last[-1]
+        out[1:, 0], out[:-1, 1] = first[1:][apart], last[:-1][apart]
+        return out
     at, where = np.unique(np.concatenate([first, last]), return_inverse=True)
     change = np.zeros(len(at), np.int64)
     np.add.at(change, where[:len(first)], 1)

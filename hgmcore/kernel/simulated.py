@@ -308,19 +308,19 @@ class _State:
     def mapping(self, number, pages):
         """(leaf as an index of LEAVES, map count, exclusive bit) of each page, and the row of smaps."""
         leaf, count, exclusive = (np.zeros(pages, np.int64) for _ in range(3))
-        header, observer = self.machine.header, self.observer
+        header, counts, real = self.machine.header, self.observer.counts, self.observer.real
         none = {"rss": 0, "levels": {"pmd": 0}, **dict.fromkeys(
             ("shared", "private", "shared_hugetlb", "private_hugetlb", "pss"), 0)}
         if number is None:
             return leaf, count, exclusive, none
         mapping = header.mappings[number]
         row = self.rows.get((header.processes[mapping.process], mapping.name), none)
-        for i in np.flatnonzero(observer.mapping == number):
-            first, length = int(observer.page[i]), int(observer.length[i])
+        for i in np.flatnonzero(real.mapping == number):
+            first, length = int(real.page[i]), int(real.length[i])
             length = min(length, pages - first)
             if length > 0:
-                leaf[first:first + length] = 1 if observer.leaves["level"][i] == PTE else 2
-                count[first:first + length] = value_at(observer.counts, int(observer.pfn[i]) + np.arange(length))
+                leaf[first:first + length] = 1 if real.leaves["level"][i] == PTE else 2
+                count[first:first + length] = value_at(counts, int(real.pfn[i]) + np.arange(length))
         for first, last, value in row.get("exclusive", ()):
             exclusive[first:last] = value
         return leaf, count, exclusive, row
