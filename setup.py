@@ -16,9 +16,9 @@ SCHEMES = next(
 )
 # HGMCORE_SCHEMES=mm_id,subtree builds these alone, for work on one scheme in place; an install has all.
 SCHEMES = [name for name in SCHEMES if name in os.environ.get("HGMCORE_SCHEMES", ",".join(SCHEMES)).split(",")]
-MODULES = ["core.calls", "core.core", "core.events", "core.machine", "core.records", "core.snapshot", "core.truth",
-           "core.view", "explore.races", "explore.search", "model.loops",
-           *(f"schemes.{name}" for name in SCHEMES)]
+PACKAGE = ROOT / "hgmcore"
+MODULES = [".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in sorted(PACKAGE.rglob("*.pyx"))
+           if path.parent.name != "schemes" or path.stem in SCHEMES]
 
 
 def extension(module):
