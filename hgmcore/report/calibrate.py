@@ -18,7 +18,12 @@ def calibration_text(found, profile):
     columns = [Column("ns", "text"), Column("median [10 %, 90 %]", "word"), Column("of", "text")]
     lines = [*wrapped(f"{profile.processor['model']}, {len(found.cpus)} CPUs; {found.seconds:.1f} s"), "",
              *as_text(Table("", columns, rows))]
-    for name, why in found.missing.items():
+    work = [[name.removeprefix("kernel."), three(value)] for name, value in profile.costs.items()
+            if name.startswith("kernel.") or name == "copy"]
+    if work:
+        columns = [Column("ns", "text"), Column("median [10 %, 90 %]", "word")]
+        lines += ["", *as_text(Table("The running kernel, less its accounting", columns, work))]
+    for name, why in profile.not_measurable.items():
         lines += ["", *wrapped(f"{name}: not measurable here: {why}.", "", "  ")]
     taken = [name for name, value in profile.costs.items() if value.how == "transferred"]
     if taken:

@@ -21,11 +21,11 @@ def missing():
     return _without_trying() or _by_trying()
 
 
-def check():
-    """ValueError, with what is missing, where the running kernel cannot be compared with."""
+def check(what="--live"):
+    """ValueError, with what is missing, where the running kernel cannot be compared with. what: who asks."""
     reason = missing()
     if reason:
-        raise ValueError(f"--live cannot run here: {reason}")
+        raise ValueError(f"{what} cannot run here: {reason}")
 
 
 def _without_trying():
