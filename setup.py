@@ -39,11 +39,11 @@ CYTHON = "build/cython"
 
 
 def counting(name):
-    """The engine of a scheme that counts: the scheme's C file under another name, compiled in a tenth of the time."""
+    """The engine of a scheme that counts events: the scheme's C file by another name, compiled in a third of the time."""
     found = extension(f"schemes.{name}")
     found.name = f"hgmcore.counting.{name}"
     found.define_macros = [("HGM_COUNTING", "1")]
-    found.extra_compile_args = ["-O2", "-g0", "-Wno-unused-function", "-Wno-attributes"]
+    found.extra_compile_args = ["-O1", "-g0", "-Wno-unused-function", "-Wno-attributes"]
     return found
 
 
@@ -52,7 +52,6 @@ def racing(name):
     found = counting(name)
     found.name = f"hgmcore.explore.racing.{name}"
     found.define_macros = [("HGM_RACES", "1")]
-    found.extra_compile_args[0] = "-O1"
     return found
 
 

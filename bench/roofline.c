@@ -14,7 +14,11 @@ enum {
 	CHILDREN = 256,		/* a count in the table's descriptor */
 	SCAN = 512,		/* an install looks for another leaf */
 	SCAN_AFTER = 1024,	/* a removal does */
-	LEVELS = 2048		/* a leaf of 2M counts as one entry, in the word of its level, too */
+	LEVELS = 2048,		/* a leaf of 2M counts as one entry, in the word of its level, too */
+	SUMS = 4096,		/* two changes of a count of writers, and four sums in page 3 */
+	SLOT = 8192,		/* a plain count of this CPU */
+	SPARE = 16384,		/* with REF and COMPOUND: a removal leaves up to 8 spares to this CPU, an install takes one */
+	NODE = 32768		/* a count of the process */
 };
 
 /* Base page `first` is next in a walk in order: a line that an atomic will want has to be on its way before. */
@@ -24,17 +28,53 @@ HGM_INLINE void expect(const world *w, int does, uint64_t first)
 		__builtin_prefetch(&w->page[first + AHEAD], 1);
 }
 
+/* Of `n` leaves that come or go, how many are not spares of CPU 0; what it gives back goes with them. */
+HGM_INLINE int32_t not_spare(const world *w, int32_t n, int32_t by)
+{
+	int32_t *spares = &w->page[2]._slot[0], take;
+
+	if (by > 0) {
+		take = n < *spares ? n : *spares;
+		*spares -= take;
+		return n - take;
+	}
+	*spares += n;
+	take = *spares > 8 ? *spares : 0;
+	*spares -= take;
+	return take;
+}
+
+/* Four sums of the numbers of process 1 or 2, whose only digit is in the first. */
+HGM_INLINE void sums(const world *w, int64_t maps, uint32_t process)
+{
+	hgm_page *page3 = &w->page[3];
+
+	add(&w->page[1]._rmap_atomic_seqcount, 1);
+	__atomic_add_fetch(&page3->_rmap_val0, maps * (process == 1 ? 1 : (int64_t)ENTRIES * ENTRIES + 1), __ATOMIC_RELAXED);
+	__atomic_add_fetch(&page3->_rmap_val1, maps * 0, __ATOMIC_RELAXED);
+	__atomic_add_fetch(&page3->_rmap_val2, maps * 0, __ATOMIC_RELAXED);
+	__atomic_add_fetch(&page3->_rmap_val3, maps * 0, __ATOMIC_RELAXED);
+	add(&w->page[1]._rmap_atomic_seqcount, -1);
+}
+
 /* The counts of `n` leaves of `size` base pages each, from base page `first` on; `by` is 1 or -1. */
 HGM_INLINE void count(const world *w, int does, uint64_t first, int32_t n, int32_t size, int32_t by, uint32_t process)
 {
 	hgm_page *page1 = &w->page[1];
 	int32_t edges = 0, pmds = does & LEVELS ? size / 512 : 0;
 	int32_t maps = n * by * (does & TOTAL ? 1 : pmds ? pmds : size);
+	int32_t shared = does & SPARE ? not_spare(w, n, by) : n;
 
-	if (does & REF)
-		add(&w->page[0]._refcount, n * by);
-	if (does & COMPOUND)
-		add(&page1->_entire_mapcount, n * by);
+	if (does & REF && shared)
+		add(&w->page[0]._refcount, shared * by);
+	if (does & COMPOUND && shared)
+		add(&page1->_entire_mapcount, shared * by);
+	if (does & SLOT)
+		w->page[2]._slot[0] += n * by;
+	if (does & NODE)
+		add(&w->page[1 + process]._slot[0], n * by);
+	if (does & SUMS)
+		sums(w, maps, process);
 	if (does & EACH_PAGE)
 		for (uint64_t i = first; i < first + n * size; i++) {
 			if (n * size > 1)
@@ -386,6 +426,7 @@ SCHEME(logical_table, 0)
 SCHEME(logical_counter, CHILDREN)
 SCHEME(double_map, REF | EACH_PAGE | DOUBLE_MAP)
 SCHEME(large_mapcount, REF | EACH_PAGE | NR_MAPPED | LARGE)
+SCHEME(rmap_id, REF | EACH_PAGE | NR_MAPPED | LARGE | SUMS)
 SCHEME(mm_id, REF | EACH_PAGE | NR_MAPPED | LARGE | SLOTS)
 SCHEME(no_page_mapcount, REF | LARGE | SLOTS)
 SCHEME(pmd_pud_mapcount, REF | LARGE | SLOTS | LEVELS)
@@ -393,3 +434,7 @@ SCHEME(total_mapped_pages, REF | LARGE | SLOTS | TOTAL)
 SCHEME(leaf_and_vma, REF | COMPOUND | SCAN)
 SCHEME(per_vma, REF | SCAN | SCAN_AFTER)
 SCHEME(special_bit, 0)
+SCHEME(percpu_counter, REF | SLOT)
+SCHEME(sloppy_counter, REF | COMPOUND | SPARE)
+SCHEME(percpu_ref, SLOT)
+SCHEME(snzi, NODE)

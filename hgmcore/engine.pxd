@@ -73,5 +73,9 @@ cdef inline Engine instantiate(str name, str explanation, dict state, dict defau
     engine.scans = NEEDS & (NEEDS_SCAN | NEEDS_SCAN_ALWAYS | NEEDS_COUNTER) != 0
     engine.race = race_here()
     engine.first_come = NEEDS & NEEDS_ORDER != 0
+    engine.by_number = NEEDS & NEEDS_NUMBERS != 0
+    engine.asks_cpu = NEEDS & NEEDS_CPU != 0
+    engine.has_slots = NEEDS & NEEDS_SLOTS != 0
+    engine.dirties_tails = NEEDS & (NEEDS_TAILS | NEEDS_SLOTS) != 0
     engine.count_into = HGM_COUNT_INTO
     return engine

@@ -16,7 +16,14 @@ cdef extern from "hgmcore/hgm.h" nogil:
         int32_t _mapcount
         int32_t _refcount
         int64_t _total_mapped_pages
+        int32_t _rmap_atomic_seqcount
+        int64_t _rmap_val0
+        int64_t _rmap_val1
+        int64_t _rmap_val2
+        int64_t _rmap_val3
+        int32_t *_slot
 
+    const int HGM_SLOTS_A_PAGE
     const uint64_t HGM_PAGE_TOUCHED, HGM_PAGE_DOUBLE_MAP, HGM_PAGE_HEAD, HGM_PAGE_TOUCHED_BEFORE, HGM_PAGE_LOCKED
 
     ctypedef struct hgm_folio:
@@ -101,6 +108,7 @@ cdef extern from "hgmcore/hgm.h" nogil:
         uint8_t hstate_none
         uint8_t first_leaf
         uint8_t threads
+        uint16_t cpu
 
     ctypedef struct hgm_subtree:
         hgm_folio *folio
@@ -113,6 +121,7 @@ cdef extern from "hgmcore/hgm.h" nogil:
         uint8_t tables_stay
         uint8_t empty
         uint8_t counted
+        uint16_t cpu
 
     ctypedef struct hgm_answer:
         int64_t mapcount
@@ -130,6 +139,9 @@ cdef extern from "hgmcore/hgm.h" nogil:
         HGM_CHECK_NONE, HGM_CHECK_AFTER, HGM_CHECK_TRY, HGM_CHECK_HALF
 
     enum:
+        HGM_EXCLUSIVE_NO, HGM_EXCLUSIVE_TRACKED, HGM_EXCLUSIVE_ALL
+
+    enum:
         HGM_LOCKS_NONE, HGM_LOCKS_PT, HGM_LOCKS_POSTED
 
     ctypedef struct hgm_options:
@@ -145,10 +157,20 @@ cdef extern from "hgmcore/hgm.h" nogil:
         uint8_t posted
         uint8_t locks
         uint8_t fault_around
+        uint8_t rmap_values
+        uint8_t rmap_batch
+        uint8_t rmap_exclusive
         uint8_t pmd_order
 
     int32_t hgm_map_add(hgm_cost *cost, hgm_page *page, int32_t *word, int32_t by) noexcept
     int32_t hgm_map_add_locked(hgm_cost *cost, hgm_page *page, int32_t *word, int32_t by) noexcept
+    int32_t hgm_map_add_alone(hgm_cost *cost, hgm_page *page, int32_t *word, int32_t by, bint threads) noexcept
+    uint32_t hgm_nr_slots(const hgm_folio *folio) noexcept
+    hgm_page *hgm_slot_page(const hgm_folio *folio, uint32_t slot) noexcept
+    int32_t *hgm_slot(const hgm_folio *folio, uint32_t slot) noexcept
+    int32_t hgm_slot_add(hgm_page *page, int32_t *slot, int32_t by) noexcept
+    bint hgm_map_swap(hgm_cost *cost, hgm_page *page, int32_t *word, int32_t was, int32_t to) noexcept
+    void hgm_sum_add(hgm_cost *cost, hgm_page *page, int64_t *sum, int64_t by, bint alone, bint threads) noexcept
     void hgm_ref_add(hgm_cost *cost, hgm_folio *folio, int32_t by) noexcept
     void hgm_get_and_put(hgm_folio *folio) noexcept
     int32_t hgm_refcount(const hgm_folio *folio) noexcept

@@ -55,6 +55,11 @@ OPTIONS = {
     "fault_around": Option(("none", "16", "folio"),
                            "what a read of shmem maps around itself: nothing, the 64K around (to Linux 6.17), "
                            "or whole folios that begin there (from 6.18)"),
+    "rmap_values": Option(("4", "3"), "rmap_id: sums of process numbers that a folio has"),
+    "rmap_batch": Option(("no", "split"), "rmap_id: the split of a PMD counts its pieces in one call"),
+    "rmap_exclusive": Option(("no", "tracked", "all"),
+                             "rmap_id: a lone writer changes the sums (tracked), and the counts of base pages too "
+                             "(all), by plain stores"),
     "model": Option(("default", "posted"), "posted: the options of the scheme's own posting or kernel"),
 }
 """Every option, by name. A scheme may have its own defaults (Engine.defaults)."""

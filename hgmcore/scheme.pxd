@@ -17,6 +17,11 @@ cdef extern from "hgmcore/scheme.h" nogil:
     const int NEEDS_TABLES "HGM_NEEDS_TABLES"
     const int NEEDS_ZAPS "HGM_NEEDS_ZAPS"
     const int NEEDS_ORDER "HGM_NEEDS_ORDER"
+    const int NEEDS_NUMBERS "HGM_NEEDS_NUMBERS"
+    const int NEEDS_SPLITS "HGM_NEEDS_SPLITS"
+    const int NEEDS_CPU "HGM_NEEDS_CPU"
+    const int NEEDS_KILL "HGM_NEEDS_KILL"
+    const int NEEDS_SLOTS "HGM_NEEDS_SLOTS"
 
     const int QUIRKS "HGM_QUIRKS"
     const int QUIRK_WHOLE_ONLY "HGM_QUIRK_WHOLE_ONLY"
@@ -41,5 +46,6 @@ cdef extern from "hgmcore/told.h" nogil:
                                               const hgm_subtree *subtree) noexcept
     int hgm_subtree_zapped "hgm_tell_subtree_zapped"(hgm_cost *cost, const hgm_options *options,
                                                      const hgm_subtree *subtree) noexcept
+    void hgm_kill "hgm_tell_kill"(hgm_cost *cost, const hgm_options *options, hgm_folio *folio) noexcept
     int hgm_told_begin(const hgm_options *options, const hgm_folio *folio, int looks_up) noexcept
     void hgm_told_end(const hgm_options *options, const hgm_folio *folio, int was_mapped, int removes) noexcept

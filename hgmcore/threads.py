@@ -42,7 +42,7 @@ class Threads:
     def __init__(self, machine, trace, native: int):
         self.machine, self.trace, self.native = machine, trace, checked(native)
         self.stretches = self.operations = 0
-        if native > 1 and trace.thread is not None:
+        if native > 1 and trace.thread is not None and not machine.engine.asks_cpu:
             self.worker = dealt(trace.thread, native)
             self.runs = self._runs()
             self.pool = ThreadPoolExecutor(native - 1)

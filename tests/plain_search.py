@@ -81,6 +81,15 @@ def shape(table, number):
     )
 
 
+def spread_of(model, f, owner):
+    """What matters of the slots: each, or the sum. owner: names of processes by their numbers."""
+    if getattr(model.scheme, "slots_of_processes", False):
+        return tuple(sorted((owner[slot + 1], count) for slot, count in f.spread.items() if count))
+    if getattr(model.scheme, "slots_each", False):
+        return tuple(sorted((slot, count) for slot, count in f.spread.items() if count))
+    return sum(f.spread.values())
+
+
 def key_of(world, names):
     model, folios = world.model, owned(world)
     number = {id(f): i for i, f in enumerate(folios)}
@@ -118,6 +127,8 @@ def key_of(world, names):
                 f.double_map,
                 tuple((owner.get(who), count) for who, count in f.slots),
                 f.shared_bit,
+                spread_of(model, f, owner),
+                tuple(sorted((owner[who], count) for who, count in f.owned.items() if count)),
                 tuple(f.subpages[i] + f.every_page for i in range(f.pages)),
             )
         )
@@ -184,6 +195,7 @@ def broken_state(world, processes):
             f.nr_pages_mapped & 0x7FFFFF,
             *(f.subpages[i] + f.every_page for i in range(f.pages)),
             *(count for _, count in f.slots),
+            *(f.spread.values() if getattr(model.scheme, "slots_each", False) else [sum(f.spread.values())]),
         ]
         tests = [
             ("FM", f.freed and leaves),
@@ -233,6 +245,7 @@ def take(world, step, names, scope, found, note, depth, seen, following):
     reachable, mapped, cached = owned(world), truth(world), dict(file.cache)
     before = {page: (f.refcount, model.scheme.mapcount(f), counts(model, f)) for page, f in cached.items()}
     counted = model.counters()
+    model.scheme.cpu = step.process or 0  # each process has one of its own
     for line in step.lines():
         result = model.run(line)
     found.generated += 1

@@ -21,8 +21,8 @@ K, M = 2**10, 2**20
 FILES = {"F": (2 * M, 3), "L": (1024 * M, 1)}
 MISCOUNTS = {"subtree_posted", "subtree"}
 SAYS_MAPPED = set(SCHEMES) - {"per_page_posted", "subtree_posted", "subtree"}  # of every page with a leaf
-# mapped only where a leaf exists: not those whose count stays with empty tables
-SAYS_UNMAPPED = SAYS_MAPPED - {"logical_table"}
+# mapped only where a leaf exists: not those whose count stays with empty tables, or that do not look while CPUs count
+SAYS_UNMAPPED = SAYS_MAPPED - {"logical_table", "percpu_ref"}
 # "exclusive" never said of a page that two processes map: not the count of base page 0 alone, by which
 SEES_SHARING = set(SCHEMES) - {"per_page_posted", "large_mapcount", "subtree_posted", "subtree"}  # maybe_shared may go
 MOVES_NO_SHARED = SEES_SHARING - {"nr_pages_mapped", "double_map"}  # and mbind does

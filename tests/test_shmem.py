@@ -266,7 +266,9 @@ SCHEMES = {
     "leaf_and_vma": (4, 4, [(0, 512, 4)]), "subtree_posted": (2, 4, [(0, 512, 2)]),
     "large_mapcount": (4, 4, [(0, 3, 2), (3, 512, 1)]), "mm_id": (4, 4, [(0, 3, 2), (3, 512, 1)]),
     "no_page_mapcount": (4, 4, [(0, 512, 1)]), "pmd_pud_mapcount": (4, 4, [(0, 512, 1)]),
-    "total_mapped_pages": (4, 4, [(0, 512, 1)])}
+    "total_mapped_pages": (4, 4, [(0, 512, 1)]),
+    "rmap_id": (4, 4, [(0, 3, 2), (3, 512, 1)]), "percpu_counter": (4, 4, [(0, 512, 4)]),
+    "sloppy_counter": (4, 4, [(0, 512, 4)]), "percpu_ref": (4, 1, [(0, 512, 4)]), "snzi": (2, 2, [(0, 512, 2)])}
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -74,7 +74,7 @@ collapse      |                                          |
 some of them  |                                          |
 hwpoison      | ref+1                                    | ref+1
 
-operation     | double_map                            | large_mapcount mm_id
+operation     | double_map                            | large_mapcount rmap_id mm_id
 first piece   | ref+1 sub+1 double_map+1              | ref+1 sub+1 nr+1 large+1
 another piece | ref+1 sub+1                           | ref+1 sub+1 nr+1 large+1
 whole         | ref+1 sub+512 compound+1              | ref+1 entire+1 nr+F large+1

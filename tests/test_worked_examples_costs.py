@@ -23,6 +23,11 @@ subtree subtree_posted              | 1 0 2 | 513 0 2    | 513 0 2    | 2 0 2
 double_map                          | 2 0 3 | 1024 0 512 | 1024 0 512 | 513 0 512
 large_mapcount mm_id                | 4 0 4 | 2048 0 512 | 1536 0 512 | 514 0 512
 no_page_mapcount pmd_pud_mapcount total_mapped_pages | 2 0 2 | 1024 0 2   | 1024 0 2   | 2 0 2
+rmap_id                             | 10 0 5 | 5120 0 512 | 4608 0 512 | 520 0 512
+percpu_counter                      | 1 0 2 | 512 0 2    | 512 0 2    | 1 0 2
+sloppy_counter                      | 2 0 2 | 1024 0 2   | 1024 0 2   | 2 0 2
+percpu_ref                          | 0 2 2 | 1 1022 2   | 0 0 2      | 0 0 2
+snzi                                | 1 2 3 | 514 1022 3 | 514 0 4    | 3 0 4
 leaf_and_vma                        | 2 0 2 | 1025 0 2   | 1025 0 2   | 3 0 2
 per_vma                             | 1 0 2 | 513 0 2    | 513 0 2    | 2 0 2
 """
@@ -45,6 +50,11 @@ nr_pages_mapped                     | 1536 1025 514 | 1024 513 513
 large_mapcount mm_id                | 2048 1026 515 | 1536 514 514
 no_page_mapcount pmd_pud_mapcount total_mapped_pages | 1024 2 2      | 1024 2 2
 head_per_leaf                       | 1024 2 2      | 1024 2 2
+rmap_id                             | 5120 1032 521 | 4608 520 520
+percpu_counter                      | 512 1 1       | 512 1 1
+sloppy_counter                      | 112 2 2       | 1024 2 2
+percpu_ref                          | 0 0 0         | 0 0 0
+snzi                                | 514 3 3       | 514 3 3
 """
 
 

@@ -10,8 +10,8 @@ from comparing import statements
 
 N = 512
 SLOTS = "mm_id no_page_mapcount pmd_pud_mapcount total_mapped_pages"
-LARGE = f"large_mapcount {SLOTS}"
-SUBPAGES = "nr_pages_mapped large_mapcount mm_id"  # entire + subpage counts, and the number of pages mapped
+LARGE = f"large_mapcount rmap_id {SLOTS}"
+SUBPAGES = "nr_pages_mapped large_mapcount rmap_id mm_id"  # entire + subpage counts, and the number of pages mapped
 PER_LEAF = f"""head_per_leaf per_page_posted nr_pages_mapped subtree_posted subtree double_map {LARGE}
     leaf_and_vma per_vma""".replace("\n", " ")
 LOGICAL = "logical_scan logical_counter special_bit"

@@ -15,6 +15,9 @@ from hgmcore.trace.statements import CODES, OPERATION
 WORDS = ("_refcount", "_mapcount", "_large_mapcount", "_nr_pages_mapped", "_entire_mapcount", "_mm_id_mapcount")
 """The 32-bit counts of a struct page."""
 
+FIRST, SLOTS = 2, 32
+"""Struct pages that every scheme may write, and those behind them that have slots."""
+
 LARGEST = (1 << 31) - 1  # INT_MAX
 
 
@@ -58,6 +61,7 @@ def _first_to_overflow(engine, geometry, page_size, kind, options):
 
 def _counts(machine):
     """The 32-bit counts of all struct pages of the only folio, an array of int64."""
-    folio = machine.core.folios()[0]
-    pages = machine.core.pages(int(folio["pfn"]), int(folio["nr_pages"]) if machine.engine.writes_tails else 2)
+    folio, engine = machine.core.folios()[0], machine.engine
+    written = int(folio["nr_pages"]) if engine.writes_tails else FIRST + SLOTS if engine.has_slots else FIRST
+    pages = machine.core.pages(int(folio["pfn"]), min(written, int(folio["nr_pages"])))
     return np.concatenate([pages[word].astype(np.int64).ravel() for word in WORDS])

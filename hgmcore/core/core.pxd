@@ -1,6 +1,7 @@
 # cython: language_level=3
 """An engine, which is the interpreter compiled around one scheme (hgmcore/engine.pxd), and the machine that it runs."""
 from hgmcore.core.machine cimport Contents, Machine
+from hgmcore.core.records cimport Records
 from hgmcore.hgm cimport (
     hgm_answer, hgm_events_function, hgm_folio, hgm_operation, hgm_options, uint32_t, uint64_t
 )
@@ -24,7 +25,9 @@ cdef class Engine:
     cdef void *race                    # hgm_race of an engine that is compiled for races, else NULL
     cdef readonly str name, explanation
     cdef readonly dict state, defaults, posted, exceptions
-    cdef readonly bint whole_only, writes_tails, scans, first_come
+    cdef readonly bint whole_only, writes_tails, scans, first_come, by_number, asks_cpu
+    cdef readonly bint has_slots       # it counts in slots (hgm.h)
+    cdef bint dirties_tails            # it writes more struct pages of a folio than the first few
     cdef hgm_events_function count_into    # NULL: no engine that counts events (events.pyx)
 
 cdef class Core(Contents):
@@ -32,5 +35,6 @@ cdef class Core(Contents):
     cdef readonly uint64_t ran         # records that the last run() or run_each() did
     cdef int fits(self, Engine engine) except -1
     cdef int idle(self) except -1
+    cdef uint64_t on_cpu(self, Records records, uint64_t first, uint64_t n) noexcept nogil
 
 cdef dict checked_exceptions(dict exceptions)

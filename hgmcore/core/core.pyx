@@ -5,7 +5,7 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 
 from hgmcore.core.folio cimport folio_at
-from hgmcore.core.records cimport data_of, Records, records_of
+from hgmcore.core.records cimport data_of, on_one_cpu, Records, records_of
 from hgmcore.hgm cimport *
 
 import numpy as np
@@ -72,7 +72,8 @@ cdef class Engine:
     posted: the options that model=posted selects. exceptions: properties that the scheme does not promise, each
     "definition" or "fault". whole_only: maps whole huge pages or nothing. writes_tails: counts on struct pages that HVO
     takes away. scans: may read page-table entries to find out what it wants to know. first_come: its state shows which
-    process was the first to map a huge page.
+    process was the first to map a huge page. by_number: its state is made of the numbers of processes. asks_cpu: it
+    counts by the CPU that runs an operation. has_slots: it has slots (hgm.h).
     """
 
     def __repr__(self):
@@ -114,6 +115,14 @@ cdef class Core(Contents):
             raise RuntimeError("another thread uses this machine")
         return 0
 
+    cdef uint64_t on_cpu(self, Records records, uint64_t first, uint64_t n) noexcept nogil:
+        """The machine's CPU is that of record `first`; returns how many of the next `n` records it runs."""
+        if records.cpu is NULL:
+            self.m.context.cpu = 0
+            return n
+        self.m.context.cpu = records.cpu[first]
+        return on_one_cpu(records.cpu, first, n)
+
     def run(self, Engine engine, operations, uint64_t index=0) -> int:
         """Run operation records (Records, or an array of statements.OPERATION), the first of number `index`.
 
@@ -133,11 +142,13 @@ cdef class Core(Contents):
         self.busy = True    # before the check, which lets other threads in
         try:
             records.check(m, index)
-            m.context.tails |= engine.writes_tails
+            m.context.tails |= engine.dirties_tails
             m.context.out_of_memory = False
             clock_gettime(CLOCK_THREAD_CPUTIME_ID, &start)
             while done < n and not m.context.out_of_memory:
                 some = min(n - done, <uint64_t>UNINTERRUPTED)
+                if engine.asks_cpu:
+                    some = self.on_cpu(records, done, some)
                 with nogil:
                     done += engine.run(m, records.first + done, some, index + done)
                 PyErr_CheckSignals()
@@ -160,7 +171,7 @@ cdef class Core(Contents):
         """
         cdef Machine *m = &self.m
         cdef Records records = records_of(operations)
-        cdef uint64_t n = records.n, i = 0, part = 0
+        cdef uint64_t n = records.n, i = 0, part = 0, some
         cdef hgm_cost before
         cdef Each *row
         cdef const uint64_t *ends
@@ -179,14 +190,18 @@ cdef class Core(Contents):
         except ValueError:
             self.busy = False
             raise
-        m.context.tails |= engine.writes_tails
+        m.context.tails |= engine.dirties_tails
         m.context.out_of_memory = False
         ends = <const uint64_t *>data_of(stops, False)
         row = <Each *>data_of(rows, True)
         with nogil:
             while i < n and not m.context.out_of_memory:
                 before = m.context.cost
-                i += engine.run(m, &records.first[i], ends[part] - i, index + i)
+                while i < ends[part] and not m.context.out_of_memory:
+                    some = ends[part] - i
+                    if engine.asks_cpu:
+                        some = self.on_cpu(records, i, some)
+                    i += engine.run(m, &records.first[i], some, index + i)
                 row[part].ref = m.context.cost.ref - before.ref
                 row[part].map = m.context.cost.map - before.map
                 row[part].transient = m.context.cost.transient - before.transient

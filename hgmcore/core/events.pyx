@@ -123,7 +123,7 @@ cdef class Events:
             i = 0
         records.check(m, index)
         self.known_files()
-        m.context.tails |= self.engine.writes_tails
+        m.context.tails |= self.engine.dirties_tails
         m.context.out_of_memory = False
         out = rows.view(np.uint8)
         row = <hgm_event_counts *>&out[0]
@@ -135,7 +135,7 @@ cdef class Events:
                 installs, removes = cost.leaf_installs, cost.leaf_removes
                 allocs, frees = m.context.table_allocs, m.context.table_frees
                 memset(&e.counts, 0, sizeof(hgm_event_counts))
-                e.cpu = cpu[i] if cpu is not None else 0
+                e.cpu = m.context.cpu = cpu[i] if cpu is not None else 0
                 e.operation += 1
                 self.engine.run(m, &records.first[i], 1, index + i)
                 row[i] = e.counts

@@ -5,8 +5,8 @@ Everything that the core knows of is here and nothing of it is a Python object, 
 the GIL. `Contents` owns one machine and its memory; operations run on it by `Core` (core.pxd).
 """
 from hgmcore.hgm cimport (
-    hgm_cost, hgm_folio, hgm_operation, hgm_options, hgm_page, hgm_ptdesc, hgm_result, int32_t, uint8_t, uint32_t,
-    uint64_t
+    hgm_cost, hgm_folio, hgm_operation, hgm_options, hgm_page, hgm_ptdesc, hgm_result, int32_t, uint8_t, uint16_t,
+    uint32_t, uint64_t
 )
 from hgmcore.core.memory cimport Region
 
@@ -129,6 +129,7 @@ cdef struct Context:
     uint32_t growing                   # lock of tables and folios, where views of this machine share them
     uint32_t *fault_mutexes
     uint32_t ready                     # views of this machine that are about to run
+    uint16_t cpu                       # that runs operations now, for schemes that ask
 
 cdef struct Machine "hgm_machine":
     uint32_t abi                       # HGM_ABI, and sizeof(Machine), of the module that made it

@@ -116,6 +116,9 @@ cdef class Contents:
         if m.context.exclusion != ALONE:
             self.mutexes()
         m.config.options.fault_around = code["fault_around"]
+        m.config.options.rmap_values = int(options["rmap_values"])
+        m.config.options.rmap_batch = code["rmap_batch"]
+        m.config.options.rmap_exclusive = code["rmap_exclusive"]
         m.config.options.pmd_order = geometry.index_bits
         self.reserve(0 if reserve is None else <size_t>reserve)
         region_grow(&m.state.tables, <size_t>1 << m.config.geometry.table_shift)

@@ -54,6 +54,8 @@ cdef struct Declarations:
 cdef class Records:
     cdef readonly object operations    # the array
     cdef const hgm_operation *first
+    cdef readonly object cpus          # the CPU of each record, an array; or None
+    cdef const uint16_t *cpu           # that array, or NULL
     cdef uint64_t n
     cdef readonly bint kept
     cdef Records whole                 # that these are a part of; None: of no others
@@ -63,5 +65,12 @@ cdef class Records:
     cdef Records all(self)
     cdef int check(self, const Machine *m, uint64_t index) except -1
     cdef void remember(self, const Machine *m) noexcept
+
+cdef inline uint64_t on_one_cpu(const uint16_t *cpu, uint64_t first, uint64_t n) noexcept nogil:
+    """Of `n` records from `first` on, how many the CPU of the first one runs before another does."""
+    cdef uint64_t i = 1
+    while i < n and cpu[first + i] == cpu[first]:
+        i += 1
+    return i
 
 cdef Records records_of(operations)

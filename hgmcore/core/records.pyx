@@ -11,10 +11,11 @@ cdef class Records:
 
     kept: the records are looked through once, and again only for a machine that has declared something else. For that
     the array becomes read-only, and so do the arrays that it is a view of; a view that somebody took before must not be
-    written through any more. Otherwise every run looks at them. TypeError or ValueError: no contiguous array of them.
+    written through any more. Otherwise every run looks at them. cpus: the CPU that runs each, uint16, for schemes that
+    ask; None: CPU 0. TypeError or ValueError: no contiguous array of them.
     """
 
-    def __cinit__(self, operations, bint kept=False, Records whole=None):
+    def __cinit__(self, operations, bint kept=False, Records whole=None, cpus=None):
         memset(&self.known, 0, sizeof(self.known))
         if not isinstance(operations, np.ndarray) or operations.ndim != 1 or operations.itemsize != sizeof(
                 hgm_operation):
@@ -24,6 +25,11 @@ cdef class Records:
         self.whole = whole
         self.n = len(operations)
         self.first = <const hgm_operation *>data_of(operations, False)
+        if cpus is not None:
+            self.cpus = np.ascontiguousarray(cpus, np.uint16)
+            if <uint64_t>len(self.cpus) != self.n:
+                raise ValueError(f"cpus: {len(self.cpus)} of them for {self.n} records")
+            self.cpu = <const uint16_t *>data_of(self.cpus, False)
         while kept and isinstance(operations, np.ndarray):
             operations.flags.writeable = False
             operations = operations.base
@@ -39,10 +45,10 @@ cdef class Records:
         """A part of the records, given as a slice without a step, which shares their check."""
         if not isinstance(part, slice) or part.step is not None:
             raise TypeError("a part of records is a slice without a step")
-        return Records(self.operations[part], self.kept, self.all())
+        return Records(self.operations[part], self.kept, self.all(), None if self.cpus is None else self.cpus[part])
 
     def __reduce__(self):
-        return Records, (self.operations, self.kept)
+        return Records, (self.operations, self.kept, None, self.cpus)
 
     @property
     def times_checked(self) -> int:

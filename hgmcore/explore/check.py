@@ -46,9 +46,12 @@ class Limits:
     seconds: float | None = None
 
 
-def permutations_of(scope: Scope, symmetry: str) -> list[tuple[int, ...]]:
-    """The exchanges of processes under which states are the same: those of processes of the same birth."""
-    if symmetry == "none":
+def permutations_of(scope: Scope, symmetry: str, engine) -> list[tuple[int, ...]]:
+    """The exchanges of processes under which states are the same: those of processes of the same birth.
+
+    None where a scheme's state is made of the processes' numbers.
+    """
+    if symmetry == "none" or engine.by_number:
         return [tuple(range(scope.processes))]
     return [
         a + b
@@ -85,7 +88,7 @@ class Checked:
         if self.options["locks"] != "none" or self.options["hvo"] != "off":
             raise ValueError("a search runs one thread with all struct pages: locks=none, hvo=off")
         self.steps = steps_of(scope)
-        self.permutations, self.pages = permutations_of(scope, symmetry), pages_of(self.engine, symmetry)
+        self.permutations, self.pages = permutations_of(scope, symmetry, self.engine), pages_of(self.engine, symmetry)
         self.ended, self.seconds = None, 0.0
         self.fields, self.search = 0, None
 
@@ -198,7 +201,7 @@ class Checked:
             self.scope.born,
             max(self.scope.maxpins, self.scope.pins),
             array_of(self.steps, self.scope),
-            permutations_of(self.scope, "none"),
+            permutations_of(self.scope, "none", self.engine),
             self.fields,
             "hwpoison" in self.scope.ops,
         )

@@ -3,7 +3,9 @@
 from hgmcore.hgm cimport *
 from hgmcore.core.core cimport Core, Engine
 from hgmcore.core.machine cimport File
-from hgmcore.explore.packing cimport entry_bits, folio_bits, MARKS, state_bits, subtree_bits
+from hgmcore.explore.packing cimport (
+    entry_bits, folio_bits, KEEPS_EACH_SLOT, KEEPS_OWNERS, KEEPS_SLOTS, KEEPS_SUMS, MARKS, state_bits, subtree_bits
+)
 from hgmcore.explore.symmetry cimport PAGES_STAY
 from hgmcore.explore.tiny cimport MAX_HUGE, MAX_PAGES, MAX_PROCESSES, MAX_WORDS, Tiny, tiny_place
 
@@ -22,6 +24,13 @@ cdef inline int tiny_make(Tiny *t, Core core, Engine engine, int born, int maxpi
         raise ValueError(f"a search has at most {MAX_PROCESSES} processes and {MAX_HUGE} huge pages of 2 to "
                          f"{MAX_PAGES} base pages")
     t.fields = fields
+    if engine.has_slots:
+        t.keeps = KEEPS_EACH_SLOT if engine.by_number else KEEPS_SLOTS
+        t.spread = t.P if engine.by_number else 1
+    elif engine.by_number:    # the numbers of four processes have three bits
+        t.keeps, t.spread = KEEPS_SUMS, 3
+    else:
+        t.keeps, t.spread = KEEPS_OWNERS, 0
     t.nr_permutations = len(permutations)
     for i in range(t.nr_permutations):
         for j in range(t.P):

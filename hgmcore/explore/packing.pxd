@@ -37,6 +37,12 @@ cdef enum:
     DOUBLE_MAP = 256
     SLOTS = 512
     STRANGE = 1024                # a word that no field stands for
+    SPREAD = 2048
+
+# What a scheme keeps in the words where others have their owners' slots: those; slots (hgm.h) of which only the sum
+# matters, or each one; sums of process numbers (rmap_id). All but the owners are counts, `spread` of them.
+cdef enum:
+    KEEPS_OWNERS, KEEPS_SLOTS, KEEPS_EACH_SLOT, KEEPS_SUMS
 
 cdef struct Bits:
     uint64_t *words
@@ -85,6 +91,7 @@ cdef inline int folio_bits(const Tiny *t) noexcept nogil:
     bits += t.count_bits if t.fields & TOTAL else 0
     bits += t.N * t.count_bits if t.fields & PER_PAGE else 0
     bits += 1 if t.fields & DOUBLE_MAP else 0
+    bits += t.spread * t.count_bits if t.fields & SPREAD else 0
     bits += 1 + 2 * (t.id_bits + t.count_bits) if t.fields & SLOTS else 0
     return bits
 
@@ -95,6 +102,53 @@ cdef inline int state_bits(const Tiny *t) noexcept nogil:
         folios += t.P * t.H
         bits += t.P * t.H * t.mark_bits
     return bits + folios * folio_bits(t)
+
+cdef inline hgm_page *sums_page(const Tiny *t, const hgm_folio *folio) noexcept nogil:
+    return &folio.page[3 if t.N > 3 else 1]
+
+cdef inline int64_t sums_base(const Tiny *t) noexcept nogil:
+    """Of a folio of so few base pages."""
+    return 1025 if t.m.config.options.rmap_values == 4 else 513
+
+cdef inline int64_t spread_get(const Tiny *t, const hgm_folio *folio, int i) noexcept nogil:
+    """The count of number i: all slots, slot i, or digit i of the first sum."""
+    cdef int64_t sum = 0, base = sums_base(t)
+    cdef uint32_t slot
+    if t.keeps == KEEPS_EACH_SLOT:
+        return hgm_slot(folio, i)[0]
+    if t.keeps == KEEPS_SLOTS:
+        for slot in range(hgm_nr_slots(folio)):
+            sum += hgm_slot(folio, slot)[0]
+        return sum
+    sum = sums_page(t, folio)._rmap_val0
+    if sum < 0:
+        return -1
+    while i > 0:
+        sum //= base
+        i -= 1
+    return sum % base
+
+cdef inline bint spread_strange(const Tiny *t, const hgm_folio *folio) noexcept nogil:
+    """Has a slot of no process something in it, or a sum that no process adds to?"""
+    cdef hgm_page *page = sums_page(t, folio)
+    cdef uint32_t slot
+    cdef bint strange = False
+    if t.keeps == KEEPS_EACH_SLOT:
+        for slot in range(t.P, hgm_nr_slots(folio)):
+            strange |= hgm_slot(folio, slot)[0] != 0
+    elif t.keeps == KEEPS_SUMS:
+        strange = page._rmap_val1 | page._rmap_val2 | page._rmap_val3 != 0
+    return strange
+
+cdef inline void spread_set(const Tiny *t, hgm_folio *folio, int i, int64_t count) noexcept nogil:
+    cdef int64_t base = sums_base(t)
+    if t.keeps == KEEPS_SUMS:
+        while i > 0:
+            count *= base
+            i -= 1
+        sums_page(t, folio)._rmap_val0 += count
+    else:
+        hgm_slot(folio, i)[0] = <int32_t>count
 
 cdef inline void entries_unpack(Tiny *t, Bits *b, uint64_t *entry, int level, uint64_t pfn) noexcept nogil:
     """What stands at `entry` of `level`, whose first base page is frame `pfn`, and below it."""
@@ -150,6 +204,9 @@ cdef inline void folio_unpack(Tiny *t, Bits *b, uint32_t number) noexcept nogil:
             folio.page[i]._mapcount = <int32_t>get(b, t.count_bits)
     if t.fields & DOUBLE_MAP and get(b, 1):
         page1.flags |= HGM_PAGE_DOUBLE_MAP
+    if t.fields & SPREAD:
+        for i in range(t.spread):
+            spread_set(t, folio, i, <int64_t>get(b, t.count_bits))
     if t.fields & SLOTS:
         for i in range(2):
             page1._mm_id[i] = <uint32_t>get(b, t.id_bits)
@@ -382,14 +439,18 @@ cdef inline void folio_pack(Tiny *t, Bits *b, uint32_t number, const int *invers
     elif page1._nr_pages_mapped:
         s.grow |= NR_PAGES_MAPPED
     count_pack(t, b, LARGE, page1._large_mapcount)
-    count_pack(t, b, TOTAL, page1._total_mapped_pages)
+    count_pack(t, b, TOTAL, page1._total_mapped_pages if t.keeps == KEEPS_OWNERS else 0)
     for i in range(t.N):
         count_pack(t, b, PER_PAGE, folio.page[i]._mapcount)
     if t.fields & DOUBLE_MAP:
         put(b, page1.flags & HGM_PAGE_DOUBLE_MAP != 0, 1)
     elif page1.flags & HGM_PAGE_DOUBLE_MAP:
         s.grow |= DOUBLE_MAP
-    if t.fields & SLOTS:
+    if t.keeps != KEEPS_OWNERS:
+        for i in range(t.spread):
+            count_pack(t, b, SPREAD, spread_get(t, folio, i))
+        s.strange |= spread_strange(t, folio)
+    elif t.fields & SLOTS:
         for i in range(2):
             id = page1._mm_id[i] & 0x7fffffff
             if id > <uint32_t>t.P:

@@ -21,7 +21,7 @@ from hgmcore.explore.making cimport tiny_make
 from hgmcore.explore.memo cimport GROUPS, Memo, memo_empty, memo_new, STEP_BITS
 from hgmcore.explore.packing cimport (
     Bits, CHILDREN, DOUBLE_MAP, ENTIRE, LARGE, look, MARKS, NR_PAGES_MAPPED, pack, PER_PAGE, POISON, replace, SLOTS,
-    state_bits, STRANGE, TOTAL, unpack
+    SPREAD, state_bits, STRANGE, TOTAL, unpack
 )
 from hgmcore.explore.states cimport (
     AHEAD, bytes_of_state, key_hash, NONE, States, states_enter, states_expect, states_find, states_free, states_new
@@ -47,7 +47,7 @@ cdef enum:
 PAGES = {"stay": PAGES_STAY, "first stays": FIRST_STAYS, "move": PAGES_MOVE}
 FIELDS = {"marks": MARKS, "children": CHILDREN, "poison": POISON, "entire": ENTIRE, "nr_pages_mapped": NR_PAGES_MAPPED,
           "large": LARGE, "total": TOTAL, "page counts": PER_PAGE, "double_map": DOUBLE_MAP, "owner slots": SLOTS,
-          "another word": STRANGE}
+          "another word": STRANGE, "spread": SPREAD}
 
 STEP = np.dtype([("offset", "<u8"), ("length", "<u8"), ("target", "<u4"), ("arg", "<u2"), ("op", "u1"), ("flags", "u1"),
                  ("family", "u1"), ("need", "u1"), ("process", "u1"), ("child", "u1"), ("page", "u1"), ("fail", "u1"),

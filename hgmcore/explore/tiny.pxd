@@ -101,6 +101,7 @@ cdef struct Tiny:
     hgm_result last
     int P, H, N, hstate_level, born
     uint32_t fields
+    int keeps, spread             # packing.pxd
     int process_bits, ref_bits, pin_bits, count_bits, id_bits, mark_bits, folio_width, words
     int entry_width[MAX_LEVELS]   # of an entry and all below it, by level
     int folios_at                 # where the folios begin
@@ -285,6 +286,7 @@ cdef inline uint64_t run(Tiny *t, const Step *step) noexcept nogil:
     c.table_allocs = c.nr_results = 0
     c.results.used = 0
     c.fail = step.fail
+    c.cpu = step.process    # each process has one of its own
     t.run(m, &step.op, 1, 0)
     if c.nr_results:
         t.last = (<hgm_result *>c.results.base)[0]

@@ -43,7 +43,8 @@ KINDS = ("blind", "read")
 KERNEL = {
     "continue": "UFFDIO_CONTINUE",
     "fault": "a fault that maps one leaf", "fault_run": "a fault that maps a run of them",
-    "write": "a write fault that leaves the page or copies it", "dontneed": "MADV_DONTNEED",
+    "write": "a write fault that leaves the page or copies it", "memset": "the same, and all of the page is written",
+    "dontneed": "MADV_DONTNEED",
     "dontneed_anon": "MADV_DONTNEED of one base page of anonymous memory",
     "munmap": "munmap or exit, folios stay", "munmap_freed": "munmap or exit that frees folios",
     "fork": "fork", "collapse": "MADV_COLLAPSE", "split": "a PMD leaf split into PTEs",

@@ -114,6 +114,11 @@ cdef inline hgm_answer folio_answer(const hgm_options *options, const hgm_folio 
         answer.maybe_shared = answer.mapcount > 1
     return answer
 
+cdef inline void exact_counts(Machine *m, hgm_folio *folio) noexcept nogil:
+    """The folio is about to leave the page cache, or to be split: tell a scheme that asks."""
+    if NEEDS & NEEDS_KILL and folio.nr_pages > 1:
+        hgm_kill(&m.context.cost, &m.config.options, folio)
+
 # The range that an operation is about, in offsets from the start of its mapping.
 cdef struct Range:
     uint64_t start
@@ -250,6 +255,7 @@ cdef inline hgm_leaf new_leaf(Machine *m, const Mapping *v, hgm_folio *folio, ui
     leaf.hstate_none = 0
     leaf.first_leaf = 0
     leaf.threads = 0
+    leaf.cpu = m.context.cpu if NEEDS & NEEDS_CPU else 0
     return leaf
 
 cdef inline hgm_subtree new_subtree(Machine *m, const Mapping *v, hgm_folio *folio, int origin) noexcept nogil:
@@ -265,6 +271,7 @@ cdef inline hgm_subtree new_subtree(Machine *m, const Mapping *v, hgm_folio *fol
     s.tables_stay = 0
     s.empty = 0
     s.counted = 0
+    s.cpu = m.context.cpu if NEEDS & NEEDS_CPU else 0
     return s
 
 cdef inline Outcome pin_folio(Machine *m, const hgm_operation *op, hgm_folio *folio) noexcept nogil:

@@ -29,7 +29,7 @@ def published_text(result):
         lines += ["", *wrapped(f"{table['name']}: {table['title']}; {table['processor']}"),
                   *wrapped(f"from {table['from']}", "  ", "  ")]
         lines += {"seconds": _changes, "change": _changes, "bounds": _bounds, "signs": _signs,
-                  "exact": _exact}[table["kind"]](table)
+                  "exact": _exact, "prediction": _predictions, "figures": _figures}[table["kind"]](table)
     lines += ["", "SCORES of judged cells, the model (profile as shipped) beside two baselines", *_scores(result)]
     lines += ["", "TAKEN OUT of the model, the rest fitted again; judged cells of fork and munmap", *_ablation(result)]
     lines += ["", "NOT EXPRESSED"]
@@ -62,6 +62,22 @@ def _bounds(table):
     columns = [Column("cell", "text"), Column("published", "word"), Column("predicted", "word")]
     return [*as_text(Table("", columns, rows)),
             f"  {sum(not row['miss'] for row in table['rows'])} of {len(rows)} within the bounds"]
+
+
+def _predictions(table):
+    rows = [[row["operation"], row["stage"], between(row["predicted"])] for row in table["rows"]]
+    columns = [Column("workload", "text"), Column("stage", "text"), Column("predicted", "word")]
+    return [*as_text(Table("", columns, rows)), f"  {plural(len(rows), 'prediction')}, not scored"]
+
+
+def _figures(table):
+    def digits(value):
+        return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+    columns = [Column("design", "text"), *(Column(f"{what}\n{n}", "word") for what in ("update", "read")
+                                           for n in table["cpus"]), Column("as in", "text")]
+    rows = [[row["cell"], *map(digits, row["update"]), *map(digits, row["read"]), row["scheme"] or ""]
+            for row in table["rows"]]
+    return as_text(Table("", columns, rows))
 
 
 def _signs(table):

@@ -17,9 +17,9 @@ from hgmcore.core.core import Engine
 
 NAMES = (
     "hugetlb", "head_per_leaf", "per_page_posted", "nr_pages_mapped", "subtree_posted", "subtree",
-    "logical_scan", "logical_table", "logical_counter", "double_map", "large_mapcount", "mm_id",
+    "logical_scan", "logical_table", "logical_counter", "double_map", "large_mapcount", "rmap_id", "mm_id",
     "no_page_mapcount", "pmd_pud_mapcount", "total_mapped_pages", "leaf_and_vma", "per_vma",
-    "special_bit",
+    "special_bit", "percpu_counter", "sloppy_counter", "percpu_ref", "snzi",
 )
 """Public names of the built-in schemes, in the order in which tables show them. setup.py builds these."""
 

@@ -70,10 +70,12 @@ class Trace:
     def records(self) -> Records:
         """The operations as a machine runs them, checked once for all machines that have declared the trace's names.
 
+        Each thread of the trace has a CPU of its own.
+
         From here on `operations` is read-only. To edit a trace that ran, make another one of a copy of them.
         """
         if self._records is None or self._records.operations is not self.operations:
-            self._records = Records(self.operations, kept=True)
+            self._records = Records(self.operations, kept=True, cpus=self.thread)
         return self._records
 
     def chunks(self, size: int) -> Iterator[slice]:

@@ -82,6 +82,7 @@ class Memory:
 
     def leave_cache(self, file, page):
         folio = file.cache.pop(page)
+        self.scheme.kill(folio)
         folio.cached = False
         folio.change_refcount(-self.cache_refs(folio), self.cost_counts)
 

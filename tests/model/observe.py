@@ -57,7 +57,7 @@ def observe_folio(model, folio, placed, truth):
         "maybe_shared": scheme.maybe_shared(folio), "maybe_shared_hugetlb": scheme.mapcount(folio) > 1,
         "page_mapcount": counts, "kpagecount": counts, "state": scheme.state(folio), **scheme.extra(folio),
         "expected_refs": cache_refs + folio.pins
-        + scheme.mapping_refs(len(leaves), len(subtrees), len(counted)),
+        + scheme.mapping_refs(folio, len(leaves), len(subtrees), len(counted)),
         "movable": scheme.movable(folio) and not shared_table, "movable_all": True,
         "hvo": model.options["hvo"] == "on", "page_cache_refs": cache_refs, "pins": folio.pins,
         "truth": {"leaves": len(leaves), "processes": len({m.process for m in mappings}),

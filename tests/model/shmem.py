@@ -33,6 +33,8 @@ class Shmem(Spaces):
     def leave(self, file, folio):
         for index in range(folio.page, folio.page + folio.pages):
             del file.cache[index]
+        if folio.pages > 1:
+            self.scheme.kill(folio)
         folio.cached = False
         folio.change_refcount(-folio.pages, self.cost_counts)
 
@@ -106,6 +108,7 @@ class Shmem(Spaces):
         Everybody loses what they have mapped of it, and what lies behind the end of the file is dropped. Returns
         whether it was split: not if somebody else uses it.
         """
+        self.scheme.kill(folio)
         if self.referenced_otherwise(folio):
             return False
         first, pages = folio.page, folio.pages

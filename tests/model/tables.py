@@ -62,6 +62,8 @@ class Folio:
     double_map: bool = False
     slots: list = field(default_factory=lambda: [(0, 0), (0, 0)])  # (owner, count); owner 0: free
     shared_bit: bool = False
+    spread: Counter = field(default_factory=Counter)  # slot of a CPU or process -> its count
+    owned: Counter = field(default_factory=Counter)  # process's number -> its mappings
     every_page: int = 0  # to be added to each of:
     subpages: Counter = field(default_factory=Counter)
 

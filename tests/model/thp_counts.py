@@ -71,11 +71,11 @@ class Counts(Memory):
         slots = [slot for slot, entry in table.items() if entry.folio is folio]
         self.cost_counts["entries_scanned"] += min(slots) + 1 if slots else self.geometry.fanout
 
-    def adjacent(self, leaves):
-        """The leaves one by one, or with `batch` runs of adjacent ones; each is (slot, Leaf)."""
+    def adjacent(self, leaves, split=False):
+        """The leaves one by one, or with `batch` runs of adjacent ones; each is (slot, Leaf). split: of a PMD."""
         runs, last = [], None
         for slot, leaf in leaves:
-            together = self.options["batch"] != "no" and self.scheme.hgm
+            together = self.options["batch"] != "no" and self.scheme.hgm or split and self.scheme.splits_at_once
             if together and last and last[0] + 1 == slot and last[1].first + 1 == leaf.first:
                 runs[-1].append(leaf)
             else:
@@ -106,7 +106,7 @@ class Counts(Memory):
         place = self.pieces_of(space, number, folio, origin, was_none)
         if first and not exchange:
             scheme.entry_filled(folio, place)
-        for run in self.adjacent([(slot + i, Leaf(folio, page + i, 1)) for i in range(n)]):
+        for run in self.adjacent([(slot + i, Leaf(folio, page + i, 1)) for i in range(n)], exchange):
             scheme.install(run, place)
         if first and not exchange:
             scheme.first_leaf(folio, place)

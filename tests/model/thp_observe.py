@@ -48,7 +48,7 @@ class Seen:
             "page_mapcount": counts, "kpagecount": counts,
             "state": {} if small else scheme.state(folio), **({} if small else scheme.extra(folio)),
             "expected_refs": cache_refs + folio.pins + (
-                leaves if small else scheme.mapping_refs(leaves, len(subtrees), len(subtrees))),
+                leaves if small else scheme.mapping_refs(folio, leaves, len(subtrees), len(subtrees))),
             "movable": self.movable(folio), "movable_all": True,
             "hvo": model.options["hvo"] == "on", "page_cache_refs": cache_refs, "pins": folio.pins,
             "truth": {"leaves": leaves, "processes": len({p.mapping.process for p in parts}),

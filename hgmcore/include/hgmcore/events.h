@@ -155,6 +155,14 @@ HGM_INLINE void hgm_event_map(const struct hgm_page *page, int at_edges, int32_t
 	}
 }
 
+/* The same by a plain store. */
+HGM_INLINE void hgm_event_map_plain(const struct hgm_page *page, int at_edges, int32_t now, int32_t by)
+{
+	hgm_event_plain(page, 1);
+	if (HGM_EVENTS_WANTED && at_edges && (now == 0 || now == by))
+		hgm_events_now->edge = 1;
+}
+
 HGM_INLINE void hgm_event_ref(const struct hgm_page *page, int32_t by)
 {
 	if (HGM_EVENTS_WANTED) {
@@ -249,6 +257,7 @@ HGM_INLINE void hgm_event_reuse(void)
 #define hgm_event_children_go(...) ((void)0)
 #define hgm_event_table_freed(...) ((void)0)
 #define hgm_event_map(...) ((void)0)
+#define hgm_event_map_plain(...) ((void)0)
 #define hgm_event_ref(...) ((void)0)
 #define hgm_event_look_up(...) ((void)0)
 #define hgm_event_lock(...) ((void)0)

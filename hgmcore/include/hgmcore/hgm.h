@@ -18,7 +18,7 @@ extern "C" {
  * refuses another module's structure where either differs. A new operation raises it by itself: an engine compiled
  * before would take the operation for none.
  */
-#define HGM_ABI (400 + HGM_NR_OPS)
+#define HGM_ABI (500 + HGM_NR_OPS)
 
 #define HGM_INLINE static inline __attribute__((always_inline))
 
@@ -39,18 +39,37 @@ extern "C" {
  *          | + flags  |         | _mapcount | _mapped     | _mapcount   |        | _mapcount  |         | count  | count | pages|
  *          +----------+---------+-----------+-------------+-------------+--------+------------+---------+--------+-------+------+
  */
+#define HGM_SLOTS_A_PAGE 4
+
 typedef struct hgm_page {
 	uint64_t flags;			/* HGM_PAGE_* */
-	uint64_t private_;
+	union {
+		uint64_t private_;
+		int64_t _rmap_val2;
+	};
 	int32_t _large_mapcount;
 	int32_t _nr_pages_mapped;
 	int32_t _entire_mapcount;	/* compound_mapcount before 6.2 */
-	int32_t _pincount;
-	int32_t _mm_id_mapcount[2];
-	uint32_t _mm_id[2];
+	union {
+		int32_t _pincount;
+		int32_t _rmap_atomic_seqcount;	/* November 2023 (rmap_id): writers that are at it */
+	};
+	union {
+		struct {
+			int32_t _mm_id_mapcount[2];
+			uint32_t _mm_id[2];
+		};
+		struct {
+			int64_t _rmap_val0, _rmap_val1;	/* of the four sums of rmap_id, in page 3 where there is one */
+		};
+		int32_t _slot[HGM_SLOTS_A_PAGE];	/* counts of CPUs or processes (schemes/slots.pxd), from page 2 on */
+	};
 	int32_t _mapcount;
 	int32_t _refcount;
-	int64_t _total_mapped_pages;
+	union {
+		int64_t _total_mapped_pages;
+		int64_t _rmap_val3;
+	};
 } hgm_page;
 
 /*
@@ -199,6 +218,7 @@ typedef struct hgm_leaf {
 				   contiguous huge page, or a folio's pieces in shmem and anonymous memory: none was mapped */
 	uint8_t first_leaf;	/* no other leaf in its subtree; under HGM_NEEDS_SCAN and _COUNTER; under _BIT: the bit is clear */
 	uint8_t threads;	/* others may map the folio at this moment: what is no atomic needs a lock; 0 where one goes away */
+	uint16_t cpu;		/* that runs the operation; under HGM_NEEDS_CPU */
 } hgm_leaf;
 
 /* The page tables below one hstate-level entry. */
@@ -212,6 +232,7 @@ typedef struct hgm_subtree {
 	uint8_t tables_stay;	/* its tables are left behind */
 	uint8_t empty;		/* no leaf is left; where `covers` is 0 only under HGM_NEEDS_SCAN and _COUNTER */
 	uint8_t counted;	/* only under HGM_NEEDS_BIT: its bit is set */
+	uint16_t cpu;		/* that runs the operation; under HGM_NEEDS_CPU */
 } hgm_subtree;
 
 /* What a scheme answers about one folio. */
@@ -228,6 +249,7 @@ enum hgm_fault_around { HGM_AROUND_NONE, HGM_AROUND_16, HGM_AROUND_FOLIO };
 
 enum hgm_overflow_check { HGM_CHECK_NONE, HGM_CHECK_AFTER, HGM_CHECK_TRY, HGM_CHECK_HALF };
 enum hgm_batch { HGM_BATCH_NO, HGM_BATCH_6_9, HGM_BATCH_6_12 };
+enum hgm_rmap_exclusive { HGM_EXCLUSIVE_NO, HGM_EXCLUSIVE_TRACKED, HGM_EXCLUSIVE_ALL };
 enum hgm_locks { HGM_LOCKS_NONE, HGM_LOCKS_PT, HGM_LOCKS_POSTED };
 
 /* The options that the core and the schemes act on. */
@@ -244,6 +266,9 @@ typedef struct hgm_options {
 	uint8_t posted;		/* model=posted */
 	uint8_t locks;		/* enum hgm_locks */
 	uint8_t fault_around;	/* enum hgm_fault_around */
+	uint8_t rmap_values;	/* sums of rmap_id: 4 or 3 */
+	uint8_t rmap_batch;	/* the split of a PMD is one call */
+	uint8_t rmap_exclusive;	/* enum hgm_rmap_exclusive */
 	uint8_t pmd_order;	/* of the geometry: a PMD entry maps 1 << pmd_order base pages, a PUD entry the square of that */
 } hgm_options;
 
@@ -315,6 +340,92 @@ HGM_INLINE int32_t hgm_map_add_locked(hgm_cost *cost, hgm_page *page, int32_t *w
 	*word = (int32_t)((uint32_t)*word + (uint32_t)by);
 	hgm_event_map(page, 0, *word, by);
 	return hgm_in_range(cost, *word, by);
+}
+
+/*
+ * Change a map-count word where no other thread does, without an atomic, and so without its count. `threads`: another may;
+ * what the kernel would then do is executed, an atomic, but not counted, so that counts are the same as without threads.
+ */
+HGM_INLINE int32_t hgm_map_add_alone(hgm_cost *cost, hgm_page *page, int32_t *word, int32_t by, int threads)
+{
+	int32_t now;
+
+	hgm_cut(HGM_CHANGES, word);
+	hgm_touch(page);
+	now = threads ? hgm_add_fetch(word, by) : (*word = (int32_t)((uint32_t)*word + (uint32_t)by));
+	hgm_event_map_plain(page, word == &page->_mapcount || word == &page->_entire_mapcount, now, by);
+	return hgm_in_range(cost, now, by);
+}
+
+/*
+ * Slots: counts that a folio has once for each CPU, or for each process, so that no two of them write one line. Slot n
+ * stands in struct page 2 + n, up to HGM_MAX_SLOTS; smaller folios have several in each page, and fewer:
+ *
+ *     base pages  2            4               8               16         512
+ *     slots       4 in page 1  8 in pages 2-3  24 in pages 2-7 32         32 in pages 2-33, which HVO leaves
+ */
+#define HGM_MAX_SLOTS 32u
+
+HGM_INLINE uint32_t hgm_slot_pages(const hgm_folio *folio)
+{
+	return folio->nr_pages <= 2 ? 1 : folio->nr_pages - 2 < HGM_MAX_SLOTS ? (uint32_t)folio->nr_pages - 2 : HGM_MAX_SLOTS;
+}
+
+HGM_INLINE uint32_t hgm_nr_slots(const hgm_folio *folio)
+{
+	uint32_t slots = HGM_SLOTS_A_PAGE * hgm_slot_pages(folio);
+
+	return slots < HGM_MAX_SLOTS ? slots : HGM_MAX_SLOTS;
+}
+
+HGM_INLINE hgm_page *hgm_slot_page(const hgm_folio *folio, uint32_t slot)
+{
+	return &folio->page[(folio->nr_pages > 2 ? 2 : 1) + slot % hgm_slot_pages(folio)];
+}
+
+HGM_INLINE int32_t *hgm_slot(const hgm_folio *folio, uint32_t slot)
+{
+	return &hgm_slot_page(folio, slot)->_slot[slot / hgm_slot_pages(folio)];
+}
+
+/*
+ * Change a slot, a count of one CPU's or one process's own, by a plain store: no other thread is at it. It may go below 0,
+ * for only the sum of slots means something, and it wraps. Returns its new value.
+ */
+HGM_INLINE int32_t hgm_slot_add(hgm_page *page, int32_t *slot, int32_t by)
+{
+	hgm_touch(page);
+	hgm_event_plain(page, 1);
+	return *slot = (int32_t)((uint32_t)*slot + (uint32_t)by);
+}
+
+/* Change a map-count word from `was` to `to` by a compare-and-swap. 0: it is not `was`, nothing is done. */
+HGM_INLINE int hgm_map_swap(hgm_cost *cost, hgm_page *page, int32_t *word, int32_t was, int32_t to)
+{
+	hgm_cut(HGM_CHANGES, word);
+	hgm_touch(page);
+	if (!__atomic_compare_exchange_n(word, &was, to, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+		return 0;
+	cost->map++;
+	hgm_event_map(page, 0, to, 1);
+	hgm_in_range(cost, to, (int32_t)((uint32_t)to - (uint32_t)was));
+	return 1;
+}
+
+/* Change a sum of 64 bits, which may wrap. alone, threads: as above; not alone: by an atomic, which is counted. */
+HGM_INLINE void hgm_sum_add(hgm_cost *cost, hgm_page *page, int64_t *sum, int64_t by, int alone, int threads)
+{
+	hgm_cut(HGM_CHANGES, sum);
+	hgm_touch(page);
+	if (alone)
+		hgm_event_plain(page, 1);
+	else
+		hgm_event_map(page, 0, 1, 1);
+	cost->map += !alone;
+	if (alone && !threads)
+		*sum = (int64_t)((uint64_t)*sum + (uint64_t)by);
+	else
+		__atomic_add_fetch(sum, by, __ATOMIC_RELAXED);
 }
 
 /*

@@ -42,6 +42,16 @@
 #define HGM_NEEDS_ZAPS 64
 /* The scheme's state shows which process was the first to map a folio: native threads keep the order of such operations. */
 #define HGM_NEEDS_ORDER 128
+/* The scheme's state is made of the numbers of processes: a search that exchanges processes does not exchange those. */
+#define HGM_NEEDS_NUMBERS 256
+/* With option rmap_batch=split the pieces that come for a PMD of anonymous memory are told of as one run. */
+#define HGM_NEEDS_SPLITS 512
+/* The engine tells the scheme which CPU runs an operation. */
+#define HGM_NEEDS_CPU 1024
+/* The engine tells the scheme when an exact count is due: hgm_kill(). */
+#define HGM_NEEDS_KILL 2048
+/* The scheme counts in slots (schemes/slots.pxd), on the struct pages behind page 1; hvo=on leaves those there. */
+#define HGM_NEEDS_SLOTS 4096
 
 /*
  * Quirks: where a scheme's kernel behaves otherwise than the rest. HGM_QUIRKS is an or of these, 0 if it is left out.
@@ -81,6 +91,12 @@ HGM_INLINE void hgm_table_free(hgm_cost *cost, const hgm_options *options, const
  */
 HGM_INLINE int hgm_subtree_zapped(hgm_cost *cost, const hgm_options *options, const hgm_subtree *subtree);
 
+/*
+ * From here on the folio's references have to be exact, or nobody will free it: it is about to leave the page cache, or to
+ * be split. Not told of what was never in a page cache.
+ */
+HGM_INLINE void hgm_kill(hgm_cost *cost, const hgm_options *options, hgm_folio *folio);
+
 /* page_mapcount() of base page `page` of the folio. */
 HGM_INLINE int64_t hgm_page_mapcount(const hgm_options *options, const hgm_folio *folio, uint64_t page);
 /* What the scheme answers about the folio; maybe_shared and nr_file_mapped come in as -1: no rule of its own. */
@@ -89,6 +105,9 @@ HGM_INLINE void hgm_answer_folio(const hgm_options *options, const hgm_folio *fo
 #if !((HGM_NEEDS) & HGM_NEEDS_TABLES)
 HGM_INLINE int hgm_table_add(hgm_cost *cost, const hgm_options *options, const hgm_subtree *subtree) { return 0; }
 HGM_INLINE void hgm_table_free(hgm_cost *cost, const hgm_options *options, const hgm_subtree *subtree) { }
+#endif
+#if !((HGM_NEEDS) & HGM_NEEDS_KILL)
+HGM_INLINE void hgm_kill(hgm_cost *cost, const hgm_options *options, hgm_folio *folio) { }
 #endif
 #if !((HGM_NEEDS) & HGM_NEEDS_ZAPS)
 HGM_INLINE int hgm_subtree_zapped(hgm_cost *cost, const hgm_options *options, const hgm_subtree *subtree) { return 0; }

@@ -9,13 +9,15 @@
 
 #ifdef HGM_COUNTING
 
-/* Is a folio mapped at all, as far as the scheme's counts for each base page do not tell? */
+/* Is a folio mapped at all, or where the scheme counts for each base page, as a whole? */
 HGM_ELSEWHERE int hgm_told_mapped(const hgm_options *options, const hgm_folio *folio)
 {
 	hgm_answer answer = {0, -1, -1, -1, 0, -1};
 
-	if ((HGM_NEEDS) & HGM_NEEDS_TAILS || folio->nr_pages == 1)
+	if (folio->nr_pages == 1)
 		return 0;
+	if ((HGM_NEEDS) & HGM_NEEDS_TAILS)
+		return folio->page[1]._entire_mapcount != 0;
 	hgm_answer_folio(options, folio, &answer);
 	return answer.mapped;
 }
@@ -35,6 +37,17 @@ HGM_ELSEWHERE int hgm_told_in_part(const hgm_options *options, const hgm_folio *
 	hgm_answer_folio(options, folio, &answer);
 	/* where the word is the folio's map count, pieces count in it too */
 	return answer.mapcount > 0 && answer.mapcount < (int64_t)folio->nr_pages && (entire == 0 || entire == answer.mapcount);
+}
+
+/*
+ * Did NR_FILE_MAPPED or NR_ANON_MAPPED change, as the count of a base page or of the whole left or reached 0? Not where the
+ * folio stayed mapped as a whole, nor where that came or went while each base page was mapped by itself. was_whole: before.
+ */
+HGM_ELSEWHERE int hgm_told_edge(const hgm_folio *folio, int was_whole, int is_whole, int edge)
+{
+	if (folio->nr_pages == 1 || was_whole != is_whole)
+		return edge && (folio->nr_pages == 1 || (folio->page[1]._nr_pages_mapped & 0x7fffff) != (int64_t)folio->nr_pages);
+	return edge && !is_whole;
 }
 
 /* A scheme is about to be told of `folio`. looks_up: the operation looked it up for this. Was it mapped? */
@@ -64,7 +77,7 @@ HGM_ELSEWHERE void hgm_count_end(const hgm_options *options, const hgm_folio *fo
 	if (!folio || !e->changed || !e->kinds[folio->file])
 		return;
 	if ((HGM_NEEDS) & HGM_NEEDS_TAILS || folio->nr_pages == 1)
-		e->counts.stat += e->edge;
+		e->counts.stat += hgm_told_edge(folio, was_mapped, hgm_told_mapped(options, folio), e->edge);
 	else
 		e->counts.stat += was_mapped != hgm_told_mapped(options, folio);
 	line = &e->lines[folio->page - e->pages];
@@ -136,6 +149,14 @@ HGM_INLINE int hgm_tell_subtree_zapped(hgm_cost *cost, const hgm_options *option
 	return answer;
 }
 
+HGM_INLINE void hgm_tell_kill(hgm_cost *cost, const hgm_options *options, hgm_folio *folio)
+{
+	int was = hgm_told_begin(options, folio, 0);
+
+	hgm_kill(cost, options, folio);
+	hgm_told_end(options, folio, was, 1);
+}
+
 #else
 
 HGM_INLINE int hgm_told_begin(const hgm_options *options, const hgm_folio *folio, int looks_up)
@@ -154,6 +175,7 @@ HGM_INLINE void hgm_told_end(const hgm_options *options, const hgm_folio *folio,
 #define hgm_tell_table_add hgm_table_add
 #define hgm_tell_table_free hgm_table_free
 #define hgm_tell_subtree_zapped hgm_subtree_zapped
+#define hgm_tell_kill hgm_kill
 
 #endif
 #endif

@@ -9,9 +9,10 @@ from importlib import resources
 PTES = 1 << 18
 """Base pages of 1 GiB, the work of each cell."""
 
-KINDS = ("seconds", "change", "bounds", "signs", "exact")
+KINDS = ("seconds", "change", "bounds", "signs", "exact", "prediction", "figures")
 """Of a table: seconds before and after; a change in per cent; bounds of one; ns before and after of which only the sign
-is judged; a count."""
+is judged; a count; nothing published here, a change predicted for each stage of a series; figures that stand for
+themselves."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Cell:
     @property
     def name(self) -> str:
         scheme = self.after["scheme"]
+        if "stage" in self.after:
+            return f"{self.operation} {self.after['stage']}"
         return f"{self.operation} {self.folio}" + (f" {scheme}" if self.before["scheme"] != scheme else "")
 
 
@@ -55,6 +58,8 @@ class Table:
     cells: tuple
     event: str | None = None
     bytes: int | None = None
+    cpus: tuple = ()
+    figures: tuple = ()
 
 
 def load() -> dict:
@@ -76,7 +81,8 @@ def _table(entry):
     borrow = entry.get("borrow")
     return Table(entry["name"], entry["title"], entry["kind"], entry["from"], entry["processor"], entry.get("profile"),
                  (borrow["from"], tuple(borrow["costs"])) if borrow else None, entry.get("assume", {}),
-                 tuple(_cells(entry)), entry.get("event"), entry.get("bytes"))
+                 () if entry["kind"] == "figures" else tuple(_cells(entry)), entry.get("event"), entry.get("bytes"),
+                 tuple(entry.get("cpus", ())), tuple(entry["cells"]) if entry["kind"] == "figures" else ())
 
 
 def _cells(entry):
@@ -91,6 +97,9 @@ def _cells(entry):
             *changes, uses = numbers
             for scheme, change, use in zip(entry["schemes"], changes, uses, strict=True):
                 yield cell(float(change), use == "J", scheme=scheme)
+        elif entry["kind"] == "prediction":
+            for name, stage in entry["stages"].items():
+                yield cell(None, judged=False, stage=name, **stage)
         elif entry["kind"] == "signs":
             before, after = numbers
             yield cell((after / before - 1) * 100, seconds=(before, after))

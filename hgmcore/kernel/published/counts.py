@@ -27,7 +27,7 @@ FOLIOS = 2
 NEAR = 1 << 20
 """Lines that are near: the struct pages of the workload all come in order, or are near."""
 
-OPERATIONS = ("fork", "munmap", "cow-byte", "reuse-byte", "dontneed")
+OPERATIONS = ("fork", "munmap", "cow", "cow-byte", "reuse", "reuse-byte", "remap", "dontneed", "reclaim")
 
 
 def geometry(pages: int) -> Geometry:
@@ -42,14 +42,18 @@ def lines(operation: str, pages: int, folios: int) -> tuple[list[str], list[str]
     size, each = pages * BASE, range(0, folios * pages * BASE, pages * BASE)
     name = "anon:4K" if pages == 1 else "anon:2M"
     prepare = [f"mmap A v {name} 0 {folios * size} private", *(f"touch A v {at} write" for at in each)]
-    if pages > 1:
-        prepare += [*(f"mprotect A v {at} 4K r" for at in each), f"mprotect A v 0 {folios * size} rw"]
-    writes = [f"touch A v {at} write" for at in range(0, folios * size, BASE)]
-    counted = {"fork": ["fork A C"], "munmap": [f"munmap A v 0 {folios * size}"], "cow-byte": writes,
-               "reuse-byte": writes, "dontneed": [f"dontneed A v 0 {folios * size}"]}
+    split = [f"mprotect A v {at} 4K r" for at in each]
+    if pages > 1 and operation != "remap":
+        prepare += [*split, f"mprotect A v 0 {folios * size} rw"]
+    pieces = range(0, folios * size, BASE)
+    writes = [f"touch A v {at} write" for at in pieces]
+    counted = {"fork": ["fork A C"], "munmap": [f"munmap A v 0 {folios * size}"], "cow": writes, "cow-byte": writes,
+               "reuse": writes, "reuse-byte": writes, "remap": split,
+               "dontneed": [f"dontneed A v {at} 4K" for at in pieces],
+               "reclaim": [f"dontneed A v 0 {folios * size}"]}
     if operation not in counted:
         raise ValueError(f"no published workload '{operation}' (known: {', '.join(OPERATIONS)})")
-    prepare += {"cow-byte": ["fork A C"], "reuse-byte": ["fork A C", "exit C"]}.get(operation, [])
+    prepare += {"cow": ["fork A C"], "reuse": ["fork A C", "exit C"]}.get(operation.removesuffix("-byte"), [])
     return prepare, counted[operation]
 
 
@@ -73,13 +77,14 @@ def run(operation, pages, scheme, folios=FOLIOS, **options) -> dict:
 
 
 @functools.cache
-def _run(operation, pages, scheme, batch, era):
-    return run(operation, pages, scheme, batch=batch, era=era)
+def _run(operation, pages, options):
+    return run(operation, pages, **dict(options))
 
 
 ROWS = {"fork": {"leaf": "fork"}, "munmap": {"leaf": "munmap_freed", "free": "munmap_freed"},
-        "cow-byte": {"call": "write"}, "reuse-byte": {"call": "write"},
-        "dontneed": {"leaf": "munmap_freed", "free": "munmap_freed"}}
+        "cow-byte": {"call": "write"}, "reuse-byte": {"call": "write"}, "cow": {"call": "memset"},
+        "reuse": {"call": "memset"}, "remap": {"leaf": "split"}, "dontneed": {"call": "dontneed_anon"},
+        "reclaim": {"leaf": "munmap_freed", "free": "munmap_freed"}}
 """Of each operation the rows of [kernel] that price one PTE of it; the call itself is one for 1 GiB."""
 
 
@@ -90,9 +95,9 @@ def pages_of(folio: str) -> int:
 
 def for_one(cell, which: str) -> dict:
     """The sum that one PTE of a cell comes to. which: "before" or "after"."""
-    options = getattr(cell, which)
+    options = {name: value for name, value in getattr(cell, which).items() if name != "stage"}
     pages = pages_of(cell.folio)
-    found = _run(cell.operation, pages, options["scheme"], options["batch"], options["era"])
+    found = _run(cell.operation, pages, tuple(sorted(options.items())))
     total = FOLIOS * pages
     # page tables are the same before and after, and in the kernel's work
     sums = {name: found[name] / total for name in CLASSES if found[name] and not name.startswith(("table", "far"))}

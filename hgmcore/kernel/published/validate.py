@@ -37,7 +37,13 @@ def predicted(profile, cell, form=None) -> linear.Interval:
     if cell.operation == "reuse-byte" and "copy_share" in profile.fit and for_one(cell, "after").get("copy", 0) < 0.5:
         value, low, high = profile.fit["copy_share"]
         return linear.with_form(-value, (high - low) / (2 * linear.NORMAL), form)
-    return linear.change(profile.costs, for_one(cell, "before"), for_one(cell, "after"), form)
+    before, after = (_priced(profile, for_one(cell, which)) for which in ("before", "after"))
+    return linear.change(profile.costs, before, after, form)
+
+
+def _priced(profile, sums):
+    """A sum without the freeing of folios where a profile has that in what a leaf costs."""
+    return {name: count for name, count in sums.items() if not name.endswith(".free") or name in profile.costs}
 
 
 def change_of(price, cell) -> float:
@@ -105,6 +111,10 @@ def _row(cell):
 
 def _other(table):
     """Bounds, signs and counts, which have no mean error."""
+    if table.kind == "figures":
+        rows = [{"cell": design, "scheme": scheme or None, "update": update, "read": read, "miss": False}
+                for design, scheme, update, read in table.figures]
+        return {**_head(table), "cpus": list(table.cpus), "rows": rows}
     rows = []
     for cell in table.cells:
         if table.kind == "exact":
@@ -115,6 +125,10 @@ def _other(table):
                          "miss": counts != list(cell.published)})
             continue
         profile = profile_of(table)
+        if table.kind == "prediction":
+            rows.append({**_row(cell), "operation": cell.operation, "stage": cell.after["stage"], "published": None,
+                         "predicted": predicted(profile, cell).as_dict(), "miss": False})
+            continue
         if table.kind == "bounds":
             value = predicted(profile, cell)
             low, high = cell.published

@@ -5,7 +5,9 @@ from hgmcore.hgm cimport *
 from hgmcore.core.folio cimport folio_put, page_cache_alloc, page_cache_get, page_cache_remove
 from hgmcore.core.machine cimport File, Machine, Mapping
 from hgmcore.core.rmap cimport rmap_next
-from hgmcore.operations.common cimport folio_answer, Outcome, outcome, page_mask, pin_folio, unpin_folio
+from hgmcore.operations.common cimport (
+    exact_counts, folio_answer, Outcome, outcome, page_mask, pin_folio, unpin_folio
+)
 from hgmcore.operations.hugetlb.huge_page cimport huge_page, HugePage
 from hgmcore.operations.hugetlb.zap cimport zap_huge_page
 
@@ -53,6 +55,7 @@ cdef inline void remove_inode_single_folio(Machine *m, uint32_t file, uint64_t i
         if not race_repairs() & HGM_FIXED_PUNCH:
             race_lock(HGM_FOLIO_LOCK, folio, HGM_EXCLUSIVE_LOCK)
         cut(WRITES, &f.cache[index])
+        exact_counts(m, folio)
         page_cache_remove(m, folio)
         race_unlock(HGM_FOLIO_LOCK)
         folio_put(folio, 1)
@@ -85,6 +88,7 @@ cdef inline void remove_inode_hugepages(Machine *m, uint32_t file, uint64_t firs
             continue
         folio = page_cache_get(m, f, index)
         if folio is not NULL:
+            exact_counts(m, folio)
             page_cache_remove(m, folio)
 
 cdef inline Outcome punch_hole(Machine *m, const hgm_operation *op) noexcept nogil:

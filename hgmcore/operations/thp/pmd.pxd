@@ -140,7 +140,8 @@ cdef inline bint install_ptes(Machine *m, Pmd *pmd, uint64_t *entry, hgm_folio *
     for i in range(n):
         entry[i] = leaf_entry(folio.pfn + first + i) | bits
     m.context.cost.leaf_installs += n
-    if m.config.options.batch and not QUIRKS & QUIRK_WHOLE_ONLY:
+    if (m.config.options.batch and not QUIRKS & QUIRK_WHOLE_ONLY
+            or NEEDS & NEEDS_SPLITS and m.config.options.rmap_batch and origin == HGM_BY_POISON):
         leaf.count = <uint32_t>n
         return leaf_comes(m, &leaf) & HGM_KEEPS
     for i in range(n):

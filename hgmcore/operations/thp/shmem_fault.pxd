@@ -10,7 +10,7 @@ from hgmcore.core.machine cimport ANON, File, Machine, Mapping, Vma
 from hgmcore.core.table cimport allocation_fails, entry_index, is_table, PTE, subtree_table_alloc
 from hgmcore.core.vma cimport vma_find
 from hgmcore.operations.common cimport (
-    base_mask, EHWPOISON, look_up_and_put, lookup_refused, Outcome, outcome, page_mask, uffd_range_error
+    base_mask, EHWPOISON, exact_counts, look_up_and_put, lookup_refused, Outcome, outcome, page_mask, uffd_range_error
 )
 from hgmcore.operations.thp.pmd cimport (
     install_pmd, install_ptes, mm_find_pmd, Pmd, pmd_mask, pte_offset, ptes_per_table, thp_vma_suitable_order
@@ -29,6 +29,7 @@ cdef inline void shmem_add_to_page_cache(Machine *m, hgm_folio *folio) noexcept 
 
 cdef inline void shmem_delete_from_page_cache(Machine *m, hgm_folio *folio) noexcept nogil:
     cdef uint64_t i
+    exact_counts(m, folio)
     for i in range(folio.index, folio.index + folio.nr_pages):
         m.state.files[folio.file].cache[i] = 0
     folio.flags &= ~HGM_FOLIO_CACHED

@@ -4,7 +4,7 @@ from libc.errno cimport EINVAL
 from hgmcore.hgm cimport *
 from hgmcore.core.folio cimport folio_at, frames_alloc
 from hgmcore.core.machine cimport File, Machine, Mapping
-from hgmcore.operations.common cimport base_mask, Outcome, outcome, pin_folio, unpin_folio
+from hgmcore.operations.common cimport base_mask, exact_counts, Outcome, outcome, pin_folio, unpin_folio
 from hgmcore.operations.thp.pmd cimport extra_references
 from hgmcore.operations.thp.shmem_fault cimport shmem_add_to_page_cache, shmem_delete_from_page_cache
 from hgmcore.operations.thp.zap cimport unmap_page_range
@@ -40,6 +40,7 @@ cdef inline bint folio_split(Machine *m, hgm_folio *folio, uint64_t index) noexc
     cdef uint64_t first = folio.index, half = folio.nr_pages, other, size = m.state.files[folio.file].size
     cdef uint32_t file = folio.file
     cdef hgm_folio *part
+    exact_counts(m, folio)
     if extra_references(m, folio):
         return False
     unmap_mapping_range(m, file, first, first + half)

@@ -34,6 +34,44 @@ class Owners:
         return {"slots": [list(slot) for slot in folio.slots], "shared_bit": folio.shared_bit}
 
 
+class RmapId(LargeMapcount):
+    """Sums of process numbers, here as what they say: how many mappings each process has."""
+
+    defaults = {"era": "6.15"}
+    posted = {"cache_refs": "folio"}
+
+    @property
+    def splits_at_once(self):
+        return self.options["rmap_batch"] == "split"
+
+    def install(self, leaves, place):
+        self.ref(leaves[0].folio, len(leaves))
+        self.call(leaves, +1, place)
+
+    def remove(self, leaves, place):
+        self.ref(leaves[0].folio, -len(leaves))
+        self.call(leaves, -1, place)
+
+    def call(self, leaves, sign, place):
+        folio, exclusive = leaves[0].folio, self.options["rmap_exclusive"]
+        before = self.cost["map"]
+        self.count_map(leaves, sign, place)
+        if exclusive == "all":
+            self.cost["map"] = before
+        elif exclusive == "tracked":
+            self.cost["map"] -= 1  # _large_mapcount
+        if exclusive == "no":
+            self.cost["map"] += int(self.options["rmap_values"])
+        self.cost["map"] += 2  # the writers' count
+        sums = folio.pfn + (3 if folio.pages > 3 else 1)
+        self.cost.write(range(sums, sums + 1))
+        self.cost.write(range(folio.pfn + 1, folio.pfn + 2))
+        folio.owned[place.owner] += sign * (1 if is_whole(leaves) else len(base_pages(leaves)))
+
+    def maybe_shared(self, folio):
+        return folio.large > folio.pages or sum(count > 0 for count in folio.owned.values()) > 1
+
+
 class MmId(Owners, LargeMapcount):
     defaults = {"era": "6.15"}
     posted = {"cache_refs": "folio", "batch": "6.12"}

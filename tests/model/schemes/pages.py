@@ -59,7 +59,7 @@ class NrPagesMapped(PerPagePosted):
                 self.count(folio, 1, "nr_pages_mapped", sign * self.FLAG)
             return
         turned = self.count_subpages(leaves, sign)
-        if len(leaves) > 1 and self.options["batch"] != "6.9":
+        if len(leaves) > 1 and self.options["batch"] == "6.12":
             if turned:
                 self.count(folio, 1, "nr_pages_mapped", sign * turned)
         else:

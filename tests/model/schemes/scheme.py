@@ -23,6 +23,7 @@ class Scheme:
     # a contiguous huge page, which has no entry to keep a bit or a count in, instead of the first two.
     scans_installs = scans_parts = scans_whole = scans_groups = False
     counts_subtrees = False  # what is below one hstate-level entry counts as one
+    splits_at_once = False  # the pieces of a PMD of anonymous memory that is split come together
     defaults = {}
     posted = {}
 
@@ -73,9 +74,12 @@ class Scheme:
     def table_freed(self, place):
         pass
 
-    def mapping_refs(self, leaves, subtrees, counted):
+    def mapping_refs(self, folio, leaves, subtrees, counted):
         """References that so many leaves, in so many subtrees, so many of them marked as counted, hold."""
         return leaves
+
+    def kill(self, folio):
+        """The folio leaves the page cache or is split."""
 
     def page_mapcount(self, folio):
         return [(0, folio.pages, self.mapcount(folio))]

@@ -64,7 +64,7 @@ class LogicalCounter(Scheme):
         self.ref(folio, -1)
         self.count(folio, 1, "compound", -1)
 
-    def mapping_refs(self, leaves, subtrees, counted):
+    def mapping_refs(self, folio, leaves, subtrees, counted):
         return subtrees
 
 
@@ -111,7 +111,7 @@ class LogicalTable(LogicalCounter):
         if self.rmap_aware and place.origin in ("truncate", "migration"):
             self.table_freed(place)
 
-    def mapping_refs(self, leaves, subtrees, counted):
+    def mapping_refs(self, folio, leaves, subtrees, counted):
         return counted
 
 
