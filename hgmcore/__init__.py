@@ -31,5 +31,11 @@ __version__ = "0.1.0"
 
 
 def get_include() -> str:
-    """The directory to compile with for `#include "hgmcore/hgm.h"`."""
+    """The directory to compile with for ``#include "hgmcore/hgm.h"``.
+
+    Returns
+    -------
+    str
+        Its path, for ``-I`` or ``include_dirs``.
+    """
     return str(Path(__file__).parent / "include")

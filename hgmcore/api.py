@@ -255,6 +255,20 @@ class Machine(Declares, Looks):
             The machine was made without ``journal=True``.
         TraceError
             A trace cannot hold what ran, as a fork of a process that mapped nothing.
+
+        Examples
+        --------
+        >>> import hgmcore as hgm
+        >>> m = hgm.Machine("subtree", journal=True)
+        >>> v = m.process("A").mmap(m.file("F", "2M"), name="v")
+        >>> v.touch(0, write=True)
+        4096
+        >>> print(m.trace().to_text(), end="")
+        hgmcore-trace 1
+        # provenance scheme: "subtree"
+        file F 2M 1
+        mmap A v F 0 2M shared
+        touch A v 0 write
         """
         if self._calls.journal is None:
             raise ValueError("the machine keeps no journal: make it with journal=True")
@@ -275,6 +289,17 @@ class Machine(Declares, Looks):
             Another thread runs the machine.
         MemoryError
             The host has no room.
+
+        Examples
+        --------
+        >>> import hgmcore as hgm
+        >>> m = hgm.Machine("mm_id")
+        >>> v = m.process("A").mmap(m.file("F", "2M"))
+        >>> with m.snapshot():
+        ...     v.touch(0)
+        4096
+        >>> m.operations
+        1
         """
         return Snapshot(self)
 

@@ -20,12 +20,36 @@ DEFAULT = f"{workloads.PREFIX}{guest_life.__name__}"
 
 
 def load(source: Any) -> Trace:
-    """The Trace that `source` is or names.
+    """Find or read a trace.
 
-    source: a Trace (returned as it is); "recording:NAME"; "workload:NAME[,key=value...]"; "-" for standard input;
-    a path (str or os.PathLike) or a file object of bytes, text or binary; a list, tuple or NumPy array of lines of the
-    text form, of which the first may be left out. Raises TraceError where it cannot be used, ValueError for a name that
-    is not known, TypeError for anything else, ImportError where it is binary and pyarrow is missing.
+    Parameters
+    ----------
+    source : Trace, str, path, file object, or list of str
+        A Trace (returned as it is); ``"recording:NAME"``; ``"workload:NAME[,key=value...]"``; ``"-"`` for standard
+        input; a path (str or os.PathLike) or a file object of bytes, in text or binary form; a list, tuple or NumPy
+        array of lines of the text form, of which the first may be left out.
+
+    Returns
+    -------
+    Trace
+        The trace.
+
+    Raises
+    ------
+    TraceError
+        It cannot be used; names the file, line and reason.
+    ValueError
+        No recording, workload or parameter has that name.
+    TypeError
+        It is none of those.
+    ImportError
+        It is binary, and pyarrow is missing.
+
+    Examples
+    --------
+    >>> import hgmcore as hgm
+    >>> hgm.load(["file F 2M 1", "populate F 0 1"])
+    <Trace <lines>: 2 operations, 0 processes>
     """
     if isinstance(source, Trace):
         return source

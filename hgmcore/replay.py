@@ -34,16 +34,52 @@ def machine_for(trace, scheme, options) -> Machine:
 def replay(trace: Any, scheme: str | Engine, *, operations: str = "failed", threads: int = 1,
            observer: Callable[[dict[str, Any]], object] | None = None, observe_end: bool = False,
            progress: Callable[[int, int], object] | None = None, **options: Any) -> Replay:
-    """Replay `trace` through `scheme` and report as "hgmcore-replay 1", with NumPy arrays where JSON has lists.
+    """Run a whole trace under one scheme: results, observations, costs.
 
-    trace: a Trace, or whatever `hgmcore.load` takes. scheme: a name or an Engine. operations: "failed" (also: raised an
-    event, did less than asked) or "all". threads: native threads, among which the trace's threads are dealt out: what
-    may run at the same time does (hgmcore.stretches), the rest in order; counts, answers and costs come out as with
-    one, but for "table_bytes_peak", then the largest that it can have been, and "entries_scanned", of what was there
-    when the scan came. observer: called with each observation, which then is not kept. observe_end: also observe after
-    the last operation, as if the trace ended in `observe`. progress: called with (operations done, all). The rest:
-    options. "operations" is an array of (index, done in bytes, errno, event); to_json() gives names for numbers.
-    "ns_per_operation" is measured around the operations alone. ValueError: unknown scheme or option; MemoryError.
+    Parameters
+    ----------
+    trace : Trace, str, path or lines
+        Whatever `hgmcore.load` takes.
+    scheme : str or Engine
+        A name of `hgmcore.schemes.names()`, or an engine.
+    operations : {"failed", "all"}
+        Whose results to give: of operations that failed, raised an event or did less than asked; or of all.
+    threads : int
+        Native threads, among which the trace's threads are dealt out: what may run at the same time does, the rest in
+        order. Counts, answers and costs come out as with one, but for ``table_bytes_peak``, then the largest that it
+        can have been, and ``entries_scanned``, of what was there when the scan came.
+    observer : callable, optional
+        Called with each observation, which then is not kept.
+    observe_end : bool
+        Also observe after the last operation, as if the trace ended in ``observe``.
+    progress : callable, optional
+        Called with (operations done, all).
+    **options
+        Options of `hgmcore.options.OPTIONS`.
+
+    Returns
+    -------
+    Replay
+        A dict of the format "hgmcore-replay 1" (``hgmcore help json``), with NumPy arrays where JSON has lists:
+        ``cost`` as of `Machine.cost`, and ``ns_per_operation``, nanoseconds of CPU time around the operations alone;
+        ``operations``, an array (n,) of index, done in bytes, errno and event; ``observations``, a list as
+        `Machine.observe` has them.
+
+    Raises
+    ------
+    ValueError
+        Unknown scheme or option, or a value that an option does not take.
+    TraceError
+        The trace cannot be used.
+    MemoryError
+        The host has no memory for the simulated machine.
+
+    Examples
+    --------
+    >>> import hgmcore as hgm
+    >>> result = hgm.replay("workload:sequential,page_size=2M", "subtree")
+    >>> result["cost"]["leaf_installs"], result["cost"]["atomics"]["persistent"]
+    (513, 1026)
     """
     if operations not in ("failed", "all"):
         raise ValueError(f"operations: '{operations}' is not one of failed, all")

@@ -30,20 +30,39 @@ NOT_SAID = {*OF_FOLIO, "pages", "truth", "kpagecount", "hvo", "movable_all", "pr
 
 @dataclass(frozen=True)
 class Step:
-    """One operation and what it changed.
+    """One operation and what it changed (`replay_steps`).
 
-    index: its number in the trace, from 0. line: in a text file, or None. statement: its text. error: "EEXIST", or
-    None. event: "minor"; "never_fired", where a `fail` was for the operation and had no effect; or None. done: bytes.
-    cost: atomics (ref, map, transient), page-table entries scanned, leaves installed and removed. The lists have one
-    dict for each change, with "before" and "after":
+    The lists have one dict for each change, with ``before`` and ``after``.
 
-    entries: process, mapping (None outside of one), offset (bytes in the mapping, or else the address), level, entries
-    (how many in a row); an entry is None, or a dict of kind (table, leaf, migration, poison, zero), frame, flags, and
-    of a leaf folio and page (in base pages of the folio); of several in a row the first is shown.
-    words: folio, page and pages (in base pages of the folio), word (a field of core.machine.PAGE).
-    answers: what the scheme says; truth: the recount. kind (folio, mapping, process), name, key; runs stand for arrays
-    over base pages. A folio or mapping that comes or goes changes its key "listed".
-    observation: the whole of it after the operation, as Machine.observe gives it.
+    Attributes
+    ----------
+    index : int
+        The operation's number in the trace, from 0.
+    line : int or None
+        Its line in a text file.
+    statement : str
+        Its text.
+    error : str or None
+        The name of its errno, as "EEXIST".
+    event : str or None
+        "minor"; "never_fired", where a `fail` was for the operation and had no effect.
+    done : int
+        Bytes that it did.
+    cost : dict
+        Atomics (``ref``, ``map``, ``transient``), page-table entries ``scanned``, ``leaves`` installed and removed.
+    entries : list of dict
+        Page-table entries: ``process``, ``mapping`` (None outside of one), ``offset`` (bytes in the mapping, or else
+        the address), ``level``, ``entries`` (how many in a row). An entry is None, or a dict of ``kind`` (table, leaf,
+        migration, poison, zero), ``frame``, ``flags``, and of a leaf ``folio`` and ``page`` (in base pages of the
+        folio); of several in a row the first is shown.
+    words : list of dict
+        Struct pages: ``folio``, ``page`` and ``pages`` (in base pages of the folio), ``word`` (a field of
+        `core.machine.PAGE`).
+    answers, truth : list of dict
+        What the scheme says, and the recount: ``kind`` (folio, mapping, process), ``name``, ``key``; runs stand for
+        arrays over base pages. A folio or mapping that comes or goes changes its key "listed".
+    observation : dict
+        The whole of it after the operation, as `Machine.observe` gives it.
     """
 
     index: int
@@ -60,19 +79,53 @@ class Step:
     observation: dict[str, Any] = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types, without the observation."""
+        """Plain JSON types, without the observation.
+
+        Returns
+        -------
+        dict
+            The attributes by name.
+        """
         return plain({name: getattr(self, name) for name in self.__dataclass_fields__ if name != "observation"})
 
 
 def replay_steps(trace: Any, scheme: str | Engine, *, start: int = 0, stop: int | None = None,
                  **options: Any) -> Iterator[Step]:
-    """Yield a Step for each of the operations [start, stop) of a trace under a scheme; those before `start` run at
-    once.
+    """Run a trace step by step, and tell what each operation changed.
 
-    trace: a Trace, or whatever `hgmcore.load` takes. scheme: a name or an Engine. The rest: options. Memory is that of
-    the machine twice, whatever the length of the trace; time of a step grows with the page tables and folios that there
-    are.
-    ValueError: unknown scheme or option, or no such operations.
+    Memory is that of the machine twice, whatever the length of the trace; time of a step grows with the page tables and
+    folios that there are.
+
+    Parameters
+    ----------
+    trace : Trace, str, path or lines
+        Whatever `hgmcore.load` takes.
+    scheme : str or Engine
+        A name of `hgmcore.schemes.names()`, or an engine.
+    start, stop : int, optional
+        Numbers of operations: steps are those of [start, stop); the operations before `start` run at once.
+    **options
+        Options of `hgmcore.options.OPTIONS`.
+
+    Yields
+    ------
+    Step
+        What one operation changed.
+
+    Raises
+    ------
+    ValueError
+        Unknown scheme or option, or no such operations.
+    TraceError
+        The trace cannot be used.
+
+    Examples
+    --------
+    >>> import hgmcore as hgm
+    >>> lines = ["file F 2M 1", "populate F 0 1", "mmap A v F 0 2M shared minor hgm", "continue A v 0 4K"]
+    >>> for step in hgm.replay_steps(lines, "head_per_leaf", start=3):
+    ...     print(step.statement, "|", step.entries[-1]["level"], step.words[0]["word"], step.cost["ref"])
+    continue A v 0 4K | pte _entire_mapcount 1
     """
     trace = load(trace)
     stop = len(trace) if stop is None else stop

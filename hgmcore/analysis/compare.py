@@ -41,21 +41,57 @@ def compare(trace: Any = None, schemes: str | Engine | Iterable[str | Engine] = 
             profile: str | None = None, cpus: int | None = None, spread: str | None = None,
             assume: dict[str, tuple[float, float, float]] | None = None,
             progress: Callable[[int, int, str], object] | None = None, **options: Any) -> Comparison:
-    """Replay `trace` under each of `schemes`; costs, errors and a verdict, as plain JSON types.
+    """Run a trace under several schemes: what each costs, what it gets wrong, and what follows from that.
 
-    trace: whatever `hgmcore.load` takes; None is the default input. schemes: "all", a name, names separated by commas,
-    an engine, or an iterable of these. repeat: timed runs of each scheme, interleaved, behind one that is dropped; 0
-    leaves the measured numbers out, so that the result is the same on every machine. every: operations between two
-    observations (default: about 64 in all). baseline: the scheme, a name or an engine, that others are compared with.
-    threads: native threads of the timed runs. machine: memory, in bytes or as "1T", of the machine whose struct pages
-    are modelled. profile: the name, or file, of a processor's profile, under which times are modelled; cpus: CPUs that
-    the trace's threads run on, default one for each; spread: how far lines move between them; assume: {cost: (ns, low,
-    high)} that the profile lacks. progress: called as progress(replays done, replays in all, what runs next). options:
-    as for `hgmcore.replay`; they hold for every scheme.
+    Parameters
+    ----------
+    trace : Trace, str, path or lines, optional
+        Whatever `hgmcore.load` takes; None: a guest's life, the input of ``hgmcore compare``.
+    schemes : str, Engine, or iterable of these
+        "all", a name, names separated by commas, an engine.
+    repeat : int
+        Timed runs of each scheme, interleaved, behind one that is dropped; 0 leaves the measured numbers out, so that
+        the result is the same on every machine.
+    every : int, optional
+        Operations between two observations; None: about 64 observations in all.
+    baseline : str or Engine, optional
+        The scheme that others are compared with.
+    threads : int
+        Native threads of the timed runs.
+    machine : size
+        Memory of the machine whose struct pages are modelled.
+    profile : str, optional
+        The name, or file, of a processor's profile, under which times are modelled.
+    cpus : int, optional
+        CPUs that the trace's threads run on in the model; None: one for each.
+    spread : str, optional
+        How far lines move between them in the model.
+    assume : dict, optional
+        {cost: (ns, low, high)} that the profile lacks.
+    progress : callable, optional
+        Called with (replays done, replays in all, what runs next).
+    **options
+        Options of `hgmcore.options.OPTIONS`, which hold for every scheme.
 
-    The result is `hgmcore-compare 2`; `hgmcore help json` has its schema. A scheme that cannot live with the options
-    has a reason, "refused_why", instead of numbers. Raises ValueError for an unknown scheme or option, or a value that
-    an option does not take, and if no scheme can live with the options.
+    Returns
+    -------
+    Comparison
+        A dict of plain JSON types, format "hgmcore-compare 2" (``hgmcore help json``), and a table (`to_pandas`,
+        `to_arrow`). A scheme that cannot live with the options has a reason, ``refused_why``, instead of numbers.
+
+    Raises
+    ------
+    ValueError
+        Unknown scheme or option, a value that an option does not take, or no scheme can live with the options.
+    TraceError
+        The trace cannot be used.
+
+    Examples
+    --------
+    >>> import hgmcore as hgm
+    >>> found = hgm.compare("workload:sequential,page_size=2M", "mm_id,subtree", repeat=0)
+    >>> {name: one["cost"]["atomics"]["persistent"] for name, one in found["schemes"].items()}
+    {'mm_id': 4100, 'subtree': 1026}
     """
     trace = inputs.load_input(trace)
     engines = engines_of(schemes)

@@ -152,6 +152,16 @@ class Looks:
         ------
         ValueError
             The process is of another machine.
+
+        Examples
+        --------
+        >>> import hgmcore as hgm
+        >>> m = hgm.Machine("mm_id")
+        >>> v = m.process("A").mmap(m.file("F", "1G"), minor=False)
+        >>> v.touch(0)
+        4096
+        >>> [table.level for table in m.tables()]
+        [4, 3]
         """
         if process is not None:
             self._check_mine("process", process)

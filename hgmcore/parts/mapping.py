@@ -43,6 +43,30 @@ class Mapping(Handle):
     Each operation returns the bytes that it did, and raises OperationError where the simulated kernel refuses. Where it
     is given an array, list or tuple of offsets or lengths, they run in one crossing: it returns an array (n,) with
     the fields `done` (bytes), `errno` (0: none) and `event` (1: a minor fault), and a refusal raises nothing.
+
+    Examples
+    --------
+    >>> import hgmcore as hgm
+    >>> m = hgm.Machine("head_per_leaf")
+    >>> f = m.file("F", page_size="2M", pages=2, populate=True)
+    >>> v = m.process("A").mmap(f, name="v", minor=True, hgm=True)
+    >>> v.uffd_continue(0, "4K")
+    4096
+    >>> v.uffd_continue([0, "4K", "8K"])["errno"].tolist()
+    [17, 0, 0]
+    >>> v.uffd_continue(0)
+    Traceback (most recent call last):
+        ...
+    hgmcore.errnos.OperationError: continue at 0x0: EEXIST (0 bytes done)
+    >>> v
+    (struct mapping){.process = "A", .name = "v", .file = "F", .address = 0x0, .length = 4M, .file_offset = 0, \
+.nr_vmas = 1}
+    >>> for entry in v.walk("8K"):
+    ...     print(entry.level, entry.kind, hex(entry.frame))
+    p4d table 0x2
+    pud table 0x3
+    pmd table 0x4
+    pte leaf 0x2
     """
 
     __slots__ = ()

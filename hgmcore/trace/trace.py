@@ -24,14 +24,40 @@ from hgmcore.trace.statements import NAMES, OPERATION
 
 
 class Trace:
-    """A sequence of memory-mapping operations.
+    """A sequence of memory-mapping operations, in memory.
 
-    header: Header. operations: array (n,) of OPERATION. thread: None (all 0) or array (n,) of uint32. time:
-    None or array (n,) of int64, nanoseconds, -1 where a statement has none. lines: None or array (n,) of
-    uint32, the line of each statement of a text trace. name: of the file. maps: shared mappings of files
-    (mmap.mmap) that hold the columns of a trace too long for memory. Lines, name and maps take no part in ==.
+    Parameters
+    ----------
+    header : Header
+        The tables of files, processes and mappings that records point into.
+    operations : ndarray
+        Shape (n,), dtype `trace.OPERATION`.
+    thread : ndarray, optional
+        Shape (n,), uint32: the thread that issued each operation; None: all are of thread 0.
+    time : ndarray, optional
+        Shape (n,), int64: nanoseconds, -1 where a statement has none; None: no statement has one.
+    lines : ndarray, optional
+        Shape (n,), uint32: the line of each statement of a text trace.
+    name : str
+        What the trace is called in errors and reports. `lines`, `name` and `maps` take no part in ``==``.
+    maps : sequence of mmap.mmap
+        Shared mappings of files that hold the columns of a trace too long for memory.
 
-    Raises TraceError where the records contradict the header or the rules of their statements.
+    Raises
+    ------
+    TraceError
+        The records contradict the header or the rules of their statements.
+
+    Examples
+    --------
+    >>> import hgmcore as hgm
+    >>> trace = hgm.Trace.parse("hgmcore-trace 1\\nfile F 2M 1\\npopulate F 0 1\\n")
+    >>> trace.operations["length"].tolist(), trace.header.files[0].page_size
+    ([0, 1], 2097152)
+    >>> print(trace.to_text(), end="")
+    hgmcore-trace 1
+    file F 2M 1
+    populate F 0 1
     """
 
     _records: Records | None = None
@@ -79,7 +105,18 @@ class Trace:
         return self._records
 
     def chunks(self, size: int) -> Iterator[slice]:
-        """Slices of at most `size` statements, in order; memory mapped from files is given back after each."""
+        """Slices of at most `size` statements, in order; memory mapped from files is given back after each.
+
+        Parameters
+        ----------
+        size : int
+            How many statements at most.
+
+        Yields
+        ------
+        slice
+            Of `operations`, `thread` and `time`.
+        """
         for start in range(0, len(self), size):
             yield slice(start, start + size)
             for each in self._maps:
@@ -99,7 +136,20 @@ class Trace:
     def load(cls, source: Any) -> Trace:
         """Read a trace in either form; what it holds decides which.
 
-        source: a path, "-" for standard input, or a file object of bytes. Raises TraceError.
+        Parameters
+        ----------
+        source : path or file object
+            A path, "-" for standard input, or a file object of bytes.
+
+        Returns
+        -------
+        Trace
+            The trace.
+
+        Raises
+        ------
+        TraceError
+            It cannot be read or used.
         """
         if source == "-":
             return _load(sys.stdin.buffer, "<stdin>")
@@ -113,13 +163,39 @@ class Trace:
 
     @classmethod
     def parse(cls, text: str, name: str = "<text>") -> Trace:
-        """Read a trace from its text form. Raises TraceError with the line."""
+        """Read a trace from its text form.
+
+        Parameters
+        ----------
+        text : str
+            The lines; ``hgmcore help trace`` has all statements.
+        name : str
+            What the trace is called in errors and reports.
+
+        Returns
+        -------
+        Trace
+            The trace.
+
+        Raises
+        ------
+        TraceError
+            With the line and the reason.
+        """
         return _load(io.BytesIO(text.encode("utf-8", "surrogatepass")), name)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write to `path`: text if it ends in .hgm, else Parquet. The file appears whole or not at all.
+        """Write the trace to a file, which appears whole or not at all.
 
-        Raises TraceError where it cannot be written.
+        Parameters
+        ----------
+        path : path
+            Text if it ends in .hgm, else Parquet.
+
+        Raises
+        ------
+        TraceError
+            It cannot be written.
         """
         path = os.fspath(path)
         write = text.write if path.endswith(".hgm") else binary.write
@@ -130,13 +206,32 @@ class Trace:
             raise TraceError(path, error.strerror or str(error)) from error
 
     def to_text(self) -> str:
-        """The text form."""
+        """The text form.
+
+        Returns
+        -------
+        str
+            Lines that `parse` makes the same trace of.
+        """
         stream = io.BytesIO()
         text.write(self, stream)
         return stream.getvalue().decode()
 
     def fail(self, reason: str, index: int | None = None) -> NoReturn:
-        """Raise the TraceError about the whole trace, or about the statement at `index`."""
+        """Raise the TraceError about the whole trace or one statement.
+
+        Parameters
+        ----------
+        reason : str
+            What is wrong.
+        index : int, optional
+            The number of the statement.
+
+        Raises
+        ------
+        TraceError
+            Always.
+        """
         if index is None:
             raise TraceError(self.name, reason)
         reason = f"{NAMES[self.operations['op'][index]]}: {reason}"
@@ -145,7 +240,13 @@ class Trace:
         raise TraceError(self.name, reason, int(self.lines[index]))
 
     def check(self) -> None:
-        """Check again after records were edited (before it ran). Raises TraceError as the constructor does."""
+        """Check again after records were edited (before it ran).
+
+        Raises
+        ------
+        TraceError
+            As the constructor does.
+        """
         wellformed.check(self)
 
 
