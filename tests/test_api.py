@@ -5,9 +5,9 @@ import weakref
 
 import numpy as np
 import pytest
-from hgmcore.core.machine import PAGE
 
 import hgmcore as hgm
+from hgmcore.core.machine import PAGE
 from hgmcore.trace import Header
 from hgmcore.trace.names import Mapping as MappingName
 from hgmcore.trace.statements import CODES, NO_ARG, OPERATION

@@ -1,8 +1,9 @@
 """Every code block of the documents runs, and every example in a docstring.
 
-A document is Markdown; a block in it is of Python, of the shell (sh), a trace (its first line says so), or output that is
-shown and does not run. Blocks of Python of one document run one after another; each block of the shell runs in a
-directory of its own, which has the document's trace as small.hgm. `<!-- not run: REASON -->` before a block leaves it out.
+A document is Markdown; a block in it is of Python, of the shell (sh), a trace (its first line says so), or output that
+is shown and does not run. Blocks of Python of one document run one after another; each block of the shell runs in a
+directory of its own, which has the document's trace as small.hgm. `<!-- not run: REASON -->` before a block leaves it
+out.
 """
 
 import doctest

@@ -9,9 +9,9 @@ import weakref
 
 import numpy as np
 import pytest
-from hgmcore.core.machine import EVENT_NEVER_FIRED
 
 import hgmcore as hgm
+from hgmcore.core.machine import EVENT_NEVER_FIRED
 from hgmcore.trace.statements import CODES, OPERATION
 
 
