@@ -267,7 +267,14 @@ def test_an_interrupt_leaves_what_is_known():
     )
 
 
+def test_a_search_that_was_stopped_says_how_deep_it_was():
+    output = invoke("head_per_leaf", "--scope", "fail", "--states", "300").output
+    assert "every state of depth 2 was expanded" in output and "continue 335/379/474" in output
+
+
 def test_limits_of_states_and_seconds():
+    found = Checked("head_per_leaf", find("pair"), "none").run(Limits(states=300)).search
+    assert 300 <= found.distinct < 330 < found.generated
     assert Checked("head_per_leaf", find("pair-eight")).run(Limits(states=3000)).ended == "states"
     assert Checked("head_per_leaf", find("pair-eight")).run(Limits(seconds=1e-6)).ended == "seconds"
 
@@ -410,6 +417,10 @@ def test_the_command_says_what_it_found():
         and "logical_scan           .     .     .     .     .     .     .    2d     ." in answer.output
     )
     assert "pair-eight" in invoke("--scopes").output
+    # By hand: two processes of 8 shapes each, with and without a pin, and of 4 where nothing is cached (file size 0, 1).
+    cached, states = 2 * (8 * 9 // 2), 2 * (8 * 9 // 2) + 2 * (4 * 5 // 2)
+    assert f"done/refused/failed: populate {states}/0/0, punch {states}/0/0, truncate {states}/0/0" in answer.output
+    assert f"pinned (premise held {cached} times)" in answer.output
     twice = invoke("logical_scan", "--scope", "pair-small", "--option", "lookup_first=yes,no")
     assert "changed: lookup_first=no" in twice.output and "changed: lookup_first=yes" in twice.output
 

@@ -175,7 +175,7 @@ Examples
 @click.option(
     "--traces", metavar="DIR", type=click.Path(file_okay=False), help="Write each shortest trace there, to replay, "
     "and where a running kernel has the operations, a sequence for validate --live --sequence; with --races each "
-    "schedule, for replay --schedule."
+    "schedule, for replay --schedule; with --walk what it found."
 )
 @click.option(
     "--on",
@@ -249,12 +249,17 @@ def check_command(
     if scheme is None:
         raise click.UsageError("which scheme? (a name, or all)")
     engines = engines_of(scheme)
+    of_searches = {"depth": depth, "states": states, "seconds": seconds, "property": properties, "strict": strict,
+                   "html": html, "on": elsewhere, "fail": fail, "symmetry": symmetry != "processes",
+                   "threads": threads != 1}
     if races:
-        _refuse(" not", depth=depth, states=states, seconds=seconds, property=properties, strict=strict)
-        _refuse(" not", html=html, on=elsewhere, walk=walk, seed=seed, fail=fail)
-        _refuse(" not", symmetry=symmetry != "processes", threads=threads != 1)
+        _refuse("goes not with --races", **of_searches, walk=walk, seed=seed)
+    else:
+        _refuse("goes with --races", locks=locks, preemptions=preemptions, litmus=litmus)
     if walk:
-        return _walk(engines, walk, seed, texts, options, json_file)
+        _refuse("goes not with --walk", **of_searches, geometry=geometry, processes=processes, pages=pages)
+        return _walk(engines, walk, seed, texts, options, json_file, traces)
+    _refuse("goes with --walk", seed=seed)
     chosen = [
         known.change(scope, choice, geometry=geometry, processes=processes, pages=pages, fail=fail)
         for scope in _scopes(texts, scheme, races)
@@ -279,7 +284,6 @@ def check_command(
         if traces:
             _write_races(traces, "schedule", result, lambda *race: schedule_file(*race[1:]))
         return races_check.status(result)
-    _refuse("", locks=locks, preemptions=preemptions, litmus=litmus)
     with _progress(json_file == "-") as show:
         result = check(
             engines,
@@ -309,11 +313,11 @@ def check_command(
     return status(result, strict) or (OUT_OF_MEMORY if result["out_of_memory"] else OK)
 
 
-def _refuse(word, **options):
+def _refuse(why, **options):
     """Complain of an option that was given."""
     for name, value in options.items():
-        if value not in (None, False, (), 0) or name == "preemptions" and value == 0:
-            raise click.UsageError(f"--{name} goes{word} with --races")
+        if value not in (None, False, (), 0) or name in ("preemptions", "fail") and value == 0:
+            raise click.UsageError(f"--{name} {why}")
 
 
 def _write_races(directory, suffix, result, text_of):
@@ -324,18 +328,24 @@ def _write_races(directory, suffix, result, text_of):
                 for prop, entry in one["broken"].items():
                     words = "".join(c if c.isalnum() else "_" for c in title)
                     file = "-".join([words, name, locks, prop])
-                    text = text_of(file, name, scope["definition"], locks, prop, entry)
-                    write_file(str(Path(directory) / f"{file}.{suffix}"), text.encode())
+                    _write(directory, f"{file}.{suffix}", text_of(file, name, scope["definition"], locks, prop, entry))
 
 
-def _walk(engines, seconds, seed, texts, options, json_file):
+def _walk(engines, seconds, seed, texts, options, json_file, traces):
     if texts or len(options) > 1:
         raise click.UsageError("--walk has grounds of its own, not --scope, and one value of each --option")
+    if traces:
+        Path(traces).mkdir(parents=True, exist_ok=True)
     result = walk_over(engines, seconds, seed, **options[0])
     if json_file:
         write_json(json_file, result)
     if json_file != "-":
         click.echo(walk_text(result), nl=False)
+    if traces:
+        for name, found in result["schemes"].items():
+            for prop, entry in found["properties"].items():
+                _write(traces, f"{name}-walk-{prop}.hgm", entry["trace"])
+                _write(traces, f"{name}-walk-{prop}.live.jsonl", entry.get("live"))
     entries = [entry for found in result["schemes"].values() for entry in found["properties"].values()]
     return int(any(entry["promise"] == "promised" for entry in entries))
 
@@ -346,8 +356,12 @@ def _write_each(directory, suffix, result, text_of):
     for title, scope in result["scopes"].items():
         for name, found in scope["schemes"].items():
             for prop, entry in found["properties"].items():
-                text = "trace" in entry and text_of(name, title, prop, entry)
-                if text:
-                    words = "".join(c if c.isalnum() or c in "-=." else "_" for c in title)
-                    file = Path(directory) / f"{name}-{words}-{prop}.{suffix}"
-                    write_file(str(file), text.encode())
+                words = "".join(c if c.isalnum() or c in "-=." else "_" for c in title)
+                _write(directory, f"{name}-{words}-{prop}.{suffix}",
+                       text_of(name, title, prop, entry) if "trace" in entry else None)
+
+
+def _write(directory, name, text):
+    """A file, if there is a text for it."""
+    if text:
+        write_file(str(Path(directory) / name), text.encode())

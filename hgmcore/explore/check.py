@@ -162,7 +162,10 @@ class Checked:
         if limits.states is not None and search.distinct >= limits.states:
             self.ended = "states"
             return
-        answer = search.advance(PORTION, limits.depth is not None)
+        portion = PORTION
+        if limits.states is not None:    # a state leads to no more states than there are steps
+            portion = max(1, min(PORTION, (limits.states - search.distinct) // len(self.steps)))
+        answer = search.advance(portion, limits.depth is not None)
         if answer == "grow":
             self.fields |= search.grow
             self.search = self._new()

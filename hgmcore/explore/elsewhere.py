@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from hgmcore.explore.walk import JUDGED, Ground, judged
+from hgmcore.explore.observed import JUDGED, Ground, judged
 from hgmcore.sizes import format_size
 
 K, M, G = 2**10, 2**20, 2**30

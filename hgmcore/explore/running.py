@@ -8,9 +8,10 @@ without results: the kernel then does it by its own rules, and shows whether its
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 from hgmcore.explore.elsewhere import HUGE, M, rewritten
-from hgmcore.sizes import parse_size
+from hgmcore.sizes import format_size, parse_size
 
 PAGE, FOLIO, READ_WRITE = 4096, 2 * M, 3
 FILLER = "filler"
@@ -37,13 +38,33 @@ def sequence(scope, steps, name: str) -> str:
         raise NotOnAKernel(f"{scope.geometry}: x86-64 has no contiguous groups")
     if HUGE[scope.geometry] != FOLIO:
         raise NotOnAKernel(f"{scope.geometry}: it stands for huge pages of 1G, and folios of shmem have 2M")
-    if "wp" in scope.flags:
-        raise NotOnAKernel("wp: fork would wait for whoever reads events of userfaultfd")
-    made = _Made(scope)
-    for line in rewritten(scope, steps):
+    return _sequence(rewritten(scope, steps), scope.pages, name, reads=False)
+
+
+def sequence_of_walk(geometry: str, lines, name: str) -> str:
+    """As sequence(), of a trace that a random walk found: statements behind `geometry`."""
+    if geometry != "x86-64":
+        raise NotOnAKernel(f"{geometry}: it is not x86-64")
+    files = {words[1]: words for words in map(str.split, lines) if words[0] == "file"}
+    mapped = {file for word, *words in map(str.split, lines) for file in words[2:3] if word == "mmap" and file in files}
+    for file in mapped:
+        if parse_size(files[file][2]) != FOLIO:
+            raise NotOnAKernel(f"{file}: folios of shmem have 2M, not {files[file][2]}")
+    other = [file for file in files if parse_size(files[file][2]) != FOLIO]
+    kept = [line for line in lines if len(line.split()) < 2 or line.split()[1] not in other]    # of no mapped file
+    pages = [int(words[3]) for words in files.values() if words[1] not in other]
+    return _sequence(kept, max(pages, default=0), name, reads=True)
+
+
+def _sequence(lines, pages, name, reads):
+    """lines: statements. pages: of the file F, 0: there is none. reads: whether a touch without `write` reads."""
+    made = _Made(pages, reads)
+    for line in lines:
         word, *words = line.split()
         if word in REASONS:
             raise NotOnAKernel(REASONS[word])
+        if "wp" in words:
+            raise NotOnAKernel("wp: fork would wait for whoever reads events of userfaultfd")
         getattr(made, f"do_{word}")(*words)
     scenario = {"t": "scenario", "name": name, "doc": "a sequence, not run yet", "kernel": ""}
     return "".join(json.dumps(statement) + "\n" for statement in [scenario, *made.all()])
@@ -52,23 +73,24 @@ def sequence(scope, steps, name: str) -> str:
 class _Made:
     """The statements so far; a method for each statement of a trace."""
 
-    def __init__(self, scope):
-        self.length = scope.pages * FOLIO
+    def __init__(self, pages, reads):
+        self.length, self.reads = pages * FOLIO, reads
         self.steps, self.processes = [], []
         self.filled = 0               # pages that were populated when nothing else had happened to the file
         self.begun = False            # a step looked at the page cache
-        self.regions, self.mappings = {}, {}
+        self.regions, self.named = {}, Counter()    # (process, mapping): (region, its length)
         self.watched = set()
 
     def all(self):
         # A file of 2M folios has all of them at first.
         file = {"t": "file", "file": "F", "kind": "shmem", "size": self.length, "page": FOLIO,
                 "cached": [[0, self.length // PAGE]]}
+        files = [file] if self.length else []
         start = [] if self.filled == self.length else [self._driver("fallocate", mode="PUNCH_HOLE", off=self.filled,
                                                                     len=self.length - self.filled)]
         processes = [{"t": "proc", "proc": name} for name in self.processes]
         steps = [{"t": "op", "i": i, **step} for i, step in enumerate([*start, *self.steps], start=1)]
-        return [file, *processes, *steps]
+        return [*files, *processes, *steps]
 
     @staticmethod
     def _driver(op, **fields):
@@ -77,35 +99,43 @@ class _Made:
     def _op(self, process, op, **fields):
         self.steps.append({"proc": process, "op": op, **fields})
 
-    def _on(self, process, op, offset="0", length=None, **fields):
-        """An operation on a part of a process's mapping."""
+    def _on(self, process, mapping, op, offset="0", length=None, **fields):
+        """An operation on a part of a process's mapping; length: None: on all of it."""
         self.begun = True
-        length = self.length if length is None else parse_size(length)
-        self._op(process, op, region=self.regions[process], off=parse_size(offset), len=length, **fields)
+        region, whole = self.regions[process, mapping]
+        length = whole if length is None else parse_size(length)
+        self._op(process, op, region=region, off=parse_size(offset), len=length, **fields)
 
     def do_file(self, *words):
         pass
 
     def do_mmap(self, process, mapping, file, offset, length, *flags):
-        if process not in self.mappings:
+        if not any(process == one for one, _ in self.regions):
             self.processes.append(process)
-        number = self.mappings[process] = self.mappings.get(process, 0) + 1
-        self.regions[process] = mapping if number == 1 else f"{mapping}{number}"    # a name is used once
-        self._op(process, "mmap", region=self.regions[process], off=0, len=self.length, prot=READ_WRITE, flags="SHARED",
-                 file=file, fileoff=0, addr_mod_2M=0)
-        self._op(process, "madvise", region=self.regions[process], off=0, len=self.length, advice="HUGEPAGE")
+        self.named[process, mapping] += 1
+        again = self.named[process, mapping]
+        region, length = mapping if again == 1 else f"{mapping}{again}", parse_size(length)    # a name is used once
+        self.regions[process, mapping] = (region, length)
+        what = {"flags": "PRIVATE"} if file.startswith("anon") else {"flags": "SHARED", "file": file}
+        self._op(process, "mmap", region=region, off=0, len=length, prot=READ_WRITE, fileoff=parse_size(offset),
+                 addr_mod_2M=0, **what)
+        self._op(process, "madvise", region=region, off=0, len=length, advice="HUGEPAGE")
         if "minor" in flags:
-            self.do_register(process, mapping)
+            self._register(process, mapping)
 
-    def do_register(self, process, mapping, *flags):
+    def _register(self, process, mapping):
         if process not in self.watched:
             # SIGBUS: an access that would raise an event fails instead; nobody is there to serve events.
             self._op(process, "uffd_open", asked=["MINOR_SHMEM", "MINOR_HUGETLBFS", "SIGBUS"], flags=0)
             self.watched.add(process)
-        self._op(process, "uffd_register", region=self.regions[process], off=0, len=self.length, mode="MINOR")
+        region, length = self.regions[process, mapping]
+        self._op(process, "uffd_register", region=region, off=0, len=length, mode="MINOR")
+
+    def do_register(self, process, mapping, *flags):
+        self._register(process, mapping)
 
     def do_unregister(self, process, mapping):
-        self._op(process, "uffd_unregister", region=self.regions[process], off=0, len=self.length)
+        self._on(process, mapping, "uffd_unregister")
 
     def do_populate(self, file, first, count):
         first, length = int(first) * FOLIO, int(count) * FOLIO
@@ -114,8 +144,8 @@ class _Made:
             return
         self.begun = True
         self.steps.append(self._driver("ftruncate", off=0, len=self.length))    # populate makes a file longer
-        if FILLER not in self.regions:
-            self.do_mmap(FILLER, "v", file, "0", "")
+        if (FILLER, "v") not in self.regions:
+            self.do_mmap(FILLER, "v", file, "0", format_size(self.length))
         for advice in ("POPULATE_WRITE", "DONTNEED"):
             self._op(FILLER, "madvise", region="v", off=first, len=length, advice=advice)
 
@@ -123,28 +153,31 @@ class _Made:
         self.begun = True
         self.steps.append(self._driver("fallocate", mode="PUNCH_HOLE", off=parse_size(offset), len=parse_size(length)))
 
-    def do_truncate(self, file, pages):
+    def do_truncate(self, file, size):
         self.begun = True
-        self.steps.append(self._driver("ftruncate", off=0, len=int(pages) * FOLIO))
+        self.steps.append(self._driver("ftruncate", off=0, len=parse_size(size)))
 
     def do_continue(self, process, mapping, offset, length):
-        self._on(process, "uffd_continue", offset, length, mode=0)
+        self._on(process, mapping, "uffd_continue", offset, length, mode=0)
 
-    def do_touch(self, process, mapping, offset):
-        self._on(process, "write", offset, "4K")
+    def do_touch(self, process, mapping, offset, *words):
+        self._on(process, mapping, "read" if self.reads and "write" not in words else "write", offset, "4K")
 
     def do_dontneed(self, process, mapping, offset, length):
-        self._on(process, "madvise", offset, length, advice="DONTNEED")
+        self._on(process, mapping, "madvise", offset, length, advice="DONTNEED")
 
     def do_collapse(self, process, mapping, offset, length):
-        self._on(process, "madvise", offset, length, advice="COLLAPSE")
+        self._on(process, mapping, "madvise", offset, length, advice="COLLAPSE")
 
     def do_munmap(self, process, mapping, offset, length):
-        self._on(process, "munmap", offset, length)
+        self._on(process, mapping, "munmap", offset, length)
 
     def do_fork(self, process, child):
         self._op(process, "fork", child=child)
-        self.regions[child], self.mappings[child] = self.regions.get(process), self.mappings[process]
+        for (one, mapping), region in list(self.regions.items()):
+            if one == process:
+                self.regions[child, mapping] = region
+                self.named[child, mapping] = self.named[process, mapping]
 
     def do_exit(self, process):
         self._op(process, "exit")

@@ -15,6 +15,7 @@ WORDS = {
     "?": "unknown",
 }
 ENDED = {"interrupt": "stopped"}
+STEPS = ("done", "refused", "injected")
 COLUMNS = (PROPERTIES[:9], PROPERTIES[9:])
 """Of the matrix, in parts of at most 80 characters."""
 
@@ -42,6 +43,24 @@ def _searches(title, scope):
         never = [family for family, times in found["executed"].items() if not times["done"]]
         if never:
             yield from wrapped(f"never done: {', '.join(never)}", " " * 4, " " * 6)
+        if found["ended"] != "closed":
+            yield from wrapped(f"every state of depth {found['complete_depth']} was expanded"
+                               if found["complete_depth"] >= 0 else "no state was expanded", " " * 4)
+    yield from wrapped(_executed(scope["schemes"].values()), " " * 2, " " * 4)
+
+
+def _executed(searches):
+    """How often each family was done, refused, and had an allocation that failed; over all schemes of a scope."""
+    times = {}
+    for found in searches:
+        for family, counts in found["executed"].items():
+            before = times.get(family, (0, 0, 0))
+            times[family] = [a + b for a, b in zip(before, (counts[k] for k in STEPS), strict=True)]
+    return f"done/refused/failed: {', '.join(_times(family, *counts) for family, counts in times.items())}"
+
+
+def _times(family, done, refused, injected):
+    return f"{family} {done:,}/{refused:,}/{injected:,}"
 
 
 def _matrix(result):
@@ -62,7 +81,7 @@ def _matrix(result):
         for name in names:
             yield " ".join([f"{name:18}", *(f"{cell(result, name, prop):>5}" for prop in shown)])
         yield ""
-        yield from listed([(prop.key, f"{prop.name}: {prop.text}") for prop in shown])
+        yield from listed([(prop.key, f"{prop.name}: {prop.text}{_held(result, names, prop)}") for prop in shown])
         yield ""
     yield from listed(WORDS.items())
     if any(found["fatal_steps"] for scope in result["scopes"].values() for found in scope["schemes"].values()):
@@ -71,6 +90,15 @@ def _matrix(result):
             "fatal: steps behind which all counts are noise. They are judged and not followed, so what is proved "
             "of a scheme that has some is proved up to the first of them."
         )
+
+
+def _held(result, names, prop):
+    """How often a property's premise held, if there is one scheme."""
+    if len(names) > 1:
+        return ""
+    found = [scope["schemes"][names[0]]["properties"] for scope in result["scopes"].values() if scope["schemes"]]
+    times = sum(properties[prop.name]["premise"] for properties in found if prop.name in properties)
+    return f" (premise held {times:,} time{'s' * (times != 1)})"
 
 
 def _traces(result):

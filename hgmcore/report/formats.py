@@ -210,7 +210,8 @@ FORMATS = {
     "hgmcore-walk 1": ("hgmcore check --walk --json", named("hgmcore-walk 1", {
         "seed": COUNT, "options": OPTIONS, "schemes": by_name(record({
             "sequences": COUNT, "steps": COUNT, "properties": by_name(record({
-                "promise": PROMISE, "ground": TEXT, "number": COUNT, "length": COUNT, "trace": TEXT}))}))})),
+                "promise": PROMISE, "ground": TEXT, "number": COUNT, "length": COUNT, "trace": TEXT},
+                {"live": TEXT, "not_live": TEXT}))}))})),
     "hgmcore-races 1": ("hgmcore check --races --json", named("hgmcore-races 1", {
         "interrupted": BOOL, "scopes": by_name(record({"definition": TEXT, "schemes": by_name(by_name(RACES))}))})),
     "hgmcore-schedule 1": ("hgmcore replay --schedule --json", named("hgmcore-schedule 1", {
