@@ -417,7 +417,7 @@ def test_the_command_says_what_it_found():
         and "logical_scan           .     .     .     .     .     .     .    2d     ." in answer.output
     )
     assert "pair-eight" in invoke("--scopes").output
-    # By hand: two processes of 8 shapes each, with and without a pin, and of 4 where nothing is cached (file size 0, 1).
+    # By hand: two processes of 8 shapes, with and without a pin, and of 4 where nothing is cached (file size 0, 1).
     cached, states = 2 * (8 * 9 // 2), 2 * (8 * 9 // 2) + 2 * (4 * 5 // 2)
     assert f"done/refused/failed: populate {states}/0/0, punch {states}/0/0, truncate {states}/0/0" in answer.output
     assert f"pinned (premise held {cached} times)" in answer.output

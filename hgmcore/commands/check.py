@@ -283,7 +283,8 @@ def check_command(
                 race[0], race[-1], f"scheme {race[1]}, locks {race[3]}: {race[4]} is broken"))
         if traces:
             _write_races(traces, "schedule", result, lambda *race: schedule_file(*race[1:]))
-        return races_check.status(result)
+        memory = _memory(result["out_of_memory"])
+        return races_check.status(result) or memory
     with _progress(json_file == "-") as show:
         result = check(
             engines,
@@ -305,12 +306,19 @@ def check_command(
         _write_each(html, "html", result, counterexample_html)
     if json_file != "-":
         click.echo(check_text(result), nl=False)
-    for scope_title, name in result["out_of_memory"]:
-        click.echo(
-            f"hgmcore: error: out of memory: scheme {name}, scope {scope_title}: what is not said of it is unknown",
-            err=True,
-        )
-    return status(result, strict) or (OUT_OF_MEMORY if result["out_of_memory"] else OK)
+    memory = _memory(result["out_of_memory"])
+    return status(result, strict) or memory
+
+
+def _memory(searches):
+    """Say where memory ran out, in one line. searches: [scope, scheme] of each; returns the exit status."""
+    if not searches:
+        return OK
+    names = [f"scheme {name}, scope {title}" for title, name in searches]
+    more = f"; and {len(names) - 3} more" if len(names) > 3 else ""
+    text = f"{'; '.join(names[:3])}{more}"
+    click.echo(f"hgmcore: error: out of memory: {text}: what is not said of it is unknown", err=True)
+    return OUT_OF_MEMORY
 
 
 def _refuse(why, **options):
@@ -346,6 +354,9 @@ def _walk(engines, seconds, seed, texts, options, json_file, traces):
             for prop, entry in found["properties"].items():
                 _write(traces, f"{name}-walk-{prop}.hgm", entry["trace"])
                 _write(traces, f"{name}-walk-{prop}.live.jsonl", entry.get("live"))
+    if result["out_of_memory"]:
+        click.echo("hgmcore: error: out of memory: the walk ended there", err=True)
+        return OUT_OF_MEMORY
     entries = [entry for found in result["schemes"].values() for entry in found["properties"].values()]
     return int(any(entry["promise"] == "promised" for entry in entries))
 

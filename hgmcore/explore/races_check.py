@@ -74,6 +74,10 @@ class Raced:
 
     def __init__(self, scheme: str, scope: Scope, symmetry="processes", **given):
         self.checked = Checked(scheme, scope, symmetry, **given).run()
+        if self.checked.ended == "interrupt":
+            raise KeyboardInterrupt
+        if self.checked.ended == "memory":
+            raise MemoryError("no memory for the states that races start from")
         if self.checked.ended != "closed":
             raise InternalError(f"scheme {scheme}, scope {scope.title}: the search of states did not close")
         self.engine, self.scope, self.ended = self.checked.engine, scope, None
@@ -202,19 +206,31 @@ class Raced:
 def race(names, scopes, locks=tuple(LOCKS), preemptions=None, progress=None, **given) -> dict:
     """Race schemes in scopes: {"format", "scopes": {title: {"definition", "schemes": {name: {locks: result}}}}}.
 
-    A result is Raced.run()'s. A KeyboardInterrupt ends it; what was found is returned, with "interrupted".
+    A result is Raced.run()'s. A KeyboardInterrupt ends it; what was found is returned, with "interrupted". So is what
+    was found before memory ran out; "out_of_memory" has the [scope, scheme] that it ended.
     """
-    out = {"format": "hgmcore-races 1", "interrupted": False, "scopes": {}}
+    out = {"format": "hgmcore-races 1", "interrupted": False, "out_of_memory": [], "scopes": {}}
     for scope in scopes:
         entry = out["scopes"].setdefault(scope.title, {"definition": scope.text(), "schemes": {}})
         for name in names:
-            raced = Raced(name, scope, **given)
             found = entry["schemes"].setdefault(name, {})
-            for choice in locks:
-                found[choice] = raced.run(choice, preemptions, progress)
-                if raced.ended == "interrupt":
-                    out["interrupted"] = True
-                    return out
+            try:
+                raced = Raced(name, scope, **given)
+                for choice in locks:
+                    found[choice] = raced.run(choice, preemptions, progress)
+                    if raced.ended != "closed":
+                        break
+            except KeyboardInterrupt:
+                out["interrupted"] = True
+                return out
+            except MemoryError:
+                out["out_of_memory"].append([scope.title, name])
+                continue
+            if raced.ended == "memory":
+                out["out_of_memory"].append([scope.title, name])
+            elif raced.ended == "interrupt":
+                out["interrupted"] = True
+                return out
     return out
 
 

@@ -9,6 +9,7 @@ Which fields a packed state has is found by use: a search that meets a word that
 stops with `grow` set, and is begun anew with it.
 """
 from concurrent.futures import ThreadPoolExecutor, wait
+from threading import Barrier
 
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp
@@ -55,6 +56,16 @@ STEP = np.dtype([("offset", "<u8"), ("length", "<u8"), ("target", "<u4"), ("arg"
                  ("local", "u1"), ("group", "u1")], align=True)
 NEEDS = {"always": ALWAYS, "mapped": MAPPED, "unmapped": UNMAPPED, "alive": ALIVE, "forkable": FORKABLE,
          "pinnable": PINNABLE, "unpinnable": UNPINNABLE}
+
+def started(threads):
+    """A pool whose threads run already, so that a search does not find out half-way that it cannot have them."""
+    pool, all_here = ThreadPoolExecutor(threads), Barrier(threads)
+    try:
+        wait([pool.submit(all_here.wait) for _ in range(threads)])
+    except RuntimeError:    # can't start new thread
+        all_here.abort()
+        raise MemoryError("no memory for a thread") from None
+    return pool
 
 cdef Chosen see(Tiny *t, uint64_t *key) noexcept nogil:
     """Look at the machine and pack it."""
@@ -118,7 +129,7 @@ cdef class Search:
                 raise MemoryError("no memory for a search")
         if not states_new(&self.states, self.workers[0].t.words):
             raise MemoryError("no memory for a search")
-        self.pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self.pool = started(threads) if threads > 1 else None
 
     def __dealloc__(self):
         cdef int i

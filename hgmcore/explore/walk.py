@@ -106,13 +106,14 @@ def walk(which, seconds: float, seed: int = 0, grounds=GROUNDS, progress=None, *
     """Walk for so long, schemes in turn: {scheme: {"sequences", "steps", "properties": {name: {"promise", "ground",
     "trace", "length", "number"}}}}. number: of the sequence; a seed and a number give a sequence.
 
-    A KeyboardInterrupt ends it. ValueError: an option or scheme that there is not.
+    A KeyboardInterrupt ends it, and memory that runs out ("out_of_memory"). ValueError: an option or scheme that there
+    is not.
     """
     engines = [scheme if isinstance(scheme, Engine) else schemes.load(scheme) for scheme in which]
     for engine in engines:
         options.resolve(engine, given)
     found = {engine.name: {"sequences": 0, "steps": 0, "properties": {}} for engine in engines}
-    end, number = time.monotonic() + seconds, 0
+    end, number, out_of_memory = time.monotonic() + seconds, 0, False
     try:
         while time.monotonic() < end:
             ground = grounds[number % len(grounds)]
@@ -126,7 +127,10 @@ def walk(which, seconds: float, seed: int = 0, grounds=GROUNDS, progress=None, *
             number += 1
     except KeyboardInterrupt:
         pass
-    return {"format": "hgmcore-walk 1", "seed": seed, "options": given, "schemes": found}
+    except MemoryError:
+        out_of_memory = True
+    return {"format": "hgmcore-walk 1", "seed": seed, "options": given, "out_of_memory": out_of_memory,
+            "schemes": found}
 
 
 def _one(entry, engine, ground, lines, number, given):

@@ -208,12 +208,13 @@ FORMATS = {
         "out_of_memory": described(array(array(TEXT)), "[scope, scheme] of searches that memory ended"),
         "scopes": by_name(record({"definition": TEXT, "schemes": by_name(SEARCH)}))})),
     "hgmcore-walk 1": ("hgmcore check --walk --json", named("hgmcore-walk 1", {
-        "seed": COUNT, "options": OPTIONS, "schemes": by_name(record({
+        "seed": COUNT, "options": OPTIONS, "out_of_memory": BOOL, "schemes": by_name(record({
             "sequences": COUNT, "steps": COUNT, "properties": by_name(record({
                 "promise": PROMISE, "ground": TEXT, "number": COUNT, "length": COUNT, "trace": TEXT},
                 {"live": TEXT, "not_live": TEXT}))}))})),
     "hgmcore-races 1": ("hgmcore check --races --json", named("hgmcore-races 1", {
-        "interrupted": BOOL, "scopes": by_name(record({"definition": TEXT, "schemes": by_name(by_name(RACES))}))})),
+        "interrupted": BOOL, "out_of_memory": described(array(array(TEXT)), "[scope, scheme] that memory ended"),
+        "scopes": by_name(record({"definition": TEXT, "schemes": by_name(by_name(RACES))}))})),
     "hgmcore-schedule 1": ("hgmcore replay --schedule --json", named("hgmcore-schedule 1", {
         "scheme": TEXT, "scope": TEXT, "locks": TEXT, "start": array(TEXT), "a": TEXT, "b": TEXT,
         "steps": array({"type": "object"}), "broken": array(TEXT)})),
