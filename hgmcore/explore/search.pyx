@@ -57,6 +57,7 @@ STEP = np.dtype([("offset", "<u8"), ("length", "<u8"), ("target", "<u4"), ("arg"
 NEEDS = {"always": ALWAYS, "mapped": MAPPED, "unmapped": UNMAPPED, "alive": ALIVE, "forkable": FORKABLE,
          "pinnable": PINNABLE, "unpinnable": UNPINNABLE}
 
+
 def started(threads):
     """A pool whose threads run already, so that a search does not find out half-way that it cannot have them."""
     pool, all_here = ThreadPoolExecutor(threads), Barrier(threads)
@@ -66,6 +67,7 @@ def started(threads):
         all_here.abort()
         raise MemoryError("no memory for a thread") from None
     return pool
+
 
 cdef Chosen see(Tiny *t, uint64_t *key) noexcept nogil:
     """Look at the machine and pack it."""
