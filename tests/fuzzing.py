@@ -8,6 +8,7 @@ import contextlib
 import io
 import json
 import lzma
+import os
 import tempfile
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from hgmcore.trace import Trace, TraceError
 
 DATA = Path(__file__).parent / "data"
 K, M, G = 1 << 10, 1 << 20, 1 << 30
-SCHEMES = ("mm_id", "head_per_leaf", "logical_counter", "subtree")
+SCHEMES = tuple(os.environ.get("HGMCORE_FUZZ_SCHEME", "mm_id,head_per_leaf,logical_counter,subtree").split(","))
 NUMBERS = ("0", "1", "4K", "8K", "2M", "1G", "2044K", "4097", "7", "3", "16", "0x1000", "512T", "9223372036854775807",
            "18446744073709551615", "18446744073709547520", "-1", "1.5", "4X", "")
 EDGES = (0, 1, -1, 4095, 4096, 4097, 2 * M, 2 * M - 4096, G, 1 << 47, 1 << 52, (1 << 63) - 1, 1 << 63, (1 << 64) - 4096,

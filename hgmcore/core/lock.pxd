@@ -22,6 +22,8 @@ cdef extern from "hgmcore/lock.h" nogil:
     void hgm_folio_unlock(hgm_page *head) noexcept
     void hgm_mm_ids_lock(hgm_page *page1) noexcept
     void hgm_mm_ids_unlock(hgm_page *page1) noexcept
+    uint32_t hgm_mm_id_word(const hgm_page *page1, int slot) noexcept
+    void hgm_mm_id_set_word(hgm_page *page1, int slot, uint32_t word) noexcept
     void hgm_read_lock(uint32_t *lock) noexcept
     void hgm_read_unlock(uint32_t *lock) noexcept
     void hgm_meet(uint32_t *here, uint32_t n) noexcept

@@ -31,7 +31,7 @@ PAGE = np.dtype([("flags", "u8"), ("private", "u8"), ("_large_mapcount", "i4"), 
 """dtype of a struct page (hgm_page): 64 bytes; counts without the kernel's bias of -1."""
 
 FOLIO = np.dtype([("number", "u4"), ("file", "u4"), ("page", "u4"), ("flags", "u4"), ("pfn", "u8"),
-                  ("nr_pages", "u8"), ("pins", "i8"), ("refcount", "i4")])
+                  ("nr_pages", "u8"), ("pins", "i8"), ("refcount", "i4")], align=True)
 """dtype of a row of Contents.folios()."""
 
 FOLIO_CACHED = HGM_FOLIO_CACHED

@@ -23,7 +23,7 @@ Where the kernel stores n - 1 for n mappings, this file stores n, so the kernel'
     slot freed with              -1                      0
     not shared if                count == large          count == large (of either slot; all unmapped: 0 == 0)
 """
-from hgmcore.core.lock cimport hgm_mm_ids_lock, hgm_mm_ids_unlock
+from hgmcore.core.lock cimport hgm_mm_id_set_word, hgm_mm_id_word, hgm_mm_ids_lock, hgm_mm_ids_unlock
 from hgmcore.scheme cimport *
 from hgmcore.schemes.large cimport large_add, large_add_locked, large_mapcount
 
@@ -34,7 +34,7 @@ cdef enum:
 
 
 cdef inline uint32_t owner(const hgm_page *page1, int slot) noexcept nogil:
-    return page1._mm_id[slot] & <uint32_t>ID
+    return hgm_mm_id_word(page1, slot) & <uint32_t>ID
 
 
 cdef inline int owner_slot(const hgm_page *page1, uint32_t id) noexcept nogil:
@@ -43,7 +43,7 @@ cdef inline int owner_slot(const hgm_page *page1, uint32_t id) noexcept nogil:
 
 
 cdef inline void slot_set(hgm_page *page1, int slot, uint32_t id, int32_t count) noexcept nogil:
-    page1._mm_id[slot] = page1._mm_id[slot] & ~<uint32_t>ID | id
+    hgm_mm_id_set_word(page1, slot, hgm_mm_id_word(page1, slot) & ~<uint32_t>ID | id)
     page1._mm_id_mapcount[slot] = count
 
 

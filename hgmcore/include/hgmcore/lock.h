@@ -70,7 +70,20 @@ HGM_INLINE void hgm_mm_ids_lock(hgm_page *page1)
 
 HGM_INLINE void hgm_mm_ids_unlock(hgm_page *page1)
 {
-	__atomic_store_n(&page1->_mm_id[0], page1->_mm_id[0] & ~HGM_MM_IDS_LOCKED, __ATOMIC_RELEASE);
+	uint32_t word = __atomic_load_n(&page1->_mm_id[0], __ATOMIC_RELAXED);
+
+	__atomic_store_n(&page1->_mm_id[0], word & ~HGM_MM_IDS_LOCKED, __ATOMIC_RELEASE);
+}
+
+/* A word of the slots, while a waiter may set the lock bit again that is set. */
+HGM_INLINE uint32_t hgm_mm_id_word(const hgm_page *page1, int slot)
+{
+	return __atomic_load_n(&page1->_mm_id[slot], __ATOMIC_RELAXED);
+}
+
+HGM_INLINE void hgm_mm_id_set_word(hgm_page *page1, int slot, uint32_t word)
+{
+	__atomic_store_n(&page1->_mm_id[slot], word, __ATOMIC_RELAXED);
 }
 
 /* Readers of a lock are a count in one word, which is all that they contend for. */
