@@ -25,7 +25,7 @@ from setuptools import Extension
 import hgmcore
 from hgmcore.schemes import NAMES
 
-CORE = ["core.core", "core.machine", "core.records", "core.snapshot", "core.truth", "core.view"]
+CORE = ["core.calls", "core.core", "core.machine", "core.records", "core.snapshot", "core.truth", "core.view"]
 TESTS = Path(__file__).parent
 COMPILER = shlex.split(os.environ.get("CC", "gcc"))
 
