@@ -105,7 +105,7 @@ KEPT, SMALL = 128, 1 << 15
 
 Schemes that are compared on one trace have the same page tables at each observation.
 """
-_recounts = {}
+_recounts: dict[tuple, Recount] = {}
 
 
 def recount(core, folios, geometry) -> Recount:
