@@ -109,9 +109,9 @@ class Simulated:
         for memory in self.translation.touched:
             step = f"step {op['i']} ({op.get('advice', op['op'])})"
             self.doubtful.setdefault(memory, f"what {step}, out of scope, touched, from the first difference on")
-        results = self._run()
+        error, *results = self._run()
         if self.reason is None:
-            return self._answers(op, *results)
+            return self._answers(op, error or self.translation.answer, *results)
         return []
 
     def _run(self):

@@ -20,9 +20,7 @@ DONTWAKE, MODE_WP = 1, 2
 
 ADVICE = "advice that changes nothing that is mapped"
 REASONS = {
-    "uffd_open": "a userfaultfd descriptor: traces register without one",
-    "no descriptor": "no userfaultfd is open: traces register without one",
-    "mode": "a mode that UFFDIO_CONTINUE does not know",
+    "uffd_open": "a userfaultfd descriptor that the kernel refuses",
     "part": "UFFDIO_REGISTER of a part: traces register a whole mapping",
     "registration": "registered with userfaultfd, but not for minor faults",
     "uffd_poison": "UFFDIO_POISON: traces have no poison markers",
@@ -32,16 +30,19 @@ REASONS = {
     "pin": "a pin of what is no shared file: traces pin files",
     "private": "a private mapping of a shmem file: traces have none",
     "unmapped": "a mapping that no step in scope made",
-    "locked": "memory that is locked: traces have no locks",
+    "locked": "memory of which a part is locked: traces have no locks",
     "address": "mremap to an address: traces leave addresses to the simulator",
     "query": "a question where pages lie: the simulator has no nodes",
-    "policy": "a memory policy that moves nothing",
+    "policy": "a memory policy of a part of a mapping, which cuts the VMA",
     "align": "mbind of a part of a huge page, which would cut the VMA",
     **dict.fromkeys(("HUGEPAGE", "NOHUGEPAGE", "COLD", "PAGEOUT", "FREE"), ADVICE),
 }
 
-NEUTRAL = frozenset(REASONS[key] for key in ("uffd_open", "no descriptor", "mode", "query", "policy"))
+NEUTRAL = frozenset(REASONS[key] for key in ("uffd_open", "query"))
 """Reasons of steps that change nothing."""
+REFUSED_OF_LOCKED = ("DONTNEED", "COLD", "PAGEOUT")
+"""Advice that the kernel refuses where memory is locked."""
+
 ASKING = ("mincore", "msync", "mlock2_query", "process_vm_readv")
 """System calls without a statement that change nothing that is mapped."""
 
@@ -52,7 +53,7 @@ class Region:
 
     length: of what is observed, in bytes: the longest that it was. now: at present. page: bytes of a folio.
     kind: of its file, or "anon". prot: the rights of all of it, None if parts differ. registered: the modes of
-    userfaultfd. locked: was mlock called? poisoned: (first, last) bytes that UFFDIO_POISON marked. memory: what its
+    userfaultfd. locked, poisoned: (first, last) bytes that mlock locked and UFFDIO_POISON marked. memory: what its
     pages are of, and those of all other mappings with the same. file_offset: where in the file it begins; -1 where that
     is private.
     """
@@ -63,7 +64,7 @@ class Region:
     kind: str
     prot: int | None = READ | WRITE
     registered: set = field(default_factory=set)
-    locked: bool = False
+    locked: list = field(default_factory=list)
     poisoned: list = field(default_factory=list)
     memory: tuple = ()
     file_offset: int = 0
@@ -71,6 +72,22 @@ class Region:
 
     def __post_init__(self):
         self.now = self.now or self.length
+
+    @property
+    def unit(self) -> int:
+        """Bytes of which ranges of system calls must be multiples."""
+        return self.page if self.kind == "hugetlb" else PAGE
+
+    def is_whole(self, op) -> bool:
+        """Is a step about all of the mapping?"""
+        return op["off"] == 0 and op["len"] >= self.now
+
+    def is_locked(self, op) -> bool | None:
+        """Is all memory that a step is about locked? None: a part of it."""
+        first, last = op["off"], op["off"] + op["len"]
+        if not any(start < last and first < end for start, end in self.locked):
+            return False
+        return True if any(start <= first and last <= end for start, end in self.locked) else None
 
 
 class Translation:
@@ -84,6 +101,7 @@ class Translation:
         self.features: dict[str, list[str]] = {}  # process -> what its userfaultfd asked for
         self.waiting: dict[str, tuple[Region, int, int]] = {}  # process -> region, offset, flags of a thread's access
         self.foreign: dict[tuple[str, str], str] = {}  # (process, region) -> why the trace has no such mapping
+        self.answer: str | None = None  # of the last step: the errno of one that is refused before memory is met
         self.touched: set[tuple] = set()  # of the last step: memory that it may have changed, not being in scope
         self.lenient = False  # some step out of scope may have made mappings
 
@@ -102,7 +120,7 @@ class Translation:
 
         `touched` then is the memory that the step may have changed in the kernel alone.
         """
-        self.touched = set()
+        self.touched, self.answer = set(), None
         function, process, region = getattr(self, f"do_{op['op']}", None), op["proc"], op.get("region")
         if op["op"] in ("mmap", "exit"):
             reason = function(op)
@@ -279,10 +297,12 @@ class Translation:
 
     def do_uffd_open(self, op):
         self.features[op["proc"]] = op["asked"]
-        return REASONS["uffd_open"]
+        return REASONS["uffd_open"] if op.get("errno") else None
 
     def do_uffd_register(self, op):
         region, modes = self._region(op), set(op["mode"].split("|"))
+        if self._misaligned(region, op):
+            return None
         if op["off"] or op["len"] != region.now:
             return REASONS["part"]
         if not op["errno"]:
@@ -295,6 +315,8 @@ class Translation:
 
     def do_uffd_unregister(self, op):
         region = self._region(op)
+        if self._misaligned(region, op):
+            return None
         if op["off"] or op["len"] != region.now:
             return REASONS["part"]
         region.registered = set()
@@ -302,10 +324,9 @@ class Translation:
         return None
 
     def do_uffd_continue(self, op):
-        if op["proc"] not in self.features:
-            return REASONS["no descriptor"]
-        if op["mode"] & ~(DONTWAKE | MODE_WP):
-            return REASONS["mode"]
+        if op["proc"] not in self.features or op["mode"] & ~(DONTWAKE | MODE_WP):
+            self.answer = "EINVAL" if op["proc"] in self.features else "EBADF"
+            return None
         region = self._region(op)
         other = region.registered and "MINOR" not in region.registered  # any registration will do for UFFDIO_CONTINUE
         if other:
@@ -315,12 +336,22 @@ class Translation:
             self.writer.emit("unregister", region.mapping)
         return None
 
+    def _misaligned(self, region, op):
+        """Is the range of an ioctl of userfaultfd no range of whole pages? Then validate_range() refuses it."""
+        if op["off"] % region.unit or op["len"] % region.unit or not op["len"]:
+            self.answer = "EINVAL"
+        return self.answer is not None
+
     def do_uffd_poison(self, op):
+        if self._misaligned(self._region(op), op):
+            return None
         if not op["errno"]:
             self._region(op).poisoned.append((op["off"], op["off"] + op["len"]))
         return REASONS["uffd_poison"]
 
     def do_uffd_wp(self, op):
+        if self._misaligned(self._region(op), op):
+            return None
         return REASONS["uffd_wp"]
 
     def do_madvise(self, op):
@@ -333,8 +364,12 @@ class Translation:
             self._emit("collapse", op)
         elif advice in ("POPULATE_READ", "POPULATE_WRITE"):
             self._touch(self._region(op), op["off"], op["len"], WRITE * (advice == "POPULATE_WRITE"))
-        elif advice == "DONTNEED" and region.locked:
+        elif advice in REFUSED_OF_LOCKED and region.is_locked(op) is None:
             return REASONS["locked"]
+        elif advice in REFUSED_OF_LOCKED and region.is_locked(op) or self._is_refused(advice, region):
+            self.answer = "EINVAL"
+        elif self._changes_nothing(advice, region, op):
+            return None
         elif advice in ("DONTNEED", "DONTNEED_LOCKED"):
             self._emit("dontneed", op)
         elif advice == "REMOVE" and region.memory[0] == "file" and region.file_offset >= 0 and not op["errno"]:
@@ -344,13 +379,42 @@ class Translation:
                                f"MADV_{advice}: traces have no statement for it")
         return None
 
+    @staticmethod
+    def _is_refused(advice, region):
+        """Does the kernel refuse this advice for such memory, whatever the range?"""
+        if region.kind == "hugetlb":
+            return advice in ("COLD", "PAGEOUT", "FREE")
+        return advice == "FREE" and region.kind != "anon"
+
+    def _changes_nothing(self, advice, region, op):
+        """Is it advice that leaves mappings, folios and VMAs what they are?
+
+        COLD and FREE split a folio that they do not cover, or that is mapped in part, so only base pages are sure.
+        """
+        if advice in ("HUGEPAGE", "NOHUGEPAGE"):
+            return region.kind == "hugetlb" or self._says_nothing_new(op) and region.is_whole(op)
+        return advice in ("COLD", "FREE") and region.page == PAGE
+
     def do_mlock(self, op):
+        """Bring the range in, as an access would; only a private mapping that may be written gets pages of its own."""
         region = self._region(op)
-        if op["errno"] or region.prot != READ:
+        if op["errno"] or not region.prot:
             return REASONS["locked"]
-        region.locked = True
-        self._emit("mprotect", op, READ | WRITE)
-        self._touch(region, op["off"], op["len"])
+        if region.kind != "hugetlb":    # mlock_fixup() leaves those VMAs alone
+            if not region.is_whole(op) and region.prot != READ:
+                return REASONS["locked"]
+            region.locked.append((op["off"], op["off"] + op["len"]))
+            if not region.is_whole(op):    # other flags, so a VMA of its own
+                self._emit("mprotect", op, READ | WRITE)
+        private = region.kind == "anon" or region.file_offset < 0
+        self._touch(region, op["off"], op["len"], WRITE * (private and region.prot == READ | WRITE))
+        return None
+
+    def do_munlock(self, op):
+        region = self._region(op)
+        if op["errno"] or not region.is_whole(op) and region.kind != "hugetlb":
+            return REASONS["locked"]
+        region.locked.clear()
         return None
 
     def do_fallocate(self, op):
@@ -387,8 +451,11 @@ class Translation:
 
     def do_mbind(self, op):
         region = self._region(op)
+        if region.kind == "hugetlb" and (op["off"] % region.page or op["len"] % region.page):
+            self.answer = "EINVAL"    # hugetlb_vm_op_split()
+            return None
         if "MOVE" not in op["flags"]:
-            return REASONS["policy"]
+            return None if region.is_whole(op) and not op["errno"] else REASONS["policy"]
         if op["off"] % region.page or op["len"] % region.page:
             return REASONS["align"]
         self._emit("migrate", op, ALL * ("MOVE_ALL" in op["flags"]))
