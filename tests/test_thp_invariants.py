@@ -11,7 +11,7 @@ from model import SCHEMES
 from test_invariants import MISCOUNTS, check_promises
 
 K, M = 2**10, 2**20
-EXACT = {"mm_id", "nr_pages_mapped", "large_mapcount", "double_map"}  # each base page's own count
+EXACT = {"mm_id", "rmap_id", "nr_pages_mapped", "large_mapcount", "double_map"}  # each base page's own count
 MAPPINGS = {"v": "F 0 4M shared minor", "u": "F 4K 3M shared", "h": "H 0 2M shared minor wp",
             "a": "anon:2M 0 4M private", "s": "anon:4K 0 2M private"}
 OPERATIONS = (["continue"] * 4 + ["read"] + ["write"] * 3 + ["dontneed"] * 3 + ["collapse"] * 2

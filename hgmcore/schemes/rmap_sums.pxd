@@ -22,10 +22,9 @@ cdef inline uint64_t sums_base(const hgm_options *options, const hgm_folio *foli
 
 cdef inline int sums_digits(const hgm_options *options, const hgm_folio *folio) noexcept nogil:
     """Bits of a process's number in each sum: digits that 64 bits hold."""
-    cdef int digits = 6 if options.rmap_values == 4 else 7
-    if folio.nr_pages > 1024:
-        digits = 64 // (64 - __builtin_clzll(folio.nr_pages + 1))
-    return digits
+    if folio.nr_pages > (<uint64_t>1024 if options.rmap_values == 4 else <uint64_t>512):
+        return 64 // (64 - __builtin_clzll(folio.nr_pages + 1))
+    return 6 if options.rmap_values == 4 else 7
 
 
 cdef inline uint64_t sub_number(uint64_t base, uint32_t group) noexcept nogil:
