@@ -55,7 +55,7 @@ def write_pages(app):
     made = {name: linked((ROOT / path).read_text(), name) for name, path in PAGES.items()}
     found = dict(scheme_pages())
     made |= {f"schemes/{name}.md": text for name, text in found.items()}
-    index = ["# The schemes", "", "Each page is what the scheme's own file says of it.", "", "```{toctree}", *found, "```"]
+    index = ["# The schemes", "", "Each page is what a scheme says of itself.", "", "```{toctree}", *found, "```"]
     made["schemes/index.md"] = "\n".join([*index, ""])
     for name, text in made.items():
         path = DOCS / "generated" / name

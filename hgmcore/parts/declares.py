@@ -23,13 +23,17 @@ from hgmcore.trace.names import Mapping as MappingName
 class Numbers:
     """The number of each name in a header's tables, so that none is looked for in a list.
 
-    files, processes: by name. mappings: by Mapping (process, name). words: of mappings' names, one for all processes.
+    files, processes: by name. mappings: by Mapping (process, name); of_process: those of each process. words: of
+    mappings' names, one for all processes.
     """
 
     def __init__(self, header: Header, words: dict[str, int]) -> None:
         self.files = {file.name: number for number, file in enumerate(header.files)}
         self.processes = {name: number for number, name in enumerate(header.processes)}
         self.mappings = {mapping: number for number, mapping in enumerate(header.mappings)}
+        self.of_process: list[list[int]] = [[] for _ in header.processes]
+        for number, mapping in enumerate(header.mappings):
+            self.of_process[mapping.process].append(number)
         self.words = words
 
 
@@ -181,6 +185,7 @@ class Declares:
         number = self.core.add_process()
         self._declared = None
         self._numbers.processes[name] = number
+        self._numbers.of_process.append([])
         self.header.processes.append(name)
         return number
 
@@ -189,6 +194,7 @@ class Declares:
         number = self.core.add_mapping(mapping.process, words.setdefault(mapping.name, len(words)))
         self._declared = None
         self._numbers.mappings[mapping] = number
+        self._numbers.of_process[mapping.process].append(number)
         self.header.mappings.append(mapping)
         return number
 

@@ -37,8 +37,8 @@ class Process(Handle):
     def mappings(self) -> tuple[Mapping, ...]:
         """Its mappings of which something is mapped, in the order of their declaration."""
         calls, machine = self.machine._calls, self.machine
-        return tuple(machine._mapping_of(number) for number, mapping in enumerate(machine.header.mappings)
-                     if mapping.process == self.number and calls.mapped(number))
+        return tuple(machine._mapping_of(number) for number in machine._numbers.of_process[self.number]
+                     if calls.mapped(number))
 
     def __repr__(self) -> str:
         return shaped("process", name=quoted(self.name), exited=str(self.exited).lower(),
@@ -135,8 +135,8 @@ class Process(Handle):
         """
         machine = self.machine
         child = machine.process(name)
-        for mapping in [m for m in machine.header.mappings if m.process == self.number]:
-            machine._add_mapping(MappingName(child.number, mapping.name))
+        for number in machine._numbers.of_process[self.number]:
+            machine._add_mapping(MappingName(child.number, machine.header.mappings[number].name))
         machine._calls.one(FORK, self.number, 0, 0, child.number)
         return child
 
