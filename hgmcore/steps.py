@@ -107,10 +107,10 @@ def replay_steps(trace: Any, scheme: str | Engine, *, start: int = 0, stop: int 
     **options
         Options of `hgmcore.options.OPTIONS`.
 
-    Yields
-    ------
-    Step
-        What one operation changed.
+    Returns
+    -------
+    iterator of Step
+        What each operation changed.
 
     Raises
     ------

@@ -143,10 +143,10 @@ class Looks:
         process : Process, optional
             Of this machine; None: all processes. A table that processes share comes once for each of them.
 
-        Yields
-        ------
-        Table
-            Process, level, address, number, and the entries: the memory itself, to be read only.
+        Returns
+        -------
+        iterator of Table
+            Of each process, level, address, number, and the entries: the memory itself, to be read only.
 
         Raises
         ------

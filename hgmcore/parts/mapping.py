@@ -193,7 +193,8 @@ class Mapping(Handle):
         Raises
         ------
         OperationError
-            EINVAL: the memory is not hugetlb or not shared; ESRCH: the process has exited.
+            EINVAL: the memory is not hugetlb or not shared; ENOMEM: the range has a hole; ESRCH: the process has
+            exited.
 
         Notes
         -----
@@ -257,7 +258,7 @@ class Mapping(Handle):
         Raises
         ------
         OperationError
-            EFAULT: no access is allowed there, or its page has failed (EHWPOISON); ENOMEM: no page.
+            EFAULT: no access is allowed there; EHWPOISON: its page has failed; ENOMEM: there is no page for it.
 
         Notes
         -----
@@ -317,7 +318,8 @@ class Mapping(Handle):
         Raises
         ------
         OperationError
-            EINVAL: no such range, or not aligned; ENOMEM: an allocation fails; ESRCH: the process has exited.
+            EINVAL: no such range, or no pieces are allowed there; ENOMEM: the range has a hole, or an allocation fails;
+            EBUSY, EEXIST: a page has failed, or is in the way; ESRCH: the process has exited.
 
         Notes
         -----
@@ -379,7 +381,8 @@ class Mapping(Handle):
         Raises
         ------
         OperationError
-            EIO: a page could not be moved; EFAULT: the range has a hole; ESRCH: the process has exited.
+            EAGAIN: a page has references or counts that nobody explains; EFAULT: the range has a hole; ENOMEM: there is
+            no memory to move to; ESRCH: the process has exited.
 
         Notes
         -----
@@ -407,7 +410,8 @@ class Mapping(Handle):
         Raises
         ------
         OperationError
-            EHWPOISON: the page failed before; EFAULT: nothing is mapped there; ESRCH: the process has exited.
+            EHWPOISON: the page failed before; EFAULT: nothing is mapped there; EAGAIN: it has failed, and its huge page
+            could not be taken out of use; ENOMEM: no table for smaller leaves; ESRCH: the process has exited.
 
         Notes
         -----

@@ -76,7 +76,8 @@ class Process(Handle):
         Raises
         ------
         OperationError
-            The kernel refuses: EINVAL for a bad range, ESRCH for a process that has exited.
+            EINVAL: no such range; EEXIST: the name is mapped; ENOMEM: the address space ends; ESRCH: the process has
+            exited.
         ValueError
             The file belongs to another machine, the name is none, or file and `anon` do not fit together.
 
