@@ -139,7 +139,7 @@ def documented():
                 yield f"{path}.{one}"
 
 
-@pytest.mark.parametrize("path", documented())
+@pytest.mark.parametrize("path", list(documented()))
 def test_docstrings_have_all_that_numpydoc_asks_for(path):
     """Summary, each parameter with its type, what is returned, and no parameter that is not there."""
     found = pytest.importorskip("numpydoc.validate").validate(path)["errors"]

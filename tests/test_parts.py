@@ -217,10 +217,12 @@ def test_arrays_lists_and_texts_for_every_operation(machine):
     assert v.munmap(["6M"])["done"].tolist() == [2 << 20]
     assert v.mremap(["4M", "2M"])["done"].tolist() == [4 << 20, 2 << 20]
     assert f.punch([0, "2M"], "2M")["done"].tolist() == [2 << 20] * 2 and f.punch(["6M"])["done"].tolist() == [2 << 20]
+    assert f.truncate(["4M", "2M"])["errno"].tolist() == [0, 0] and f.truncate("8M") is None
+    assert f.populate([0, 2], 2)["done"].tolist() == [4 << 20] * 2 and f.populate(range(4))["errno"].tolist() == [0] * 4
     assert len(v.uffd_continue([])) == 0
     for wrong, error in ((lambda: v.touch([1.5]), TypeError), (lambda: v.touch([-1]), ValueError),
                          (lambda: v.touch(np.array([[1]])), ValueError), (lambda: v.touch([[1]]), TypeError),
-                         (lambda: f.pin([0, 9]), ValueError),
+                         (lambda: f.pin([0, 9]), ValueError), (lambda: f.populate([3], 2), ValueError),
                          (lambda: v.dontneed([0, 1], [1, 2, 3]), ValueError), (lambda: v.touch(["x"]), ValueError),
                          (lambda: v.dontneed(["8G"]), ValueError), (lambda: v.touch([1 << 64]), ValueError)):
         with pytest.raises(error):

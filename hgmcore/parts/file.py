@@ -7,7 +7,6 @@ from typing import Any, SupportsIndex, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from hgmcore.core.calls import size
 from hgmcore.core.machine import FOLIO_CACHED
 from hgmcore.parts.batches import Outcomes, Size, Sizes, several
 from hgmcore.parts.handle import Handle, whole
@@ -95,13 +94,22 @@ class File(Handle):
             length = int(length) if length.ndim == 0 else length
         return self.machine._calls.one(PUNCH, self.number, offset, length)
 
-    def truncate(self, length: Size = 0) -> None:
+    @overload
+    def truncate(self, length: Size = ...) -> None: ...
+    @overload
+    def truncate(self, length: Sizes) -> Outcomes: ...
+    def truncate(self, length: Any = 0) -> Any:
         """Set the file's size; what lies behind it is unmapped everywhere and freed: ftruncate().
 
         Parameters
         ----------
-        length : size
-            Bytes that the file has from now on.
+        length : size, or array_like of sizes
+            Bytes that the file has from now on; of an array one after another.
+
+        Returns
+        -------
+        None or ndarray
+            Nothing; of an array of n sizes a structured array (n,) with `done`, `errno` and `event`.
 
         Raises
         ------
@@ -112,7 +120,8 @@ class File(Handle):
         -----
         Source: Linux fs/hugetlbfs/inode.c, hugetlb_vmtruncate(); mm/shmem.c, shmem_setattr().
         """
-        self.machine._calls.one(TRUNCATE, self.number, size(length))
+        done = self.machine._calls.one(TRUNCATE, self.number, length)
+        return done if isinstance(done, np.ndarray) else None
 
     @overload
     def pin(self, page: int | np.integer[Any] = ..., count: int | np.integer[Any] = ...) -> None: ...
@@ -182,18 +191,23 @@ class File(Handle):
             raise ValueError(f"huge page {page} lies beyond the file")
         return page
 
-    def populate(self, first: SupportsIndex = 0, count: SupportsIndex | None = None) -> int:
+    @overload
+    def populate(self, first: int | np.integer[Any] = ..., count: int | np.integer[Any] | None = ...) -> int: ...
+    @overload
+    def populate(self, first: Sizes, count: int | np.integer[Any] | Sizes = ...) -> Outcomes: ...
+    def populate(self, first: Any = 0, count: Any = None) -> Any:
         """Bring huge pages into the page cache, as a write to each does.
 
         Parameters
         ----------
-        first, count : int
-            Huge pages [first, first + count); `count` None: up to the file's end.
+        first, count : int, or array_like of int
+            Huge pages [first, first + count); `count` None: up to the file's end, of an array one page each.
 
         Returns
         -------
-        int
-            Bytes of those pages.
+        int or ndarray
+            Bytes of those pages; of an array of n numbers a structured array (n,) with `done` in bytes, `errno` and
+            `event`.
 
         Raises
         ------
@@ -202,6 +216,11 @@ class File(Handle):
         ValueError
             The pages reach beyond the file.
         """
+        if isinstance(first, (list, tuple, range, np.ndarray)):
+            first, count = several("first", first), several("count", 1 if count is None else count)
+            if (first + count > np.uint64(self.pages)).any() or (first > np.uint64(self.pages)).any():
+                raise ValueError(f"huge pages {first} to {first} + {count} reach beyond the file")
+            return self.machine._calls.batch(POPULATE, self.number, first, count, 0, 0)
         first = whole("first", first)
         count = self.pages - first if count is None else whole("count", count)
         if first < 0 or count < 0 or first + count > self.pages:
