@@ -11,9 +11,9 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from hgmcore.core.machine import PAGE, RESULT
 
 import hgmcore
+from hgmcore.core.machine import PAGE, RESULT
 
 SOURCES = sorted(Path(__file__).parent.glob("roofline*.c"))
 TABLE = 4096

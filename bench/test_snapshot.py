@@ -7,9 +7,9 @@ import time
 
 import numpy as np
 import pytest
-from hgmcore.core.snapshot import Snapshot
 
 import hgmcore as hgm
+from hgmcore.core.snapshot import Snapshot
 
 PIECES = 262144
 

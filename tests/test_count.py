@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from hgmcore.core.machine import RESULT
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hgmcore import Trace, load, replay, schemes
 from hgmcore.analysis.count import SAMPLES, STAYS, count, count_batched, refusals, samples
 from hgmcore.analysis.watch import WATCHED
+from hgmcore.core.machine import RESULT
 from hgmcore.replay import machine_for, plain
 from hgmcore.schemes import NAMES
 from hgmcore.trace.phases import phases

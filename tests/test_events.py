@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from hgmcore.core.events import Events
-from hgmcore.core.view import View
 
 import hgmcore as hgm
 from hgmcore import counting, recordings
+from hgmcore.core.events import Events
+from hgmcore.core.view import View
 from hgmcore.inputs import load
 from hgmcore.model.events import count_events
 from hgmcore.replay import machine_for

@@ -4,10 +4,10 @@ import copy
 
 import numpy as np
 import pytest
-from hgmcore.core.records import Records
 
 import hgmcore as hgm
 from hgmcore import Trace, schemes
+from hgmcore.core.records import Records
 from hgmcore.trace.statements import CODES, OPERATION
 
 TEXT = """hgmcore-trace 1

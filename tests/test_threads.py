@@ -7,12 +7,12 @@ import threading
 import numpy as np
 import pytest
 from comparing import plain
-from hgmcore.core.view import View, join
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hgmcore as hgm
 from hgmcore import stretches, threads
+from hgmcore.core.view import View, join
 from hgmcore.replay import machine_for, replay
 from hgmcore.replay import plain as plain_result
 from hgmcore.schemes import NAMES

@@ -383,6 +383,7 @@ def test_save_to_a_pipe(tmp_path):
 def test_records_have_the_layout_of_the_c_header():
     """OPERATION and RESULT have the fields of hgm_operation and hgm_result, in their order and sizes."""
     import numpy as np
+
     from hgmcore.core.machine import RESULT
 
     sizes = {"uint64_t": "u8", "uint32_t": "u4", "uint16_t": "u2", "uint8_t": "u1", "int32_t": "i4"}

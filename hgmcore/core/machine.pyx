@@ -169,7 +169,7 @@ cdef class Contents:
     def add_file(self, geometry, page_size, uint64_t pages, kind="hugetlb") -> int:
         """Declare a file of `pages` huge pages (or folios) of `page_size` bytes. Returns its number.
 
-        kind: hugetlb or shmem; or anon, anonymous memory in folios of that size, which has no pages. What no leaf of the
+        kind: hugetlb or shmem; or anon, anonymous memory in folios of that size, without pages. What no leaf of the
         geometry maps, PTEs map.
         """
         cdef Machine *m = &self.m

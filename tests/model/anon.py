@@ -95,7 +95,7 @@ class Anon(Shmem):
         self.map_ptes(space, number, slot, copy, 0, 1, "fault", exclusive=True)
 
     def fault_middle(self, mapping, vma, offset, was_none):
-        """Map a folio that is larger than a base page and smaller than a PMD's, if nothing is where it has its place."""
+        """Map a folio that is larger than a base page and smaller than a PMD's, if its place is free."""
         size, space, (number, _) = mapping.file.page_size, self.space(mapping), self.where(mapping, offset)
         if not self.geometry.base < size < self.pmd_size or vma.minor or vma.wp or (
                 not self.fits(mapping, vma, offset, size)):

@@ -143,7 +143,7 @@ cdef inline int madvise_collapse(Machine *m, Mapping *v, const Vma *vma, uint64_
     cdef int error = 0, failed = 0
     cdef Pmd pmd
     if vma.end - vma.start <= pmd_mask(m) or not thp_vma_suitable_order(m, v, vma, vma.end - pmd_mask(m) - 1,
-                                                                          pmd_mask(m)):
+                                                                         pmd_mask(m)):
         return EINVAL
     if m.state.files[v.file].kind == ANON and not vma.anon_vma or first > last:
         return EINVAL
