@@ -142,8 +142,8 @@ cdef inline int madvise_collapse(Machine *m, Mapping *v, const Vma *vma, uint64_
     cdef uint64_t first = (v.address + start + pmd_mask(m)) & ~pmd_mask(m), last = (v.address + end) & ~pmd_mask(m)
     cdef int error = 0, failed = 0
     cdef Pmd pmd
-    if vma.end - vma.start <= pmd_mask(m) or not thp_vma_suitable_order(m, v, vma, vma.end - pmd_mask(m) - 1,
-                                                                         pmd_mask(m)):
+    if (vma.end - vma.start <= pmd_mask(m)
+            or not thp_vma_suitable_order(m, v, vma, vma.end - pmd_mask(m) - 1, pmd_mask(m))):
         return EINVAL
     if m.state.files[v.file].kind == ANON and not vma.anon_vma or first > last:
         return EINVAL
