@@ -10,7 +10,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 from numpy.typing import NDArray
 
-from hgmcore import options, schemes
+from hgmcore import doors, options, schemes
 from hgmcore.core.calls import size
 from hgmcore.core.core import Core, Engine
 from hgmcore.core.records import Records
@@ -120,12 +120,30 @@ class Machine(Declares, Looks):
 
     @property
     def operations(self) -> int:
-        """How many operations ran; results have the index of each."""
+        """How many operations ran, by whatever door; results have the index of each."""
         return self._calls.operations
 
     @operations.setter
     def operations(self, number: int) -> None:
         self._calls.operations = number
+
+    @property
+    def capsule(self) -> Any:
+        """The machine for other extension modules: a capsule "hgmcore.machine.v1" of an hgm_machine (library.h).
+
+        A journal does not have what other modules run.
+        """
+        return self.core.capsule(self.engine)
+
+    @property
+    def ctypes(self) -> doors.Interface:
+        """The machine and the functions of library.h for ctypes and Numba; a journal does not have what they run."""
+        return doors.by_ctypes(self)
+
+    @property
+    def cffi(self) -> doors.Interface:
+        """The machine and the functions of library.h for cffi. ImportError: there is no cffi, or it does not fit."""
+        return doors.by_cffi(self)
 
     @property
     def closed(self) -> bool:

@@ -11,6 +11,7 @@ from hgmcore.commands.common import OK, version_option
 from hgmcore.commands.compare import compare
 from hgmcore.commands.convert import convert
 from hgmcore.commands.explain import explain
+from hgmcore.commands.export_c import export_c_command
 from hgmcore.commands.help import help_
 from hgmcore.commands.import_ import import_
 from hgmcore.commands.info import info
@@ -92,6 +93,6 @@ def cli(context):
         click.echo(context.get_help())
 
 
-for verb in (calibrate, check_command, compare, convert, explain, help_, import_, info, list_profiles, list_schemes,
-             list_workloads, replay, step, sweep, validate):
+for verb in (calibrate, check_command, compare, convert, explain, export_c_command, help_, import_, info, list_profiles,
+             list_schemes, list_workloads, replay, step, sweep, validate):
     cli.add_command(verb)

@@ -180,6 +180,55 @@ cdef extern from "hgmcore/hgm.h" nogil:
     hgm_cost hgm_no_cost() noexcept
     void hgm_cost_add(hgm_cost *total, const hgm_cost *cost) noexcept
 
+# The C library (library.h); its functions are those of hgmcore/library.pxd.
+cdef extern from "hgmcore/library.h" nogil:
+    enum:
+        HGM_E_ABI, HGM_E_MEMORY, HGM_E_UNDECLARED, HGM_E_GEOMETRY, HGM_E_OPTION, HGM_E_PAGE_SIZE, HGM_E_FILE_SIZE
+        HGM_E_BUSY, HGM_E_RESERVE, HGM_E_NOT_READY
+    enum:
+        HGM_HUGETLB, HGM_SHMEM, HGM_ANON
+    const uint32_t HGM_ENGINE_WHOLE_ONLY, HGM_ENGINE_TAILS, HGM_ENGINE_ONE_THREAD, HGM_ENGINE_SCANS
+    const uint32_t HGM_ENGINE_FIRST_COME, HGM_ENGINE_BY_NUMBER, HGM_ENGINE_ASKS_CPU, HGM_ENGINE_SLOTS
+    const uint32_t HGM_ENGINE_DIRTIES
+
+    ctypedef struct hgm_leaf_size:
+        int32_t shift
+        int32_t level
+        int32_t entries
+
+    ctypedef struct hgm_geometry:
+        const char *name
+        int32_t base_shift
+        int32_t index_bits
+        int32_t levels
+        int32_t nr_leaves
+        hgm_leaf_size leaves[6]
+
+    struct hgm_core:
+        pass
+
+    ctypedef struct hgm_engine:
+        uint32_t abi
+        uint32_t size
+        uint32_t core_size
+        uint32_t flags
+        const char *name
+        hgm_options options
+        uint64_t (*run)(hgm_core *core, const hgm_operation *operations, uint64_t n, uint64_t index) noexcept nogil
+        uint64_t (*page_mapcount_runs)(hgm_core *core, const hgm_folio *folio, long long *out) noexcept nogil
+        void (*answer)(const hgm_options *options, const hgm_folio *folio, hgm_answer *answer) noexcept nogil
+        int (*movable)(const hgm_options *options, const hgm_folio *folio, int table_shared) noexcept nogil
+        void (*asked)(hgm_core *core, const hgm_operation *operations, uint64_t n, uint64_t *out) noexcept nogil
+
+    ctypedef struct hgm_machine:
+        uint32_t abi
+        uint32_t size
+        hgm_core *core
+        const hgm_engine *engine
+        uint64_t operations
+        uint32_t busy
+        uint32_t owned
+
 cdef extern from "hgmcore/entries.h" nogil:
     uint64_t hgm_next_entry(const uint64_t *entries, uint64_t i, uint64_t n) noexcept
     void hgm_fill(uint64_t *entries, uint64_t n, uint64_t value, uint64_t step) noexcept

@@ -72,6 +72,18 @@ def codes(options: dict[str, str]) -> dict[str, int]:
     return {**numbers, "era": 100 * int(major) + int(minor)}
 
 
+def core_options(options: dict[str, str]) -> dict[str, int]:
+    """Resolved options as the fields of the core's hgm_options (hgm.h)."""
+    code = codes(options)
+    return {"era": code["era"], "cache_refs_folio": code["cache_refs"], "lookup_first": code["lookup_first"],
+            "zap_frees_tables": code["zap_frees_tables"], "rmap_aware": code["rmap_aware"], "base_only": code["policy"],
+            "batch": code["batch"], "transient_real": int(options["transient"] == "real"),
+            "overflow_check": code["overflow_check"], "posted": code["model"], "locks": code["locks"],
+            "fault_around": code["fault_around"], "rmap_values": int(options["rmap_values"]),
+            "rmap_batch": code["rmap_batch"], "rmap_exclusive": code["rmap_exclusive"],
+            "pmd_order": 0}    # which the core knows from the geometry
+
+
 def resolve(engine, given: dict) -> dict[str, str]:
     """The value of every option for a scheme. ValueError names an unknown option or value and what is allowed."""
     options = {name: option.default for name, option in OPTIONS.items()} | engine.defaults

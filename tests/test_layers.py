@@ -33,7 +33,8 @@ MAY_CIMPORT = {
     "hgmcore.explore.": ("hgmcore.hgm", "hgmcore.core.", "hgmcore.explore."),
     "hgmcore.": ("hgmcore.hgm", "hgmcore.core."),
 }
-ALL_NAMES_OF = {"hgmcore.hgm", "hgmcore.scheme"}    # the vocabulary; of all others a file names what it takes
+# the vocabulary; of all others a file names what it takes
+ALL_NAMES_OF = {"hgmcore.hgm", "hgmcore.scheme", "hgmcore.core.library"}
 
 
 def cimports(path):

@@ -72,7 +72,6 @@ cdef class Calls:
     """
     cdef readonly Core core
     cdef readonly Engine engine
-    cdef public uint64_t operations
     cdef public list journal
     cdef tuple names
 
@@ -124,13 +123,11 @@ cdef class Calls:
     cdef object alone(self, const hgm_operation *o):
         cdef Core core = self.core
         cdef Machine *m = &core.m
-        cdef uint64_t before = m.context.nr_results, index = self.operations, done
+        cdef uint64_t before = m.context.nr_results, index = core.c.operations, done
         cdef const hgm_result *result
-        if core.busy:
-            core.idle()
         if not record_fits(m, o):
             raise ValueError(f"record {index}: an operation, file, process, mapping or page that is not declared")
-        core.busy = True
+        core.enter()
         m.context.tails |= self.engine.writes_tails
         m.context.out_of_memory = False
         if o.length <= SHORT and (o.op == HGM_OP_CONTINUE or o.op == HGM_OP_TOUCH or o.op == HGM_OP_DONTNEED):
@@ -138,8 +135,8 @@ cdef class Calls:
         else:
             with nogil:
                 self.engine.run(m, o, 1, index)
-        core.busy = False
-        self.operations = index + 1
+        core.c.operations = index + 1
+        core.leave()
         if self.journal is not None:
             self.journal.append(PyBytes_FromStringAndSize(<const char *>o, sizeof(hgm_operation)))
         if m.context.out_of_memory:
@@ -154,6 +151,15 @@ cdef class Calls:
                 return result.done
         self.engine.asked(m, o, 1, &done)
         return done
+
+    @property
+    def operations(self) -> int:
+        """How many operations ran, by whatever door."""
+        return self.core.c.operations
+
+    @operations.setter
+    def operations(self, uint64_t number):
+        self.core.c.operations = number
 
     cdef Mapping *mapping(self, uint32_t number) except NULL:
         if number >= self.core.m.state.nr_mappings:

@@ -3,7 +3,7 @@
 from hgmcore.core.machine cimport Contents, Machine
 from hgmcore.core.records cimport Records
 from hgmcore.hgm cimport (
-    hgm_answer, hgm_events_function, hgm_folio, hgm_operation, hgm_options, uint32_t, uint64_t
+    hgm_answer, hgm_engine, hgm_events_function, hgm_folio, hgm_machine, hgm_operation, hgm_options, uint32_t, uint64_t
 )
 
 ctypedef uint64_t (*run_function)(Machine *m, const hgm_operation *ops, uint64_t n, uint64_t index) noexcept nogil
@@ -14,6 +14,7 @@ ctypedef void (*answer_function)(const hgm_options *options, const hgm_folio *fo
 ctypedef bint (*movable_function)(const hgm_options *options, const hgm_folio *folio, bint table_shared) noexcept nogil
 ctypedef void (*asked_function)(Machine *m, const hgm_operation *ops, uint64_t n, uint64_t *out) noexcept nogil
 
+# No methods, and new fields at the end: so an engine that was compiled for another HGM_ABI is refused by that number.
 cdef class Engine:
     cdef uint32_t abi                  # HGM_ABI and sizeof(Machine) of the module that the engine was compiled in
     cdef uint32_t machine_size
@@ -29,12 +30,15 @@ cdef class Engine:
     cdef readonly bint has_slots       # it counts in slots (hgm.h)
     cdef bint dirties_tails            # it writes more struct pages of a folio than the first few
     cdef hgm_events_function count_into    # NULL: no engine that counts events (events.pyx)
+    cdef hgm_engine c                  # the same for C (hgmcore/library.h), filled by engine_for_c()
+    cdef bytes c_name
+    cdef object capsuled               # the capsule that it is from; None: of no capsule
 
 cdef class Core(Contents):
-    cdef bint busy                     # a thread runs the machine
     cdef readonly uint64_t ran         # records that the last run() or run_each() did
+    cdef Engine served                 # the engine of the machine's doors, kept alive
     cdef int fits(self, Engine engine) except -1
-    cdef int idle(self) except -1
     cdef uint64_t on_cpu(self, Records records, uint64_t first, uint64_t n) noexcept nogil
+    cdef hgm_machine *serve(self, Engine engine) except NULL
 
 cdef dict checked_exceptions(dict exceptions)

@@ -1,15 +1,22 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, embedsignature=True
 """Engine and Core: one scheme's interpreter, and a machine that runs records with it."""
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.pycapsule cimport (
+    PyCapsule_GetContext, PyCapsule_GetPointer, PyCapsule_IsValid, PyCapsule_New, PyCapsule_SetContext
+)
+from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
+from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 
 from hgmcore.core.folio cimport folio_at
+from hgmcore.core.machine cimport options_of
 from hgmcore.core.records cimport data_of, on_one_cpu, Records, records_of
 from hgmcore.hgm cimport *
 
 import numpy as np
 
+from hgmcore.options import resolve
 from hgmcore.sizes import format_size
 
 cdef extern from "<time.h>" nogil:
@@ -55,6 +62,52 @@ PROPERTIES = (
 """What a scheme promises where its own file states no exception (Engine.exceptions)."""
 
 
+# The functions of an Engine as C declares them: `struct hgm_core` is the name that a Machine has there.
+ctypedef uint64_t (*c_run_function)(hgm_core *, const hgm_operation *, uint64_t, uint64_t) noexcept nogil
+ctypedef uint64_t (*c_runs_function)(hgm_core *, const hgm_folio *, long long *) noexcept nogil
+ctypedef int (*c_movable_function)(const hgm_options *, const hgm_folio *, int) noexcept nogil
+ctypedef void (*c_asked_function)(hgm_core *, const hgm_operation *, uint64_t, uint64_t *) noexcept nogil
+
+cdef const char *ENGINE_CAPSULE = "hgmcore.engine.v1"
+cdef const char *MACHINE_CAPSULE = "hgmcore.machine.v1"
+
+
+cdef void capsule_end(object capsule) noexcept:
+    Py_XDECREF(<PyObject *>PyCapsule_GetContext(capsule))
+
+
+cdef object capsule_of(void *what, const char *name, object owner):
+    """A capsule of something that lives as long as its owner, which the capsule keeps alive."""
+    capsule = PyCapsule_New(what, name, capsule_end)
+    PyCapsule_SetContext(capsule, <void *>owner)
+    Py_INCREF(owner)
+    return capsule
+
+
+cdef const hgm_engine *engine_for_c(Engine engine) except NULL:
+    """The engine as C code knows it; it lives as long as the Engine."""
+    if engine.c.size == 0:
+        if engine.run is NULL:
+            raise TypeError("an engine is what a scheme's module gives (hgmcore.schemes.load), not an empty Engine")
+        engine.c_name = engine.name.encode()
+        engine.c.name = engine.c_name
+        engine.c.options = options_of(resolve(engine, {}))
+        engine.c.core_size = engine.machine_size
+        engine.c.flags = (HGM_ENGINE_WHOLE_ONLY * engine.whole_only | HGM_ENGINE_TAILS * engine.writes_tails
+                        | HGM_ENGINE_ONE_THREAD * (engine.count_into is not NULL)
+                        | HGM_ENGINE_SCANS * engine.scans | HGM_ENGINE_FIRST_COME * engine.first_come
+                        | HGM_ENGINE_BY_NUMBER * engine.by_number | HGM_ENGINE_ASKS_CPU * engine.asks_cpu
+                        | HGM_ENGINE_SLOTS * engine.has_slots | HGM_ENGINE_DIRTIES * engine.dirties_tails)
+        engine.c.run = <c_run_function>engine.run
+        engine.c.page_mapcount_runs = <c_runs_function>engine.page_mapcount_runs
+        engine.c.answer = engine.answer
+        engine.c.movable = <c_movable_function>engine.movable
+        engine.c.asked = <c_asked_function>engine.asked
+        engine.c.abi = engine.abi
+        engine.c.size = sizeof(hgm_engine)
+    return &engine.c
+
+
 cdef dict checked_exceptions(dict exceptions):
     """The exceptions of a scheme if each names a property and its kind. ValueError."""
     for name, kind in exceptions.items():
@@ -78,6 +131,47 @@ cdef class Engine:
 
     def __repr__(self):
         return f"<hgmcore engine {self.name}>"
+
+    @property
+    def capsule(self):
+        """The engine for other extension modules: a capsule "hgmcore.engine.v1" of an hgm_engine (library.h)."""
+        return capsule_of(<void *>engine_for_c(self), ENGINE_CAPSULE, self)
+
+    @staticmethod
+    def from_capsule(capsule, str explanation="", dict state=None, dict exceptions=None):
+        """The engine in a capsule "hgmcore.engine.v1", which another module was compiled with.
+
+        explanation, state, exceptions: as `instantiate` has them. TypeError: there is no such capsule. ImportError,
+        which names both: the module was compiled for another HGM_ABI.
+        """
+        cdef Engine engine = Engine.__new__(Engine)
+        cdef const hgm_engine *c
+        if not PyCapsule_IsValid(capsule, ENGINE_CAPSULE):
+            raise TypeError(f"a {type(capsule).__name__} is no capsule '{ENGINE_CAPSULE.decode()}'")
+        c = <const hgm_engine *>PyCapsule_GetPointer(capsule, ENGINE_CAPSULE)
+        if c.abi != HGM_ABI or c.size != sizeof(hgm_engine):
+            raise ImportError(f"the engine in the capsule was compiled for HGM_ABI {c.abi}, hgm_engine of {c.size} "
+                              f"bytes; this hgmcore has HGM_ABI {HGM_ABI}, hgm_engine of {sizeof(hgm_engine)} bytes: "
+                              "compile the engine anew")
+        engine.capsuled = capsule
+        engine.abi, engine.machine_size = c.abi, c.core_size
+        engine.run = <run_function>c.run
+        engine.page_mapcount_runs = <runs_function>c.page_mapcount_runs
+        engine.answer = <answer_function>c.answer
+        engine.movable = <movable_function>c.movable
+        engine.asked = <asked_function>c.asked
+        engine.name, engine.explanation = c.name.decode(), explanation or c.name.decode()
+        engine.state, engine.defaults, engine.posted = state or {}, {}, {}
+        engine.exceptions = checked_exceptions(exceptions or {})
+        engine.whole_only = c.flags & HGM_ENGINE_WHOLE_ONLY != 0
+        engine.writes_tails = c.flags & HGM_ENGINE_TAILS != 0
+        engine.scans = c.flags & HGM_ENGINE_SCANS != 0
+        engine.first_come = c.flags & HGM_ENGINE_FIRST_COME != 0
+        engine.by_number = c.flags & HGM_ENGINE_BY_NUMBER != 0
+        engine.asks_cpu = c.flags & HGM_ENGINE_ASKS_CPU != 0
+        engine.has_slots = c.flags & HGM_ENGINE_SLOTS != 0
+        engine.dirties_tails = c.flags & HGM_ENGINE_DIRTIES != 0
+        return engine
 
 
 cdef str most_memory(const Machine *m):
@@ -109,11 +203,32 @@ cdef class Core(Contents):
                               f"{self.m.size} bytes: compile the scheme anew")
         return 0
 
-    cdef int idle(self) except -1:
-        """RuntimeError while another thread runs the machine: one thread at a time, or views of it (view.pyx)."""
-        if self.busy:
-            raise RuntimeError("another thread uses this machine")
-        return 0
+    cdef hgm_machine *serve(self, Engine engine) except NULL:
+        """The machine as C code and other languages use it, by that engine; it lives as long as this Core."""
+        self.fits(engine)
+        if self.c.engine is not engine_for_c(engine):
+            self.enter()
+            self.served, self.c.engine = engine, engine_for_c(engine)
+            self.m.context.tails |= engine.dirties_tails
+            self.leave()
+        return &self.c
+
+    def capsule(self, Engine engine):
+        """The machine, run by `engine`, for other modules: a capsule "hgmcore.machine.v1" of an hgm_machine."""
+        return capsule_of(<void *>self.serve(engine), MACHINE_CAPSULE, self)
+
+    def address(self, Engine engine) -> int:
+        """Where the hgm_machine is that `capsule` has; it is there as long as this object."""
+        return <uintptr_t>self.serve(engine)
+
+    @property
+    def operations(self) -> int:
+        """How many operations ran, by whatever door: the next one has this number in results."""
+        return self.c.operations
+
+    @operations.setter
+    def operations(self, uint64_t n):
+        self.c.operations = n
 
     cdef uint64_t on_cpu(self, Records records, uint64_t first, uint64_t n) noexcept nogil:
         """The machine's CPU is that of record `first`; returns how many of the next `n` records it runs."""
@@ -139,7 +254,7 @@ cdef class Core(Contents):
         self.ran = 0
         if n == 0:
             return 0
-        self.busy = True    # before the check, which lets other threads in
+        self.enter()    # before the check, which lets other threads in
         try:
             records.check(m, index)
             m.context.tails |= engine.dirties_tails
@@ -153,7 +268,7 @@ cdef class Core(Contents):
                     done += engine.run(m, records.first + done, some, index + done)
                 PyErr_CheckSignals()
         finally:
-            self.busy = False
+            self.leave()
             self.ran = done
         clock_gettime(CLOCK_THREAD_CPUTIME_ID, &stop)
         if m.context.out_of_memory:
@@ -184,11 +299,11 @@ cdef class Core(Contents):
         rows = np.zeros(len(stops), EACH)
         if n == 0:
             return rows
-        self.busy = True    # before the check, which lets other threads in
+        self.enter()    # before the check, which lets other threads in
         try:
             records.check(m, index)
         except ValueError:
-            self.busy = False
+            self.leave()
             raise
         m.context.tails |= engine.dirties_tails
         m.context.out_of_memory = False
@@ -209,7 +324,7 @@ cdef class Core(Contents):
                 row[part].leaves = (m.context.cost.leaf_installs - before.leaf_installs
                                     + m.context.cost.leaf_removes - before.leaf_removes)
                 part += 1
-        self.busy = False
+        self.leave()
         self.ran = i
         if m.context.out_of_memory:
             raise MemoryError(f"no memory for page tables, struct pages or results at operation "

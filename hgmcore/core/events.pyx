@@ -127,7 +127,7 @@ cdef class Events:
         m.context.out_of_memory = False
         out = rows.view(np.uint8)
         row = <hgm_event_counts *>&out[0]
-        self.core.busy = True
+        self.core.enter()
         with nogil:
             self.engine.count_into(e)
             while i < n and not m.context.out_of_memory:
@@ -147,7 +147,7 @@ cdef class Events:
                 row[i].removes = cost.leaf_removes - removes
                 i += 1
             self.engine.count_into(NULL)
-        self.core.busy = False
+        self.core.leave()
         self.frames = max(self.frames, m.state.next_pfn)
         if m.context.out_of_memory:
             raise MemoryError(f"no memory for page tables, struct pages or results at operation {index + i - 1}")

@@ -31,6 +31,8 @@ cdef extern from "hgmcore/lock.h" nogil:
     uint64_t hgm_get_entry(const uint64_t *entry) noexcept
     void hgm_set_entry(uint64_t *entry, uint64_t value) noexcept
     bint hgm_fill_entry(uint64_t *entry, uint64_t value) noexcept
+    bint hgm_enter(uint32_t *busy) noexcept
+    void hgm_leave(uint32_t *busy) noexcept
 
 cdef enum:
     FAULT_MUTEXES = 256

@@ -5,8 +5,8 @@ Everything that the core knows of is here and nothing of it is a Python object, 
 the GIL. `Contents` owns one machine and its memory; operations run on it by `Core` (core.pxd).
 """
 from hgmcore.hgm cimport (
-    hgm_cost, hgm_folio, hgm_operation, hgm_options, hgm_page, hgm_ptdesc, hgm_result, int32_t, uint8_t, uint16_t,
-    uint32_t, uint64_t
+    hgm_cost, hgm_folio, hgm_machine, hgm_operation, hgm_options, hgm_page, hgm_ptdesc, hgm_result, int32_t, uint8_t,
+    uint16_t, uint32_t, uint64_t
 )
 from hgmcore.core.memory cimport Region
 
@@ -131,18 +131,22 @@ cdef struct Context:
     uint32_t ready                     # views of this machine that are about to run
     uint16_t cpu                       # that runs operations now, for schemes that ask
 
-cdef struct Machine "hgm_machine":
+cdef struct Machine "hgm_core":
     uint32_t abi                       # HGM_ABI, and sizeof(Machine), of the module that made it
     uint32_t size
     Config config
     State state
     Context context
 
+cdef hgm_options options_of(dict options)
+
 cdef class Contents:
     cdef Machine m
-    cdef unsigned char *reservation    # address space of all regions
-    cdef size_t reserved
-    cdef int reserve(self, size_t bound) except -1
+    cdef hgm_machine c                 # the same for C (hgmcore/library.h); its `engine` is that of its doors, or NULL
+    cdef readonly size_t reserved      # bytes of address space
     cdef int mutexes(self) except -1
+    cdef int idle(self) except -1
+    cdef int enter(self) except -1
+    cdef void leave(self) noexcept
     cdef tuple scan_struct_pages(self, bint since)
     cdef object __weakref__

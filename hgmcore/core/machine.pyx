@@ -1,25 +1,23 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, embedsignature=True
 """Contents: the owner of one simulated machine, what is declared in it, and what it holds."""
-from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 from cpython.buffer cimport PyBuffer_FillInfo
 
-from hgmcore.core.folio cimport folio_at
-from hgmcore.hgm cimport *
-from hgmcore.core.lock cimport FAULT_MUTEXES, LINE
-from hgmcore.core.machine cimport ALONE, POSTED_LOCKS, PT_LOCKS
-from hgmcore.core.memory cimport (
-    address_space, host_page, mincore, munmap, region_cut, region_grow, region_prefault
+from hgmcore.core.declare cimport (
+    file_declare, least_space, machine_begin, machine_end, mapping_declare, mutexes_make, process_declare,
+    space_reserved
 )
-from hgmcore.core.regions cimport PART_OF_PAGES, region_sizes, regions_place, RESULTS
+from hgmcore.core.folio cimport folio_at
+from hgmcore.core.lock cimport hgm_enter, hgm_leave
+from hgmcore.hgm cimport *
+from hgmcore.core.memory cimport host_page, host_touched, region_cut, region_prefault
+from hgmcore.core.regions cimport PART_OF_PAGES
 from hgmcore.core.share cimport vma_may_share
 
 import numpy as np
 
-from hgmcore.options import codes
-
-cdef size_t PART = <size_t>1 << 30      # of address space, by default, and the least that a machine can do with
-cdef size_t LEAST = <size_t>256 << 10
+from hgmcore.options import core_options
 
 RESULT = np.dtype([("index", "u8"), ("done", "u8"), ("errno", "i4"), ("event", "u4")])
 """dtype of an operation's result: its index, bytes done, errno (0: none) and event (1: minor; 2, of a `fail`:
@@ -42,6 +40,12 @@ EVENT_NEVER_FIRED = HGM_EVENT_NEVER_FIRED
 PAGE_DOUBLE_MAP = HGM_PAGE_DOUBLE_MAP
 
 
+cdef hgm_options options_of(dict options):
+    """Resolved options (hgmcore.options.resolve) as the core has them."""
+    cdef hgm_options o = core_options(options)
+    return o
+
+
 cdef class Window:
     """A view of a machine's memory for NumPy, which keeps it alive. Read only: a false entry would mislead the core."""
     cdef Contents owner
@@ -60,16 +64,6 @@ cdef object window(Contents owner, void *start, size_t size, dtype):
     return np.frombuffer(w, dtype) if size else np.empty(0, dtype)
 
 
-cdef void *grown(void *array, uint32_t n, size_t size) except NULL:
-    """The array with room for one more zeroed element behind its first `n`; doubles at powers of two."""
-    if n == 0 or n & (n - 1) == 0:
-        array = realloc(array, (2 * <size_t>n + 1) * size)
-        if array is NULL:
-            raise MemoryError("no memory for the machine's tables of names")
-    memset(<unsigned char *>array + n * size, 0, size)
-    return array
-
-
 cdef class Contents:
     """One machine: `geometry` (hgmcore.geometry.Geometry) and resolved `options` (hgmcore.options.resolve).
 
@@ -79,92 +73,53 @@ cdef class Contents:
 
     def __cinit__(self, geometry, dict options, reserve=None):
         cdef Machine *m = &self.m
-        memset(m, 0, sizeof(Machine))
-        m.abi = HGM_ABI
-        m.size = sizeof(Machine)
-        m.config.geometry.base_shift = geometry.base_shift
-        m.config.geometry.index_bits = geometry.index_bits
-        m.config.geometry.levels = geometry.levels
-        m.config.geometry.table_shift = geometry.index_bits + 3
-        for level in range(1, geometry.levels + 1):
-            m.config.geometry.level_shift[level] = geometry.level_shift(level)
-        m.config.geometry.nr_leaves = len(geometry.leaves)
+        cdef hgm_geometry g
+        cdef hgm_options o = options_of(options)
+        cdef size_t bound = 0 if reserve is None else <size_t>reserve
+        cdef int error
+        memset(&g, 0, sizeof(g))
+        g.base_shift = geometry.base_shift
+        g.index_bits = geometry.index_bits
+        g.levels = geometry.levels
+        g.nr_leaves = len(geometry.leaves)
         for i, leaf in enumerate(geometry.leaves):
-            m.config.geometry.leaf_shift[i] = leaf.shift
-            m.config.geometry.leaf_level[i] = leaf.level
-            m.config.geometry.leaf_entries[i] = leaf.entries
-            if leaf.entries == 1:
-                m.config.geometry.entry_leaf[leaf.level] = i
-                m.config.geometry.group[leaf.level] = 1
-            else:
-                m.config.geometry.group[leaf.level] = leaf.entries
-        code = codes(options)
-        m.config.options.era = code["era"]
-        m.config.options.cache_refs_folio = code["cache_refs"]
-        m.config.options.lookup_first = code["lookup_first"]
-        m.config.options.zap_frees_tables = code["zap_frees_tables"]
-        m.config.options.rmap_aware = code["rmap_aware"]
-        m.config.options.base_only = code["policy"]
-        m.config.options.batch = code["batch"]
-        m.config.options.transient_real = options["transient"] == "real"
-        m.config.options.overflow_check = code["overflow_check"]
-        m.config.options.posted = code["model"]
-        m.config.options.locks = code["locks"]
-        m.context.exclusion = (ALONE, PT_LOCKS, POSTED_LOCKS)[m.config.options.locks]
-        m.context.owner = m
-        m.state.files = <File *>grown(NULL, 0, sizeof(File))    # there is a file 0 for mappings that never were
-        if m.context.exclusion != ALONE:
-            self.mutexes()
-        m.config.options.fault_around = code["fault_around"]
-        m.config.options.rmap_values = int(options["rmap_values"])
-        m.config.options.rmap_batch = code["rmap_batch"]
-        m.config.options.rmap_exclusive = code["rmap_exclusive"]
-        m.config.options.pmd_order = geometry.index_bits
-        self.reserve(0 if reserve is None else <size_t>reserve)
-        region_grow(&m.state.tables, <size_t>1 << m.config.geometry.table_shift)
+            g.leaves[i].shift = leaf.shift
+            g.leaves[i].level = leaf.level
+            g.leaves[i].entries = leaf.entries
+        error = machine_begin(m, &g, &o, bound)
+        if error == HGM_E_RESERVE:
+            raise ValueError(f"reserve: a machine needs at least {least_space(m)} bytes of address space, not {bound}")
+        if error == HGM_E_MEMORY:
+            raise MemoryError("no memory or address space for a machine")
+        if error:
+            raise ValueError(f"geometry '{geometry.name}', options {options}: no machine has them")
+        self.reserved = space_reserved(m)
+        self.c.abi = HGM_ABI
+        self.c.size = sizeof(hgm_machine)
+        self.c.core = <hgm_core *>m
 
     cdef int mutexes(self) except -1:
-        """Make the fault mutexes, which only operations beside others, or option `locks`, take."""
-        if self.m.context.fault_mutexes is NULL:
-            self.m.context.fault_mutexes = <uint32_t *>calloc(FAULT_MUTEXES, LINE)
-            if self.m.context.fault_mutexes is NULL:
-                raise MemoryError("no memory for the fault mutexes of a machine")
-        return 0
-
-    cdef int reserve(self, size_t bound) except -1:
-        """Reserve address space: `bound` bytes at most, or (0) for the largest machine, less where there is less."""
-        cdef size_t sizes[6]
-        cdef size_t part = PART, total = region_sizes(&self.m.config.geometry, part, sizes)
-        if bound:
-            while total > bound and part > PART_OF_PAGES // RESULTS:
-                part = part // 16 * 15 if part > PART_OF_PAGES else part // 2
-                total = region_sizes(&self.m.config.geometry, part, sizes)
-            if total > bound:
-                raise ValueError(f"reserve: a machine needs at least {total} bytes of address space, not {bound}")
-        self.reservation = <unsigned char *>address_space(total)
-        while self.reservation is NULL and not bound and total > LEAST:
-            part //= 2
-            total = region_sizes(&self.m.config.geometry, part, sizes)
-            self.reservation = <unsigned char *>address_space(total)
-        if self.reservation is NULL:
-            raise MemoryError(f"no address space for a machine: {total} bytes")
-        self.reserved = total
-        regions_place(&self.m, self.reservation, sizes)
+        if not mutexes_make(&self.m):
+            raise MemoryError("no memory for the fault mutexes of a machine")
         return 0
 
     def __dealloc__(self):
-        cdef Machine *m = &self.m
-        cdef uint32_t i
-        for i in range(m.state.nr_files):
-            free(m.state.files[i].cache)
-        for i in range(m.state.nr_mappings):
-            free(m.state.mappings[i].vmas)
-        free(m.state.files)
-        free(m.state.processes)
-        free(m.state.mappings)
-        free(m.context.fault_mutexes)
-        if self.reservation is not NULL:
-            munmap(self.reservation, self.reserved)
+        machine_end(&self.m)
+
+    cdef int idle(self) except -1:
+        """RuntimeError while another thread runs the machine: one thread at a time, or views of it (view.pyx)."""
+        if self.c.busy:
+            raise RuntimeError("another thread uses this machine")
+        return 0
+
+    cdef int enter(self) except -1:
+        """Take the machine for this thread until leave(). RuntimeError as from idle()."""
+        if not hgm_enter(&self.c.busy):
+            raise RuntimeError("another thread uses this machine")
+        return 0
+
+    cdef void leave(self) noexcept:
+        hgm_leave(&self.c.busy)
 
     def add_file(self, geometry, page_size, uint64_t pages, kind="hugetlb") -> int:
         """Declare a file of `pages` huge pages (or folios) of `page_size` bytes. Returns its number.
@@ -172,52 +127,35 @@ cdef class Contents:
         kind: hugetlb or shmem; or anon, anonymous memory in folios of that size, without pages. What no leaf of the
         geometry maps, PTEs map.
         """
-        cdef Machine *m = &self.m
-        cdef File *f
-        shift = int(page_size).bit_length() - 1
-        leaf = geometry.leaf(page_size) if kind == "hugetlb" or page_size in geometry.leaf_sizes else geometry.leaves[0]
-        m.state.files = <File *>grown(m.state.files, m.state.nr_files, sizeof(File))
-        f = &m.state.files[m.state.nr_files]
-        f.kind = <Kind><int>("hugetlb", "shmem", "anon").index(kind)
-        f.pages = pages
-        f.size = pages << (shift - m.config.geometry.base_shift) if f.kind == SHMEM else pages
-        f.length = pages << shift
-        f.nr_cache = f.size
-        f.cache = <uint32_t *>calloc(f.size if f.size else 1, sizeof(uint32_t))
-        if f.cache is NULL:
+        cdef Kind code = <Kind><int>("hugetlb", "shmem", "anon").index(kind)
+        self.enter()
+        number = file_declare(&self.m, code, page_size, pages)
+        self.leave()
+        if number == HGM_E_MEMORY:
             raise MemoryError(f"no memory for a page cache of {pages} huge pages")
-        f.leaf = geometry.leaves.index(leaf)
-        f.entries = leaf.entries
-        f.page_shift = shift
-        f.level = leaf.level
-        f.nr_pages = <uint64_t>1 << (shift - m.config.geometry.base_shift)
-        m.state.nr_files += 1
-        return m.state.nr_files - 1
+        if number < 0:
+            raise ValueError(f"{geometry.name} has no {kind} file of {pages} pages of {page_size} bytes")
+        return number
 
     def add_process(self) -> int:
         """Declare a process. Returns its number."""
-        cdef Machine *m = &self.m
-        m.state.processes = <Process *>grown(m.state.processes, m.state.nr_processes, sizeof(Process))
-        m.state.nr_processes += 1
-        return m.state.nr_processes - 1
+        self.enter()
+        number = process_declare(&self.m)
+        self.leave()
+        if number < 0:
+            raise MemoryError("no memory for the machine's table of processes")
+        return number
 
     def add_mapping(self, uint32_t process, uint32_t name) -> int:
         """Declare a mapping's name (a number that stands for it) in a process. Returns its number."""
-        cdef Machine *m = &self.m
-        cdef Process *p
-        if process >= m.state.nr_processes:
+        self.enter()
+        number = mapping_declare(&self.m, process, name)
+        self.leave()
+        if number == HGM_E_MEMORY:
+            raise MemoryError("no memory for the machine's table of mappings")
+        if number < 0:
             raise IndexError(f"no process {process}")
-        m.state.mappings = <Mapping *>grown(m.state.mappings, m.state.nr_mappings, sizeof(Mapping))
-        m.state.mappings[m.state.nr_mappings].process = process
-        m.state.mappings[m.state.nr_mappings].name = name
-        m.state.nr_mappings += 1
-        p = &m.state.processes[process]
-        if p.last_mapping:
-            m.state.mappings[p.last_mapping - 1].next = m.state.nr_mappings
-        else:
-            p.first_mapping = m.state.nr_mappings
-        p.last_mapping = m.state.nr_mappings
-        return m.state.nr_mappings - 1
+        return number
 
     def prefault(self, uint64_t tables):
         """Commit memory for `tables` page-table pages and their descriptors. MemoryError: the system refuses."""
@@ -385,7 +323,7 @@ cdef int struct_pages_scan(Machine *m, int how, uint64_t *lines, uint64_t *parts
     cdef hgm_page *one
     n = (used + size - 1) // size
     there = <unsigned char *>malloc(n + 1)
-    if there is NULL or n and mincore(page, n * size, there) != 0:
+    if there is NULL or n and host_touched(page, n * size, there) != 0:
         free(there)
         raise MemoryError("the system does not tell which struct pages are in use")
     with nogil:

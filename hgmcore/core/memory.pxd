@@ -6,24 +6,12 @@ region grows, its memory reads as zero, and the system commits only what somebod
 """
 from libc.string cimport memset
 
-cdef extern from "<sys/mman.h>" nogil:
-    void *mmap(void *addr, size_t length, int prot, int flags, int fd, long offset)
+cdef extern from "hgmcore/host.h" nogil:
+    void *address_space "hgm_host_reserve"(size_t size)
     int munmap(void *addr, size_t length)
-    int madvise(void *addr, size_t length, int advice)
-    int mincore(void *addr, size_t length, unsigned char *vec)
-    const int PROT_READ, PROT_WRITE
-    const int MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE
-    const int MADV_DONTNEED, MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_POPULATE_WRITE
-    void *MAP_FAILED
-
-cdef extern from *:
-    """
-    #ifndef MADV_POPULATE_WRITE
-    #define MADV_POPULATE_WRITE 23    /* Linux 5.14 */
-    #endif
-    """
-
-cdef extern from "<unistd.h>" nogil:
+    int host_touched "hgm_host_touched"(void *base, size_t size, unsigned char *pages)
+    int hgm_host_commit(void *base, size_t size, bint huge)
+    void hgm_host_zero(void *base, size_t size)
     long sysconf(int name)
     const int _SC_PAGESIZE
 
@@ -38,17 +26,6 @@ cdef struct Region:
     unsigned char *base
     size_t used          # bytes handed out
     size_t reserved      # bytes of address space
-
-cdef inline void *address_space(size_t size) noexcept nogil:
-    """Reserve `size` bytes of address space that read as zero; NULL where the system refuses.
-
-    Nothing is committed before it is touched, and then in small pages: an unused struct page takes nothing.
-    """
-    cdef void *base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
-    if base == MAP_FAILED:
-        return NULL
-    madvise(base, size, MADV_NOHUGEPAGE)
-    return base
 
 cdef inline void region_place(Region *region, unsigned char **at, size_t size) noexcept nogil:
     """Give the region the next `size` bytes of a reservation, and move `at` behind them."""
@@ -73,7 +50,7 @@ cdef inline void region_cut(Region *region, size_t used, bint keep) noexcept nog
     if region.used > used:
         if region.used > whole + LARGE and not keep:    # more than a few pages: the system takes them
             memset(region.base + used, 0, whole - used)
-            madvise(region.base + whole, region.used - whole, MADV_DONTNEED)
+            hgm_host_zero(region.base + whole, region.used - whole)
         else:
             memset(region.base + used, 0, region.used - used)
     region.used = used
@@ -82,8 +59,7 @@ cdef inline bint region_prefault(Region *region, size_t size) noexcept nogil:
     """Commit the first `size` bytes, in huge pages where the system has them. False: it refuses."""
     if size > region.reserved:
         return False
-    madvise(region.base, size, MADV_HUGEPAGE)
-    return madvise(region.base, size, MADV_POPULATE_WRITE) == 0
+    return hgm_host_commit(region.base, size, True) == 0
 
 cdef inline void region_populate(Region *region, size_t *populated) noexcept nogil:
     """Commit memory ahead of `used`, a sixteenth of it at most 1M, so that faults come in batches.
@@ -93,5 +69,5 @@ cdef inline void region_populate(Region *region, size_t *populated) noexcept nog
     cdef size_t ahead = min(region.used // 16, <size_t>1 << 20) & ~<size_t>4095
     cdef size_t end = min(region.used + ahead, region.reserved) & ~<size_t>4095
     if region.used > populated[0] and end > populated[0]:
-        madvise(region.base + populated[0], end - populated[0], MADV_POPULATE_WRITE)
+        hgm_host_commit(region.base + populated[0], end - populated[0], False)
         populated[0] = end

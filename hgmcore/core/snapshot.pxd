@@ -18,7 +18,7 @@ from libc.string cimport memcpy, memset
 from hgmcore.hgm cimport *
 from hgmcore.core.folio cimport folio_at
 from hgmcore.core.machine cimport Context, File, Machine, Mapping, Process, State, Vma
-from hgmcore.core.memory cimport Region, host_page, mincore, region_cut
+from hgmcore.core.memory cimport Region, host_page, host_touched, region_cut
 
 cdef enum:
     UNIT = 4096          # bytes
@@ -101,7 +101,7 @@ cdef inline bint touched_stretches(const Machine *m, Copy *s) noexcept nogil:
     page = host_page()
     n = (used + page - 1) // page
     there = <unsigned char *>malloc(n)
-    if there is NULL or mincore(m.state.vmemmap.base, n * page, there) != 0:
+    if there is NULL or host_touched(m.state.vmemmap.base, n * page, there) != 0:
         free(there)
         return stretch_add(s, 0, used)
     for i in range(n):
@@ -241,7 +241,7 @@ cdef inline void zero_between(Machine *m, size_t start, size_t stop) noexcept no
     first = start // page
     n = (stop + page - 1) // page - first
     there = <unsigned char *>malloc(n) if stop - start > SMALL else NULL
-    if there is NULL or mincore(base + first * page, n * page, there) != 0:
+    if there is NULL or host_touched(base + first * page, n * page, there) != 0:
         free(there)
         memset(base + start, 0, stop - start)
         return

@@ -11,7 +11,7 @@ from hgmcore.core.table cimport table_alloc
 from hgmcore.core.vma cimport vma_insert, vma_search
 from hgmcore.scheme cimport *
 
-cdef extern from "<errno.h>" nogil:
+cdef extern from "hgmcore/host.h" nogil:
     const int EHWPOISON
 
 # What an operation came to: bytes done, and an errno and an event or 0.

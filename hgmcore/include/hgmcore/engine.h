@@ -12,25 +12,25 @@
  * the scheme's functions.
  */
 #define HGM_LOOP static __attribute__((noinline))
-struct hgm_machine;
+struct hgm_core;
 struct hgm_huge_page;
-HGM_LOOP uint64_t hgm_continues(struct hgm_machine *, struct hgm_huge_page *, const hgm_operation *, uint64_t);
-HGM_LOOP uint64_t hgm_touches(struct hgm_machine *, struct hgm_huge_page *, const hgm_operation *, uint64_t);
-HGM_LOOP uint64_t hgm_uncounted(struct hgm_machine *, struct hgm_huge_page *, const hgm_operation *, uint64_t, int);
-HGM_LOOP uint64_t hgm_dontneeds(struct hgm_machine *, struct hgm_huge_page *, const hgm_operation *, uint64_t);
-HGM_LOOP uint64_t hgm_collapses(struct hgm_machine *, struct hgm_huge_page *, const hgm_operation *, uint64_t);
-HGM_LOOP uint64_t hgm_zap_ptes(struct hgm_machine *, uint64_t *, uint64_t, const hgm_leaf *, uint64_t);
-HGM_LOOP void hgm_continue_run(struct hgm_machine *, struct hgm_huge_page *, uint64_t *, uint64_t, uint64_t, const uint32_t *);
-HGM_LOOP void hgm_fork_run(struct hgm_machine *, struct hgm_huge_page *, uint64_t *, uint64_t, uint64_t, const uint32_t *);
-HGM_INLINE uint64_t hgm_install_streak(struct hgm_machine *, struct hgm_huge_page *, const hgm_operation *, uint64_t,
+HGM_LOOP uint64_t hgm_continues(struct hgm_core *, struct hgm_huge_page *, const hgm_operation *, uint64_t);
+HGM_LOOP uint64_t hgm_touches(struct hgm_core *, struct hgm_huge_page *, const hgm_operation *, uint64_t);
+HGM_LOOP uint64_t hgm_uncounted(struct hgm_core *, struct hgm_huge_page *, const hgm_operation *, uint64_t, int);
+HGM_LOOP uint64_t hgm_dontneeds(struct hgm_core *, struct hgm_huge_page *, const hgm_operation *, uint64_t);
+HGM_LOOP uint64_t hgm_collapses(struct hgm_core *, struct hgm_huge_page *, const hgm_operation *, uint64_t);
+HGM_LOOP uint64_t hgm_zap_ptes(struct hgm_core *, uint64_t *, uint64_t, const hgm_leaf *, uint64_t);
+HGM_LOOP void hgm_continue_run(struct hgm_core *, struct hgm_huge_page *, uint64_t *, uint64_t, uint64_t, const uint32_t *);
+HGM_LOOP void hgm_fork_run(struct hgm_core *, struct hgm_huge_page *, uint64_t *, uint64_t, uint64_t, const uint32_t *);
+HGM_INLINE uint64_t hgm_install_streak(struct hgm_core *, struct hgm_huge_page *, const hgm_operation *, uint64_t,
 				       int, int, int, int, int);
-HGM_INLINE uint64_t hgm_zap_streak(struct hgm_machine *, struct hgm_huge_page *, const hgm_operation *, uint64_t, int, int);
-HGM_INLINE uint64_t hgm_collapse_streak(struct hgm_machine *, struct hgm_huge_page *, const hgm_operation *, uint64_t,
+HGM_INLINE uint64_t hgm_zap_streak(struct hgm_core *, struct hgm_huge_page *, const hgm_operation *, uint64_t, int, int);
+HGM_INLINE uint64_t hgm_collapse_streak(struct hgm_core *, struct hgm_huge_page *, const hgm_operation *, uint64_t,
 					int, int);
 HGM_INLINE uint64_t hgm_zap_leaves(hgm_cost *, const hgm_options *, hgm_leaf *, uint64_t *, uint64_t, uint64_t);
-HGM_INLINE void hgm_install_run(struct hgm_machine *, struct hgm_huge_page *, uint64_t *, uint64_t, uint64_t,
+HGM_INLINE void hgm_install_run(struct hgm_core *, struct hgm_huge_page *, uint64_t *, uint64_t, uint64_t,
 				const uint32_t *, int);
-HGM_INLINE uint64_t hgm_install_leaves(struct hgm_machine *, struct hgm_huge_page *, uint64_t *, uint64_t, uint64_t, uint32_t,
+HGM_INLINE uint64_t hgm_install_leaves(struct hgm_core *, struct hgm_huge_page *, uint64_t *, uint64_t, uint64_t, uint32_t,
 				       int, int, int);
 
 #endif

@@ -18,7 +18,7 @@ extern "C" {
  * refuses another module's structure where either differs. A new operation raises it by itself: an engine compiled
  * before would take the operation for none.
  */
-#define HGM_ABI (500 + HGM_NR_OPS)
+#define HGM_ABI (600 + HGM_NR_OPS)
 
 #define HGM_INLINE static inline __attribute__((always_inline))
 

@@ -41,6 +41,17 @@ HGM_INLINE void hgm_spin_unlock(uint32_t *lock)
 	__atomic_store_n(lock, 0, __ATOMIC_RELEASE);
 }
 
+/* Take what one thread at a time may have, without waiting for it. 0: another has it. */
+HGM_INLINE int hgm_enter(uint32_t *busy)
+{
+	return !__atomic_exchange_n(busy, 1, __ATOMIC_ACQUIRE);
+}
+
+HGM_INLINE void hgm_leave(uint32_t *busy)
+{
+	__atomic_store_n(busy, 0, __ATOMIC_RELEASE);
+}
+
 /* PG_locked in the head page's flags (kernel: folio_lock, folio_unlock: an atomic each). */
 HGM_INLINE void hgm_folio_lock(hgm_page *head)
 {

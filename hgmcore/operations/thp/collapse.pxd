@@ -151,7 +151,7 @@ cdef inline int madvise_collapse(Machine *m, Mapping *v, const Vma *vma, uint64_
         pmd = mm_find_pmd(m, v, first - v.address, False)
         error = collapse_huge_page(m, &pmd, vma) if m.state.files[v.file].kind == ANON else collapse_shmem(m, &pmd, vma)
         if error:
-            failed = abs(error)
+            failed = -error if error < 0 else error
         if error < 0:
             break
         first += pmd_mask(m) + 1
