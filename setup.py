@@ -20,12 +20,20 @@ PACKAGE = ROOT / "hgmcore"
 MODULES = [".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in sorted(PACKAGE.rglob("*.pyx"))
            if path.parent.name != "schemes" or path.stem in SCHEMES]
 
+# HGMCORE_ABI3=3.12 makes one wheel for that Python and all later ones by the limited API; bench/README.md has its cost.
+ABI3 = os.environ.get("HGMCORE_ABI3", "")
+LIMITED = [("Py_LIMITED_API", f"0x03{int(ABI3.split('.')[1]):02X}0000")] if ABI3 else []
+# HGMCORE_FREE_THREADING=1 declares that no module needs the GIL; tests/test_free_threading.py shows whether that holds.
+DIRECTIVES = {"freethreading_compatible": True} if os.environ.get("HGMCORE_FREE_THREADING") else {}
+
 
 def extension(module):
     return Extension(
         f"hgmcore.{module}",
         [f"hgmcore/{module.replace('.', '/')}.pyx"],
         include_dirs=["hgmcore/include"],
+        define_macros=LIMITED,
+        py_limited_api=bool(ABI3),
         depends=[str(path.relative_to(ROOT)) for path in (ROOT / "hgmcore/include/hgmcore").glob("*.h")],
         # alignment: a loop of a few instructions takes twice as long where it lies across a border; growth: else what
         # is long and seldom runs takes the room for inlining from what the loops over base pages call
@@ -42,7 +50,7 @@ def counting(name):
     """The engine of a scheme that counts events: the scheme's C file renamed, compiled in a third of the time."""
     found = extension(f"schemes.{name}")
     found.name = f"hgmcore.counting.{name}"
-    found.define_macros = [("HGM_COUNTING", "1")]
+    found.define_macros = [*LIMITED, ("HGM_COUNTING", "1")]
     found.extra_compile_args = ["-O1", "-g0", "-Wno-unused-function", "-Wno-attributes"]
     return found
 
@@ -51,7 +59,7 @@ def racing(name):
     """The engine of a scheme that a search of races can cut (hgmcore/include/hgmcore/races.h)."""
     found = counting(name)
     found.name = f"hgmcore.explore.racing.{name}"
-    found.define_macros = [("HGM_RACES", "1")]
+    found.define_macros = [*LIMITED, ("HGM_RACES", "1")]
     return found
 
 
@@ -70,7 +78,8 @@ class BuildExtensions(build_ext):
     """Makes C files of .pyx files where modules are built: an sdist and a package's metadata need none."""
 
     def run(self):
-        made = cythonize([extension(module) for module in MODULES], nthreads=PARALLEL, build_dir=CYTHON)
+        made = cythonize([extension(module) for module in MODULES], nthreads=PARALLEL, build_dir=CYTHON,
+                         compiler_directives=DIRECTIVES)
         sources = {one.name: one.sources for one in made}
         for one in self.extensions:
             scheme = one.name.replace(".counting.", ".schemes.").replace(".explore.racing.", ".schemes.")
@@ -81,4 +90,8 @@ class BuildExtensions(build_ext):
 os.chdir(ROOT)
 setup(ext_modules=[*(extension(module) for module in MODULES), *(counting(name) for name in SCHEMES),
                    *(racing(name) for name in SCHEMES)],
-      cmdclass={"build_ext": BuildExtensions}, options={"build_ext": {"parallel": PARALLEL}})
+      cmdclass={"build_ext": BuildExtensions},
+      options={"build_ext": {"parallel": PARALLEL},
+               # an editable install puts the tree on the path, where Cython finds the .pxd files that others cimport
+               "editable_wheel": {"mode": "compat"},
+               "bdist_wheel": {"py_limited_api": f"cp{ABI3.replace('.', '')}"} if ABI3 else {}})

@@ -18,6 +18,7 @@ def pytest_terminal_summary(terminalreporter, config):
                                 ("every step from every state of a tiny machine", "search", searches),
                                 ("two threads against one", "speedup", two_threads),
                                 ("a guest of 1 TiB against one of 1 GiB", "tib", guests),
+                                ("one operation at a time, and records, by each door", "door", doors),
                                 ("against the roofline", "ratio", against_the_roofline),
                                 ("the same, short", "column", short)):
         if rows := [info for info in infos if key in info]:
@@ -52,6 +53,13 @@ def searches(rows):
         yield (f"{row['search']:12} {row['scheme']:18} {row['states']:8,} {row['steps'] / 1e6:6.2f} "
                f"{row['goal'] / 1e6:5.1f} {row['loop'] / 1e6:7.1f} {ratio:5.2f} "
                f"{row['bytes']:11.1f} {row['key']:6}{star(missed)}")
+
+
+def doors(rows):
+    yield "ns for each leaf of 4K of seqR, head_per_leaf; *: misses the goal"
+    for row in rows:
+        yield (f"{row['door']:18} {row['ns']:8.2f}  roofline {row['roofline']:6.2f}  goal {number(row['goal'], '', 5)}"
+               f"{star(row['goal'] and row['ns'] > row['goal'])}")
 
 
 def two_threads(rows):
