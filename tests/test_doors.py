@@ -11,11 +11,11 @@ import threading
 from pathlib import Path
 
 import pytest
-from hgmcore.core.core import Engine
 
 import hgmcore as hgm
 from hgmcore import doors
 from hgmcore.core import library
+from hgmcore.core.core import Engine
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 ROOT = str(Path(hgm.__file__).parent.parent)
