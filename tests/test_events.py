@@ -176,7 +176,8 @@ def test_both_engines_agree_where_counts_leave_their_range(scheme):
         machine = machine_for(trace, engine, {"policy": "base_only"} if scheme != "hugetlb" else {})
         machine.run(trace.operations)
         costs.append((machine.core.cost(), machine.core.pages(0, 1).tobytes(), machine.results().tobytes()))
-    assert costs[0] == costs[1] and costs[0][0]["overflows"] > 0
+    counted = costs[0][0]["overflows"] > 0 or scheme in ("percpu_ref", "snzi")    # which hold one reference in all
+    assert costs[0] == costs[1] and counted
 
 
 def test_one_thread_alone_runs_an_engine_without_atomics():

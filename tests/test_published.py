@@ -201,5 +201,5 @@ def test_figures_of_counters_stand_beside_the_schemes_that_count_so(result):
     assert schemes.keys() == {"head_per_leaf", "percpu_counter", "percpu_ref", "sloppy_counter"}
     assert schemes["head_per_leaf"]["update"][3] == 268.1 and schemes["percpu_counter"]["read"][3] == 369.9
     assert all(len(row[what]) == len(entry["cpus"]) for row in entry["rows"] for what in ("update", "read"))
-    curve = load("epyc-milan-vm").contention    # fitted to the row of one place
+    curve = load("epyc-milan-vm").curve    # fitted to the row of one place
     assert [point[1] for point in curve.points] == pytest.approx(schemes["head_per_leaf"]["update"], rel=1e-3)

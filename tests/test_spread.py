@@ -69,7 +69,8 @@ def test_a_page_that_was_mapped_by_several_cpus_can_be_moved(scheme):
 
 @pytest.mark.parametrize("scheme", [*BY_CPU, "snzi", "rmap_id"])
 def test_native_threads_change_no_count(scheme):
-    trace = hgm.load("workload:postcopy,page_size=2M,pages=8,vcpus=4,seed=3")
+    lines = "".join(f"@{i % 4} continue {'AB'[i % 4 // 2]} v {i * 4}K 4K\n" for i in range(512))
+    trace = Trace.parse(START + lines)
     one, two = (hgm.replay(trace, scheme, observe_end=True, threads=threads) for threads in (1, 2))
     assert one["cost"]["atomics"] == two["cost"]["atomics"] and one["counters"] == two["counters"]
     assert [folio["mapcount"] for folio in one["observations"][-1]["folios"]] == [

@@ -74,10 +74,10 @@ def _figures(table):
     def digits(value):
         return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
     columns = [Column("design", "text"), *(Column(f"{what}\n{n}", "word") for what in ("update", "read")
-                                           for n in table["cpus"]), Column("as in", "text")]
-    rows = [[row["cell"], *map(digits, row["update"]), *map(digits, row["read"]), row["scheme"] or ""]
-            for row in table["rows"]]
-    return as_text(Table("", columns, rows))
+                                           for n in table["cpus"])]
+    rows = [[row["cell"], *map(digits, row["update"]), *map(digits, row["read"])] for row in table["rows"]]
+    like = ", ".join(f"{row['scheme']} as {row['cell']}" for row in table["rows"] if row["scheme"])
+    return [*as_text(Table("", columns, rows)), *wrapped(f"A map count: {like}.", "  ", "  ")]
 
 
 def _signs(table):
