@@ -47,7 +47,7 @@ CYTHON = "build/cython"
 
 
 def counting(name):
-    """The engine of a scheme that counts events: the scheme's C file renamed, compiled in a third of the time."""
+    """The engine of a scheme that counts events: the scheme's C file by another name, compiled in less time."""
     found = extension(f"schemes.{name}")
     found.name = f"hgmcore.counting.{name}"
     found.define_macros = [*LIMITED, ("HGM_COUNTING", "1")]

@@ -63,9 +63,10 @@ def permutations_of(scope: Scope, symmetry: str, engine) -> list[tuple[int, ...]
 def pages_of(engine, symmetry: str) -> str:
     """Which base pages may be exchanged: a key of PAGES.
 
-    Where counts are kept for each base page, or a scheme is not known, base page 0 stays: some ask it alone.
+    Where counts are kept for each base page, or a scheme is not known, base page 0 stays: some ask it alone. Where each
+    slot matters all stay: a refused operation, which did some base pages first, leaves spares behind.
     """
-    if symmetry != "pages":
+    if symmetry != "pages" or engine.has_slots and engine.by_number:
         return "stay"
     known = engine.name in schemes.NAMES and engine is schemes.load(engine.name)
     return "first stays" if engine.writes_tails or engine.name == "subtree_posted" or not known else "move"
