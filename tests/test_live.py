@@ -270,8 +270,9 @@ def test_sequences_repeat_and_hold_every_kind_of_operation():
     ops = [s for seed in range(40) for s in sequence(seed) if s["t"] == "op"]
     assert {op["op"] for op in ops} == {
         "mmap", "munmap", "mprotect", "mremap", "madvise", "read", "write", "fork", "exit", "fallocate", "ftruncate",
-        "uffd_open", "uffd_register", "uffd_unregister", "uffd_continue"}
-    assert {"DONTNEED", "COLLAPSE", "POPULATE_READ", "POPULATE_WRITE", "HUGEPAGE"} <= {op.get("advice") for op in ops}
+        "uffd_open", "uffd_register", "uffd_unregister", "uffd_continue", "mlock", "munlock"}
+    assert {"DONTNEED", "DONTNEED_LOCKED", "COLD", "FREE", "REMOVE", "COLLAPSE", "POPULATE_READ", "POPULATE_WRITE",
+            "HUGEPAGE"} <= {op.get("advice") for op in ops}
     hugetlb = [s for seed in range(10) for s in sequence(seed, hugetlb=True)]
     assert {s["kind"] for s in hugetlb if s["t"] == "file"} == {"hugetlb"}
 

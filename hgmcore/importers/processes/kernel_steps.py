@@ -53,9 +53,9 @@ class Region:
 
     length: of what is observed, in bytes: the longest that it was. now: at present. page: bytes of a folio.
     kind: of its file, or "anon". prot: the rights of all of it, None if parts differ. registered: the modes of
-    userfaultfd. locked, poisoned: (first, last) bytes that mlock locked and UFFDIO_POISON marked. memory: what its
-    pages are of, and those of all other mappings with the same. file_offset: where in the file it begins; -1 where that
-    is private.
+    userfaultfd. cut: was a part unmapped or moved? locked, poisoned: (first, last) bytes that mlock locked and
+    UFFDIO_POISON marked. memory: what its pages are of, and those of all other mappings with the same. file_offset:
+    where in the file it begins; -1 where that is private.
     """
 
     mapping: int | None
@@ -64,6 +64,7 @@ class Region:
     kind: str
     prot: int | None = READ | WRITE
     registered: set = field(default_factory=set)
+    cut: bool = False
     locked: list = field(default_factory=list)
     poisoned: list = field(default_factory=list)
     memory: tuple = ()
@@ -77,6 +78,11 @@ class Region:
     def unit(self) -> int:
         """Bytes of which ranges of system calls must be multiples."""
         return self.page if self.kind == "hugetlb" else PAGE
+
+    @property
+    def is_private(self) -> bool:
+        """Is a page that is written the mapping's own?"""
+        return self.kind == "anon" or self.file_offset < 0
 
     def is_whole(self, op) -> bool:
         """Is a step about all of the mapping?"""
@@ -216,16 +222,26 @@ class Translation:
             self.writer.emit("mprotect", region.mapping, 0, region.length, flags=region.prot)
 
     def do_munmap(self, op):
+        region = self._region(op)
+        first, last = op["off"], op["off"] + op["len"]
+        parts = [part for start, end in region.locked for part in ((start, min(end, first)), (max(start, last), end))]
+        region.locked, region.cut = [part for part in parts if part[0] < part[1]], True
         self._emit("munmap", op)
 
     def do_mprotect(self, op):
         region, prot = self._region(op), _rights(op["prot"])
         whole = op["off"] == 0 and op["len"] >= region.length
+        if region.locked and region.is_private and prot & WRITE:
+            region.prot = None
+            return REASONS["locked"]    # the kernel makes copies now
         region.prot = prot if whole or region.prot == prot else None
         self._emit("mprotect", op, prot)
+        return None
 
     def do_mremap(self, op):
         region = self._region(op)
+        if region.locked:
+            return REASONS["locked"]
         if "to" not in op:
             if not op["errno"]:
                 region.length, region.now = max(region.length, op["newlen"]), op["newlen"]
@@ -233,6 +249,7 @@ class Translation:
             return None
         if op["errno"] or op["len"] != op["newlen"]:
             return REASONS["address"]
+        region.cut = True
         mapping = self.writer.move(region.mapping, op["off"], op["len"], op["to"])
         offset = region.file_offset + op["off"] if region.file_offset >= 0 else -1
         self.regions[op["proc"]][op["to"]] = Region(mapping, op["newlen"], region.page, region.kind, region.prot,
@@ -396,9 +413,12 @@ class Translation:
         return advice in ("COLD", "FREE") and region.page == PAGE
 
     def do_mlock(self, op):
-        """Bring the range in, as an access would; only a private mapping that may be written gets pages of its own."""
+        """Lock the VMAs, then bring the range in, as accesses would, up to the first that fails: that is ENOMEM.
+
+        Only a private mapping that may be written gets pages of its own.
+        """
         region = self._region(op)
-        if op["errno"] or not region.prot:
+        if op["errno"] not in ("", "ENOMEM") or not region.prot or op["errno"] and region.cut:
             return REASONS["locked"]
         if region.kind != "hugetlb":    # mlock_fixup() leaves those VMAs alone
             if not region.is_whole(op) and region.prot != READ:
@@ -406,8 +426,7 @@ class Translation:
             region.locked.append((op["off"], op["off"] + op["len"]))
             if not region.is_whole(op):    # other flags, so a VMA of its own
                 self._emit("mprotect", op, READ | WRITE)
-        private = region.kind == "anon" or region.file_offset < 0
-        self._touch(region, op["off"], op["len"], WRITE * (private and region.prot == READ | WRITE))
+        self._touch(region, op["off"], op["len"], WRITE * (region.is_private and region.prot == READ | WRITE))
         return None
 
     def do_munlock(self, op):

@@ -11,6 +11,7 @@ LARGEST = 1 << 30  # bytes of a file or a mapping: they lie a GiB apart
 _RANGE = ("region", "off", "len")
 _NEEDED = {"mmap": (*_RANGE, "prot", "flags", "addr_mod_2M", "fileoff"), "munmap": _RANGE,
            "mprotect": (*_RANGE, "prot"), "madvise": (*_RANGE, "advice"),
+           "mlock": _RANGE, "munlock": _RANGE,
            "mremap": (*_RANGE, "newlen", "flags"), "read": _RANGE, "write": _RANGE, "fork": ("child",), "exit": (),
            "uffd_open": ("asked", "flags"), "uffd_register": (*_RANGE, "mode"), "uffd_unregister": _RANGE,
            "uffd_continue": (*_RANGE, "mode")}

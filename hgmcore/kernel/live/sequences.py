@@ -4,7 +4,8 @@ They hold what the simulator models: shmem files of 2M folios (mappings of them 
 filled as in a simulated file) and of 4K pages, anonymous memory with MADV_HUGEPAGE, on request hugetlb files; accesses
 that fail included. Left out, because the simulator leaves it out or because it is somebody else's:
 
-* private mappings of files; MADV_FREE, COLD, PAGEOUT, REMOVE, NOHUGEPAGE, mlock
+* private mappings of files; MADV_PAGEOUT, NOHUGEPAGE; MADV_COLD and FREE where they could split a folio
+* mlock of a part of a mapping, or of a registered one; what moves a locked one or makes copies in it
 * mremap of a range with holes or of several VMAs, and of two lengths at a time
 * userfaultfd for private memory, for a part of a mapping or a resized one, and its events: it is asked to fail where it
   would raise one
@@ -20,7 +21,7 @@ from hgmcore.kernel.live.kernel import HUGE, PAGE, PROT
 _LENGTHS = (1, 1, 1, 2, 3, 8, 16, 17, 64, 100, 256, 511, 512, 512, 512, 1024)  # 4K pages
 _WEIGHTS = {"mmap": 6, "touch": 14, "dontneed": 8, "collapse": 4, "populate": 4, "munmap": 5, "mprotect": 4,
             "mremap": 3, "fork": 3, "exit": 2, "register": 2, "unregister": 1, "uffd_continue": 16, "punch": 3,
-            "truncate": 1}
+            "truncate": 1, "lock": 2, "unlock": 1, "advise": 2}
 _PROCESSES, _REGIONS = 4, 5  # at a time; regions of one process
 
 
@@ -29,6 +30,7 @@ class _Region:
 
     def __init__(self, pages, file, whole, cut=False):
         self.pages, self.file, self.whole, self.cut, self.registered = pages, file, whole, cut, False
+        self.locked = False
 
 
 class _Maker:
@@ -125,6 +127,26 @@ class _Maker:
     def dontneed(self):
         self._advise("DONTNEED")
 
+    def lock(self):
+        process, name, region = self._any(lambda region: not (region.cut or region.registered or region.locked))
+        if name:
+            region.locked = True
+            self._op(process, "mlock", region=name, off=0, len=region.pages * PAGE)
+
+    def unlock(self):
+        process, name, region = self._any(lambda region: region.locked and not region.cut)
+        if name:
+            region.locked = False
+            self._op(process, "munlock", region=name, off=0, len=region.pages * PAGE)
+
+    def advise(self):
+        """Advice that is refused, changes nothing, or is the punch of a hole."""
+        advice = self.rng.choice(("REMOVE", "COLD", "FREE", "DONTNEED_LOCKED"))
+        self._advise(advice, wanted=lambda region: {
+            "REMOVE": region.file and not (region.locked or region.cut),
+            "COLD": self.hugetlb or region.locked or region.file and not self.huge[region.file],
+            "FREE": region.file}.get(advice, True))
+
     def collapse(self):
         self._advise("COLLAPSE", (512, 512, 1024, 100), lambda region: not (self.hugetlb and region.cut))
 
@@ -141,7 +163,7 @@ class _Maker:
 
     def _cut(self, op, **fields):
         """A step that divides a VMA."""
-        process, name, region = self._any()
+        process, name, region = self._any(lambda region: op == "munmap" or not region.locked)
         if name:
             part = self._range(region.pages)
             if self.hugetlb and part["off"] % HUGE == 0 and part["off"]:
@@ -150,7 +172,7 @@ class _Maker:
             self._op(process, op, region=name, **part, **fields)
 
     def mremap(self):
-        process, name, region = self._any(lambda region: not region.cut)
+        process, name, region = self._any(lambda region: not (region.cut or region.locked))
         if not name:
             return
         if self.rng.random() < 0.5:
@@ -184,7 +206,7 @@ class _Maker:
             self.armed.discard(process)
 
     def register(self):
-        process, name, _ = self._any(lambda region: region.file and region.whole)
+        process, name, _ = self._any(lambda region: region.file and region.whole and not region.locked)
         if name:
             self._register(process, name)
 

@@ -40,6 +40,12 @@ class Worker:
     def madvise(self, op, fd):
         return _call(kernel.madvise, op["address"], op["len"], kernel.ADVICE[op["advice"]])
 
+    def mlock(self, op, fd):
+        return _call(kernel.mlock, op["address"], op["len"])
+
+    def munlock(self, op, fd):
+        return _call(kernel.munlock, op["address"], op["len"])
+
     def mremap(self, op, fd):
         result = _call(kernel.mremap, op["address"], op["len"], op["newlen"], op["flags"], op.get("to_address", 0))
         return {**result, "ret": min(result["ret"], 0)}
