@@ -85,7 +85,9 @@ def functions() -> list[tuple[str, str, list[str]]]:
     """(name, result, arguments) of each function of library.h, as C writes them."""
     found = []
     for function in _FUNCTION.findall(_plain((HEADERS / "library.h").read_text(encoding="utf-8"))):
-        result, name, arguments = re.fullmatch(r"(.*?)(hgm_\w+)\((.*)\);", " ".join(function.split())).groups()
+        parts = re.fullmatch(r"(.*?)(hgm_\w+)\((.*)\);", " ".join(function.split()))
+        assert parts, function
+        result, name, arguments = parts.groups()
         found.append((name, result, arguments.split(", ")))
     return found
 
