@@ -15,7 +15,7 @@ from hgmcore.core.calls import size
 from hgmcore.core.core import Core, Engine
 from hgmcore.core.records import Records
 from hgmcore.errnos import OperationError
-from hgmcore.geometry import FULL_SIZE, GEOMETRIES
+from hgmcore.geometry import FULL_SIZE, GEOMETRIES, Geometry
 from hgmcore.inputs import load
 from hgmcore.parts.batches import Batches, Size
 from hgmcore.parts.declares import Declared, Declares, Numbers
@@ -103,13 +103,20 @@ class Machine(Declares, Looks):
     2
     """
 
+    engine: Engine
+    geometry: Geometry
+    options: dict[str, str]
+    header: Header
+    reserve: int | None
+    core: Core
+
     def __init__(self, scheme: str | Engine, geometry: str = "x86-64", *, reserve: Size | None = None,
                  journal: bool = False, **given: Any) -> None:
-        self.engine: Engine = scheme if isinstance(scheme, Engine) else schemes.load(scheme)
+        self.engine = scheme if isinstance(scheme, Engine) else schemes.load(scheme)
         if geometry not in GEOMETRIES:
             raise ValueError(f"unknown geometry '{geometry}' (known: {', '.join(FULL_SIZE)})")
         self.geometry = GEOMETRIES[geometry]
-        self.options: dict[str, str] = options.resolve(self.engine, given)
+        self.options = options.resolve(self.engine, given)
         self.header = Header(geometry)
         self.reserve = None if reserve is None else size(reserve)
         self.core = Core(self.geometry, self.options, self.reserve)

@@ -39,6 +39,11 @@ class OperationError(OSError):
         The name of the number, as ``"EEXIST"``.
     """
 
+    op: str
+    done: int
+    offset: int | None
+    error: str
+
     def __init__(self, op: str, errno: int, done: int, offset: int | None = None) -> None:
         super().__init__(errno, os.strerror(errno))
         self.op, self.done, self.offset, self.error = op, done, offset, error_name(errno)

@@ -115,7 +115,7 @@ def replay(trace: Any, scheme: str | Engine, *, operations: str = "failed", thre
 class Replay(Tabular):
     """A result of `replay`: a dict, and a table with one row for each number."""
 
-    def long(self) -> dict:
+    def long(self) -> dict[str, Any]:
         """Columns scheme, part (cost, counter, folio, mapping, process), index (of the observing statement, None for
         costs), of (the file and page, process and mapping, or process), key, value and truth (None where nothing is
         recounted).

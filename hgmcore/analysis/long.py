@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hgmcore.arrow import Tabular
 
 COLUMNS = ("scheme", "phase", "group", "key", "value", "low", "high", "unit", "label", "note")
@@ -21,7 +23,7 @@ UNITS = {"leaves": "leaves", "leaf_installs": "leaves", "leaf_removes": "leaves"
 class Comparison(Tabular):
     """A result of `compare`: a dict of plain JSON types, and a table in long form."""
 
-    def long(self) -> dict:
+    def long(self) -> dict[str, Any]:
         """The columns of COLUMNS: name -> list."""
         return long(self)
 

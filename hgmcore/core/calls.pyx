@@ -130,6 +130,7 @@ cdef class Calls:
         core.enter()
         m.context.tails |= self.engine.writes_tails
         m.context.out_of_memory = False
+        m.context.cpu = 0    # whatever a trace that ran before left there
         if o.length <= SHORT and (o.op == HGM_OP_CONTINUE or o.op == HGM_OP_TOUCH or o.op == HGM_OP_DONTNEED):
             self.engine.run(m, o, 1, index)
         else:

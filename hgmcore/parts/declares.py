@@ -28,22 +28,24 @@ class Numbers:
     """
 
     def __init__(self, header: Header, words: dict[str, int]) -> None:
-        self.files = {file.name: number for number, file in enumerate(header.files)}
-        self.processes = {name: number for number, name in enumerate(header.processes)}
-        self.mappings = {mapping: number for number, mapping in enumerate(header.mappings)}
+        self.files: dict[str, int] = {file.name: number for number, file in enumerate(header.files)}
+        self.processes: dict[str, int] = {name: number for number, name in enumerate(header.processes)}
+        self.mappings: dict[MappingName, int] = {one: number for number, one in enumerate(header.mappings)}
         self.of_process: list[list[int]] = [[] for _ in header.processes]
         for number, mapping in enumerate(header.mappings):
             self.of_process[mapping.process].append(number)
-        self.words = words
+        self.words: dict[str, int] = words
 
 
 class Declared:
     """All that a machine has declared at one moment: copies of its header's tables and of the words' numbers."""
 
     def __init__(self, header: Header, words: dict[str, int]) -> None:
-        self.files, self.processes = list(header.files), list(header.processes)
-        self.mappings, self.phases = list(header.mappings), list(header.phases)
-        self.words = dict(words)
+        self.files: list[FileName] = list(header.files)
+        self.processes: list[str] = list(header.processes)
+        self.mappings: list[MappingName] = list(header.mappings)
+        self.phases: list[str] = list(header.phases)
+        self.words: dict[str, int] = dict(words)
 
     def put_back(self, header: Header) -> Numbers:
         """Make the header's tables what they were. Returns the numbers of their names."""

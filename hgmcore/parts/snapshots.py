@@ -10,6 +10,8 @@ from hgmcore.core.snapshot import Snapshot as CoreSnapshot
 
 if TYPE_CHECKING:
     from hgmcore.api import Machine
+    from hgmcore.core.core import Engine
+    from hgmcore.parts.declares import Declared
 
 
 class Snapshot:
@@ -25,6 +27,13 @@ class Snapshot:
     nbytes : int
         Memory that the snapshot takes, in bytes.
     """
+
+    kind: tuple[Engine, str, dict[str, str]]
+    operations: int
+    declared: Declared
+    cost_from: int
+    journal: list[bytes] | None
+    copy: CoreSnapshot
 
     def __init__(self, machine: Machine) -> None:
         self.kind, self.operations = machine._kind(), machine.operations

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hgmcore.trace.names import File, Mapping
 
@@ -13,6 +15,10 @@ NO_TIME = -1
 
 class TraceError(Exception):
     """An input that cannot be used: `name` (of the file), `line` (or None), `reason`."""
+
+    name: str
+    reason: str
+    line: int | None
 
     def __init__(self, name: str, reason: str, line: int | None = None) -> None:
         super().__init__(name, reason, line)
@@ -38,9 +44,9 @@ class Header:
     provenance: dict[str, str] = field(default_factory=dict)
     phases: list[str] = field(default_factory=list)
 
-    def table(self, kind: str) -> list:
+    def table(self, kind: str) -> list[Any]:
         """The table of `kind`: "file", "process", "mapping" or "phase"."""
-        tables: dict[str, list] = {"file": self.files, "process": self.processes, "mapping": self.mappings,
+        tables: dict[str, list[Any]] = {"file": self.files, "process": self.processes, "mapping": self.mappings,
                                    "phase": self.phases}
         return tables[kind]
 
@@ -51,11 +57,11 @@ class Header:
             return f"{self.processes[mapping.process]} {mapping.name}"
         return self.files[index].name if kind == "file" else self.table(kind)[index]
 
-    def pages(self, records: np.ndarray) -> np.ndarray:
+    def pages(self, records: NDArray[np.void]) -> NDArray[np.uint64]:
         """Huge pages of the file that each record has as target."""
         return np.array([file.pages for file in self.files], dtype=np.uint64)[records["target"]]
 
-    def page_sizes(self, records: np.ndarray) -> np.ndarray:
+    def page_sizes(self, records: NDArray[np.void]) -> NDArray[np.uint64]:
         """Bytes of a huge page of the file that each record has as target."""
         return np.array([file.page_size for file in self.files], dtype=np.uint64)[records["target"]]
 

@@ -11,10 +11,10 @@ import mmap
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from hgmcore.core.records import Records
 from hgmcore.files import writing
@@ -60,6 +60,12 @@ class Trace:
     populate F 0 1
     """
 
+    header: Header
+    operations: NDArray[np.void]
+    thread: NDArray[np.uint32] | None
+    time: NDArray[np.int64] | None
+    lines: NDArray[np.uint32] | None
+    name: str
     _records: Records | None = None
 
     def __init__(self, header: Header, operations: ArrayLike, thread: ArrayLike | None = None,
@@ -83,7 +89,7 @@ class Trace:
             else getattr(other, column) is None
             for column in ("operations", "thread", "time"))
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy holds its columns itself, wherever those of this trace are, and is checked as every trace is."""
@@ -122,7 +128,7 @@ class Trace:
             for each in self._maps:
                 each.madvise(mmap.MADV_DONTNEED)
 
-    def _column(self, values, dtype, empty):
+    def _column(self, values: Any, dtype: Any, empty: int) -> Any:
         """An optional column: None where every entry is `empty`."""
         if values is None:
             return None
