@@ -1,6 +1,7 @@
 """Searches of tiny machines: pinned numbers, lengths of shortest traces, symmetry, a plain search that agrees."""
 
 import json
+import re
 
 import pytest
 from click.testing import CliRunner
@@ -272,6 +273,13 @@ def test_a_search_that_was_stopped_says_how_deep_it_was():
     assert "every state of depth 2 was expanded" in output and "continue 335/379/474" in output
 
 
+def test_progress_has_depth_states_steps_and_rate():
+    seen = []
+    Checked("head_per_leaf", find("pair")).run(Limits(states=100), progress=lambda run: seen.append(run.progress()))
+    assert seen and re.fullmatch(
+        r"depth \d+, [\d,]+ states, [\d,]+ to go, [\d,]+ steps, [\d.]+ M/s, \d+ bytes a state", seen[-1])
+
+
 def test_limits_of_states_and_seconds():
     found = Checked("head_per_leaf", find("pair"), "none").run(Limits(states=300)).search
     assert 300 <= found.distinct < 330 < found.generated
@@ -436,6 +444,11 @@ def test_the_command_says_what_it_found():
         (["hugetlb", "--option", "ear=9"], "unknown option 'ear'"),
         (["hugetlb", "--option", "locks=pt"], "locks=none"),
         (["hugetlb", "--processes", "7"], "between 1 and 4"),
+        (["hugetlb", "--seconds", "nan"], "nan is no time"),
+        (["hugetlb", "--walk", "nan"], "nan is no time"),
+        (["hugetlb", "--traces", ""], "--traces: no name is given"),
+        (["hugetlb", "--html", ""], "--html: no name is given"),
+        (["hugetlb", "--json", ""], "--json: no name is given"),
     ],
 )
 def test_bad_input_is_one_error(arguments, message):

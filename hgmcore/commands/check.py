@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import math
 import sys
 from pathlib import Path
 
@@ -23,6 +24,12 @@ from hgmcore.report.races import races_text
 
 OUT_OF_MEMORY = 2
 """Exit status where memory ran out and no promise is seen to be broken; as of bad input."""
+
+
+def _seconds(context, parameter, value):
+    if value is not None and math.isnan(value):
+        raise click.BadParameter("nan is no time")
+    return value
 
 
 def _option_lists(context, parameter, values):
@@ -122,7 +129,13 @@ Examples
     "--depth", type=click.IntRange(1), metavar="N", help="Sequences of at most N operations: nothing is proved then."
 )
 @click.option("--states", type=click.IntRange(1), metavar="N", help="Stop a search behind so many states.")
-@click.option("--seconds", type=click.FloatRange(0, min_open=True), metavar="S", help="Stop a search after so long.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0, min_open=True),
+    metavar="S",
+    callback=_seconds,
+    help="Stop a search after so long.",
+)
 @click.option(
     "--symmetry",
     type=click.Choice(SYMMETRIES),
@@ -190,6 +203,7 @@ Examples
 @click.option(
     "--walk",
     type=click.FloatRange(0, min_open=True),
+    callback=_seconds,
     metavar="SECONDS",
     help="Random sequences on larger machines instead: real geometries, up to 8 processes, shmem, anonymous memory. "
     "What breaks a property is made short; nothing is proved.",
@@ -248,6 +262,9 @@ def check_command(
         return 0
     if scheme is None:
         raise click.UsageError("which scheme? (a name, or all)")
+    for name, path in {"traces": traces, "html": html, "litmus": litmus, "json": json_file}.items():
+        if path == "":
+            raise click.UsageError(f"--{name}: no name is given")
     engines = engines_of(scheme)
     of_searches = {"depth": depth, "states": states, "seconds": seconds, "property": properties, "strict": strict,
                    "html": html, "on": elsewhere, "fail": fail, "symmetry": symmetry != "processes",

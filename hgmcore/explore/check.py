@@ -90,7 +90,7 @@ class Checked:
             raise ValueError("a search runs one thread with all struct pages: locks=none, hvo=off")
         self.steps = steps_of(scope)
         self.permutations, self.pages = permutations_of(scope, symmetry, self.engine), pages_of(self.engine, symmetry)
-        self.ended, self.seconds = None, 0.0
+        self.ended, self.seconds, self.started = None, 0.0, 0.0
         self.fields, self.search = 0, None
 
     def core(self) -> Core:
@@ -128,7 +128,7 @@ class Checked:
 
         KeyboardInterrupt ends it too, with what is known, and so does memory that runs out.
         """
-        start = time.perf_counter()
+        start = self.started = time.perf_counter()
         kept_back = bytearray(KEPT_BACK)
         self.search = self._new()
         try:
@@ -147,9 +147,10 @@ class Checked:
     def progress(self) -> str:
         """How far the search is."""
         search = self.search
+        rate = search.generated / max(time.perf_counter() - self.started, 1e-6)
         return (
             f"depth {search.depth}, {search.distinct:,} states, {search.pending:,} to go, {search.generated:,} steps, "
-            f"{search.bytes_per_state:.0f} bytes a state"
+            f"{rate / 1e6:.1f} M/s, {search.bytes_per_state:.0f} bytes a state"
         )
 
     def _portion(self, limits, elapsed):
