@@ -1,8 +1,7 @@
 """What one PTE of a published workload comes to under a scheme: events, counted by the simulator, and the kernel's
 work.
 
-Folios of 16K to 1M are mapped by PTEs alone. A page-table geometry of as many entries as the folio has base pages
-stands for them: there the folio can be split into the PTEs that the kernel would have made at once.
+Folios of 16K to 1M are mapped by PTEs alone; those of 2M are split into PTEs first, as the published programs do.
 """
 
 from __future__ import annotations
@@ -12,15 +11,13 @@ import functools
 import numpy as np
 
 from hgmcore import counting, schemes
-from hgmcore.core.core import Core
 from hgmcore.core.events import NAMES, Events
-from hgmcore.geometry import PMD, PTE, Geometry, Leaf
 from hgmcore.inputs import load
 from hgmcore.model.events import CLASSES
-from hgmcore.options import resolve
+from hgmcore.replay import machine_for
 from hgmcore.sizes import parse_size
 
-BASE = 4096
+BASE, HUGE = 4096, 2 << 20
 FOLIOS = 2
 """Folios that a workload is counted on: one alone would have no neighbour."""
 
@@ -30,20 +27,12 @@ NEAR = 1 << 20
 OPERATIONS = ("fork", "munmap", "cow", "cow-byte", "reuse", "reuse-byte", "remap", "dontneed", "reclaim")
 
 
-def geometry(pages: int) -> Geometry:
-    """A geometry whose tables have as many entries as a folio of `pages` base pages; for 1 that of x86-64."""
-    bits = pages.bit_length() - 1 or 9
-    levels = 4 if bits == 9 else 5
-    return Geometry(f"folios of {pages}", 12, bits, levels, (Leaf(12, PTE), Leaf(12 + bits, PMD)))
-
-
 def lines(operation: str, pages: int, folios: int) -> tuple[list[str], list[str]]:
     """(what prepares, what is counted) of a workload on `folios` folios, as statements. ValueError: no such one."""
     size, each = pages * BASE, range(0, folios * pages * BASE, pages * BASE)
-    name = "anon:4K" if pages == 1 else "anon:2M"
-    prepare = [f"mmap A v {name} 0 {folios * size} private", *(f"touch A v {at} write" for at in each)]
+    prepare = [f"mmap A v anon:{size} 0 {folios * size} private", *(f"touch A v {at} write" for at in each)]
     split = [f"mprotect A v {at} 4K r" for at in each]
-    if pages > 1 and operation != "remap":
+    if size == HUGE and operation != "remap":    # one PMD leaf each
         prepare += [*split, f"mprotect A v 0 {folios * size} rw"]
     pieces = range(0, folios * size, BASE)
     writes = [f"touch A v {at} write" for at in pieces]
@@ -62,17 +51,10 @@ def run(operation, pages, scheme, folios=FOLIOS, **options) -> dict:
     prepare, counted = lines(operation, pages, folios)
     trace = load([*prepare, *counted])
     engine = counting.load(schemes.load(scheme))
-    shape = geometry(pages)
-    core = Core(shape, resolve(engine, {**options, "transient": "real"}))
-    for file in trace.header.files:
-        core.add_file(shape, pages * BASE, file.pages, file.kind)
-    for _ in trace.header.processes:
-        core.add_process()
-    for mapping in trace.header.mappings:
-        core.add_mapping(mapping.process, 0)
-    rows = Events(core, engine, NEAR).run(np.ascontiguousarray(trace.operations))[len(prepare):]
-    if len(core.results()):
-        raise RuntimeError(f"the workload {operation} of {pages} pages did not run: {core.results()[0]}")
+    machine = machine_for(trace, engine, {**options, "transient": "real"})
+    rows = Events(machine.core, engine, NEAR).run(np.ascontiguousarray(trace.operations))[len(prepare):]
+    if len(machine.core.results()):
+        raise RuntimeError(f"the workload {operation} of {pages} pages did not run: {machine.core.results()[0]}")
     return {name: int(rows[name].sum()) for name in NAMES}
 
 
