@@ -17,6 +17,7 @@ def pytest_terminal_summary(terminalreporter, config):
     for section, key, table in (("rates", "rate", rates),
                                 ("every step from every state of a tiny machine", "search", searches),
                                 ("two threads against one", "speedup", two_threads),
+                                ("a scheme of one's own, beside the built-in one", "door", doors),
                                 ("a guest of 1 TiB against one of 1 GiB", "tib", guests),
                                 ("one operation at a time, and records, by each door", "door", doors),
                                 ("against the roofline", "ratio", against_the_roofline),
@@ -71,6 +72,14 @@ def two_threads(rows):
                f"{row['speedup']:8.2f} {row['best']:5.2f} {number(row['roofline'], '.2f', 8)} "
                f"{number(row['goal'], '', 5)}"
                f"{star(row['speedup'] < (row['goal'] or 0))}")
+
+
+def doors(rows):
+    yield "ns for each leaf; ratio: median of the rounds'; *: misses the goal"
+    yield f"{'door':16} {'work':24} {'ns':>8} {'built in':>8} {'ratio':>7} {'goal':>5}"
+    for row in rows:
+        yield (f"{row['door']:16} {row['work']:24} {row['ns']:8.2f} {row['built_in']:8.2f} {row['times']:7.2f} "
+               f"{number(row['goal'], '.2f', 5)}{star(row['goal'] is not None and row['times'] > row['goal'])}")
 
 
 def guests(rows):

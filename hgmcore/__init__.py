@@ -18,14 +18,16 @@ from pathlib import Path
 from hgmcore import schemes, workloads
 from hgmcore.analysis.compare import compare
 from hgmcore.api import Machine, OperationError
+from hgmcore.core.core import SchemeError
 from hgmcore.inputs import load
+from hgmcore.own import Scheme
 from hgmcore.replay import replay
 from hgmcore.schemes import register
 from hgmcore.steps import replay_steps
 from hgmcore.trace import Trace, TraceError
 
-__all__ = ["Machine", "OperationError", "Trace", "TraceError", "compare", "get_include", "load", "register", "replay",
-           "replay_steps", "schemes", "workloads"]
+__all__ = ["Machine", "OperationError", "Scheme", "SchemeError", "Trace", "TraceError", "compare", "get_include",
+           "load", "register", "replay", "replay_steps", "schemes", "workloads"]
 
 __version__ = "0.1.0"
 

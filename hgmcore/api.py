@@ -48,8 +48,9 @@ class Machine(Declares, Looks):
 
     Parameters
     ----------
-    scheme : str or Engine
-        A name of `hgmcore.schemes.names()`, or an engine.
+    scheme : str or scheme
+        A name of `hgmcore.schemes.names()`; or what `hgmcore.schemes.engine_of` takes: an engine, a class derived from
+        `hgmcore.Scheme`, or a table of callbacks.
     geometry : str
         A name of `hgmcore.geometry.GEOMETRIES`: sizes of tables and leaves.
     reserve : size, optional
@@ -110,9 +111,9 @@ class Machine(Declares, Looks):
     reserve: int | None
     core: Core
 
-    def __init__(self, scheme: str | Engine, geometry: str = "x86-64", *, reserve: Size | None = None,
+    def __init__(self, scheme: Any, geometry: str = "x86-64", *, reserve: Size | None = None,
                  journal: bool = False, **given: Any) -> None:
-        self.engine = scheme if isinstance(scheme, Engine) else schemes.load(scheme)
+        self.engine = schemes.load(scheme)
         if geometry not in GEOMETRIES:
             raise ValueError(f"unknown geometry '{geometry}' (known: {', '.join(FULL_SIZE)})")
         self.geometry = GEOMETRIES[geometry]

@@ -15,6 +15,7 @@ from hgmcore.commands.export_c import export_c_command
 from hgmcore.commands.help import help_
 from hgmcore.commands.import_ import import_
 from hgmcore.commands.info import info
+from hgmcore.commands.new_scheme import new_scheme
 from hgmcore.commands.profiles import list_profiles
 from hgmcore.commands.replay import replay
 from hgmcore.commands.schemes import list_schemes
@@ -22,6 +23,7 @@ from hgmcore.commands.step import step
 from hgmcore.commands.sweep import sweep
 from hgmcore.commands.validate import validate
 from hgmcore.commands.workloads import list_workloads
+from hgmcore.core.core import SchemeError
 from hgmcore.explore.check import InternalError
 from hgmcore.report.prose import printable
 from hgmcore.trace import TraceError
@@ -60,7 +62,7 @@ def run(arguments=None):
     except InternalError as error:
         _complain(str(error))
         return CONTRADICTION
-    except (ValueError, TraceError) as error:
+    except (ValueError, TraceError, SchemeError) as error:
         return _complain(str(error))
 
 
@@ -94,5 +96,5 @@ def cli(context):
 
 
 for verb in (calibrate, check_command, compare, convert, explain, export_c_command, help_, import_, info, list_profiles,
-             list_schemes, list_workloads, replay, step, sweep, validate):
+             list_schemes, list_workloads, new_scheme, replay, step, sweep, validate):
     cli.add_command(verb)

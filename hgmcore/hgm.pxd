@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""hgm.h and entries.h as Cython sees them."""
+"""hgm.h and entries.h as Cython sees them, and the table that scheme.h makes of a scheme."""
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from "hgmcore/hgm.h" nogil:
@@ -7,6 +7,7 @@ cdef extern from "hgmcore/hgm.h" nogil:
 
     ctypedef struct hgm_page:
         uint64_t flags
+        uint64_t private_
         int32_t _large_mapcount
         int32_t _nr_pages_mapped
         int32_t _entire_mapcount
@@ -144,6 +145,8 @@ cdef extern from "hgmcore/hgm.h" nogil:
     enum:
         HGM_LOCKS_NONE, HGM_LOCKS_PT, HGM_LOCKS_POSTED
 
+    ctypedef struct hgm_scheme
+
     ctypedef struct hgm_options:
         int32_t era
         uint8_t cache_refs_folio
@@ -161,6 +164,7 @@ cdef extern from "hgmcore/hgm.h" nogil:
         uint8_t rmap_batch
         uint8_t rmap_exclusive
         uint8_t pmd_order
+        hgm_scheme *scheme
 
     int32_t hgm_map_add(hgm_cost *cost, hgm_page *page, int32_t *word, int32_t by) noexcept
     int32_t hgm_map_add_locked(hgm_cost *cost, hgm_page *page, int32_t *word, int32_t by) noexcept
@@ -228,6 +232,32 @@ cdef extern from "hgmcore/library.h" nogil:
         uint64_t operations
         uint32_t busy
         uint32_t owned
+
+cdef extern from "hgmcore/scheme.h" nogil:
+    ctypedef struct hgm_scheme:
+        uint32_t abi
+        uint32_t size
+        uint32_t needs
+        uint32_t quirks
+        void *user
+        const char *name
+        const char *explanation
+        const char *state
+        const char *defaults
+        const char *posted
+        const char *exceptions
+        int (*leaf_install)(hgm_cost *cost, const hgm_options *options, const hgm_leaf *leaf) noexcept
+        void (*leaf_remove)(hgm_cost *cost, const hgm_options *options, const hgm_leaf *leaf) noexcept
+        int64_t (*page_mapcount)(const hgm_options *options, const hgm_folio *folio, uint64_t page) noexcept
+        void (*answer_folio)(const hgm_options *options, const hgm_folio *folio, hgm_answer *answer) noexcept
+        int (*table_add)(hgm_cost *cost, const hgm_options *options, const hgm_subtree *subtree) noexcept
+        void (*table_free)(hgm_cost *cost, const hgm_options *options, const hgm_subtree *subtree) noexcept
+        int (*subtree_zapped)(hgm_cost *cost, const hgm_options *options, const hgm_subtree *subtree) noexcept
+        void (*kill)(hgm_cost *cost, const hgm_options *options, hgm_folio *folio) noexcept
+        const char *failed
+        const char *failed_in
+
+    void hgm_fail(const hgm_options *options, const char *why) noexcept
 
 cdef extern from "hgmcore/entries.h" nogil:
     uint64_t hgm_next_entry(const uint64_t *entries, uint64_t i, uint64_t n) noexcept

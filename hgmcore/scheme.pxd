@@ -31,6 +31,8 @@ cdef extern from "hgmcore/scheme.h" nogil:
 
     const int HGM_KEEPS, HGM_COUNTS
 
+    const bint STOPPED "HGM_STOPPED"
+
     int64_t hgm_page_mapcount(const hgm_options *options, const hgm_folio *folio, uint64_t page) noexcept
     void hgm_answer_folio(const hgm_options *options, const hgm_folio *folio, hgm_answer *answer) noexcept
 

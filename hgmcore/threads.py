@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 
+from hgmcore.core.core import SchemeError
 from hgmcore.core.view import View, join
 from hgmcore.stretches import alone, layout, stretches
+from hgmcore.trace.statements import NAMES
 
 MOST = 256
 """Native threads."""
@@ -96,9 +98,16 @@ class Threads:
         shares = [np.flatnonzero(worker == one) for one in np.unique(worker)]
         views = [View(core, operations[share].view(np.uint8), len(shares), together) for share in shares]
         others = [self.pool.submit(view.run, self.machine.engine) for view in views[1:]]
-        views[0].run(self.machine.engine)
-        for other in others:
-            other.result()
+        try:
+            views[0].run(self.machine.engine)
+        except SchemeError as error:
+            wait(others)
+            raise self._told(error, shares[0])
+        for other, share in zip(others, shares[1:]):
+            try:
+                other.result()
+            except SchemeError as error:
+                raise self._told(error, share)
         results = []
         for view, share in zip(views, shares):
             results.append(view.results())
@@ -109,3 +118,8 @@ class Threads:
         self.stretches += 1
         self.operations += last - first
         return max(view.stop for view in views) - min(view.start for view in views)
+
+    def _told(self, error, share):
+        """An error of one thread's scheme, with the number and the name of the operation that the thread was at."""
+        error.index, error.op = int(share[error.index]) + self.machine.operations, NAMES[error.op]
+        return error

@@ -88,7 +88,8 @@ def test_an_installed_package_offers_a_scheme(installed):
 @pytest.mark.parametrize("line, reason", [
     ("twice = nowhere:engine", "scheme 'twice' of package 'twice-scheme' (nowhere:engine) does not load: "
                                "ModuleNotFoundError: No module named 'nowhere'"),
-    ("twice = json:loads", "scheme 'twice' of package 'twice-scheme' (json:loads) is no hgmcore engine but a function"),
+    ("twice = json:loads", "scheme 'twice' of package 'twice-scheme' (json:loads): a function is no scheme (an engine, "
+                           "a class derived from hgmcore.Scheme, or a table of callbacks)"),
     ("thrice = twice:engine", "scheme 'thrice' of package 'twice-scheme' (twice:engine) calls itself 'twice'"),
 ])
 def test_a_package_that_is_wrong_is_named(installed, line, reason):
@@ -112,7 +113,8 @@ def test_a_file_defines_a_scheme(installed, tmp_path):
 
 @pytest.mark.parametrize("text, reason", [
     ("1 / 0\n", "mine.py: ZeroDivisionError: division by zero"),
-    ("x = 1\n", "mine.py: defines no scheme (an hgmcore engine at the top level of the file)"),
+    ("x = 1\n", "mine.py: defines no scheme (at its top level: a class derived from hgmcore.Scheme, a table of "
+                "callbacks, or an engine)"),
     (None, "mine.py: No such file or directory"),
 ])
 def test_a_file_without_a_scheme_is_refused(installed, tmp_path, text, reason):
@@ -129,7 +131,7 @@ def test_register_gives_a_name(folder, monkeypatch):
     assert hgm.register(twice.engine) is twice.engine
     assert hgm.replay(TRACE.splitlines(), "twice", observe_end=True)["observations"][-1]["folios"][0]["mapcount"] == 6
     assert "twice" in hgm.compare(TRACE.splitlines(), schemes="all", repeat=0)["schemes"]
-    with pytest.raises(TypeError, match="a str is no hgmcore engine"):
-        hgm.register("twice")
+    with pytest.raises(TypeError, match="a float is no scheme"):
+        hgm.register(0.5)
     with pytest.raises(ValueError, match="the name 'mm_id' is that of a scheme that is built in"):
         hgm.register(hgm.schemes.load("mm_id"))

@@ -16,6 +16,7 @@ from hgmcore.core.machine cimport Machine, Mapping
 from hgmcore.core.records cimport record_fits
 from hgmcore.hgm cimport *
 
+from hgmcore.core.core import SchemeError
 from hgmcore.errnos import OperationError
 from hgmcore.sizes import parse_size
 
@@ -125,6 +126,8 @@ cdef class Calls:
         cdef Machine *m = &core.m
         cdef uint64_t before = m.context.nr_results, index = core.c.operations, done
         cdef const hgm_result *result
+        if core.bound is not self.engine:
+            core.fits(self.engine)
         if not record_fits(m, o):
             raise ValueError(f"record {index}: an operation, file, process, mapping or page that is not declared")
         core.enter()
@@ -140,6 +143,12 @@ cdef class Calls:
         core.leave()
         if self.journal is not None:
             self.journal.append(PyBytes_FromStringAndSize(<const char *>o, sizeof(hgm_operation)))
+        if core.scheme.failed is not NULL:
+            try:
+                core.obeyed(self.engine, o, index)
+            except SchemeError as error:
+                error.op = self.names[o.op]
+                raise
         if m.context.out_of_memory:
             raise MemoryError(f"no memory for page tables, struct pages or results at operation {index}; the machine "
                               f"has {core.reserved} bytes of address space")

@@ -3,7 +3,8 @@
 from hgmcore.core.machine cimport Contents, Machine
 from hgmcore.core.records cimport Records
 from hgmcore.hgm cimport (
-    hgm_answer, hgm_engine, hgm_events_function, hgm_folio, hgm_machine, hgm_operation, hgm_options, uint32_t, uint64_t
+    hgm_answer, hgm_engine, hgm_events_function, hgm_folio, hgm_machine, hgm_operation, hgm_options, hgm_scheme,
+    uint32_t, uint64_t
 )
 
 ctypedef uint64_t (*run_function)(Machine *m, const hgm_operation *ops, uint64_t n, uint64_t index) noexcept nogil
@@ -14,7 +15,8 @@ ctypedef void (*answer_function)(const hgm_options *options, const hgm_folio *fo
 ctypedef bint (*movable_function)(const hgm_options *options, const hgm_folio *folio, bint table_shared) noexcept nogil
 ctypedef void (*asked_function)(Machine *m, const hgm_operation *ops, uint64_t n, uint64_t *out) noexcept nogil
 
-# No methods, and new fields at the end: so an engine that was compiled for another HGM_ABI is refused by that number.
+# Fields are only ever added behind the others, and methods are Python's: so an engine that was compiled before is
+# refused (Core.fits) and not misread.
 cdef class Engine:
     cdef uint32_t abi                  # HGM_ABI and sizeof(Machine) of the module that the engine was compiled in
     cdef uint32_t machine_size
@@ -33,10 +35,15 @@ cdef class Engine:
     cdef hgm_engine c                  # the same for C (hgmcore/library.h), filled by engine_for_c()
     cdef bytes c_name
     cdef object capsuled               # the capsule that it is from; None: of no capsule
+    cdef const hgm_scheme *table       # of a scheme that is one (own/callbacks.pyx), else NULL
 
 cdef class Core(Contents):
     cdef readonly uint64_t ran         # records that the last run() or run_each() did
     cdef Engine served                 # the engine of the machine's doors, kept alive
+    cdef Engine bound                  # the engine whose table `scheme` is a copy of
+    cdef hgm_scheme scheme
+    cdef int bind(self, Engine engine) except -1
+    cdef int obeyed(self, Engine engine, const hgm_operation *last=*, uint64_t index=*) except -1
     cdef int fits(self, Engine engine) except -1
     cdef uint64_t on_cpu(self, Records records, uint64_t first, uint64_t n) noexcept nogil
     cdef hgm_machine *serve(self, Engine engine) except NULL

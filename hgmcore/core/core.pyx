@@ -7,7 +7,7 @@ from cpython.pycapsule cimport (
 from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
 from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free, realloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from hgmcore.core.folio cimport folio_at
 from hgmcore.core.machine cimport options_of
@@ -117,6 +117,24 @@ cdef dict checked_exceptions(dict exceptions):
     return exceptions
 
 
+class SchemeError(Exception):
+    """A scheme misbehaved: a reaction raised, gave up or answered nonsense. The machine did no further record.
+
+    scheme: its name. reaction: which, as "leaf_install". why: the reason; where Python code raised, that is the cause
+    of this exception. index: the number of the record, and op its operation (a number, until the API gives it its
+    name); None where no record was run, as in an observation. What the record did up to there stays; the counts are
+    what the scheme left of them.
+    """
+
+    def __init__(self, scheme, reaction, why, index=None, op=None):
+        self.scheme, self.reaction, self.why, self.index, self.op = scheme, reaction, why, index, op
+        super().__init__(scheme, reaction, why, index, op)
+
+    def __str__(self):
+        at = "" if self.index is None else f", at record {self.index}"
+        return f"scheme '{self.scheme}': {self.reaction}: {self.why}{at}{'' if self.op is None else f' ({self.op})'}"
+
+
 cdef class Engine:
     """One accounting scheme with the whole engine compiled around it (hgmcore.schemes.load gives them).
 
@@ -128,6 +146,10 @@ cdef class Engine:
     process was the first to map a huge page. by_number: its state is made of the numbers of processes. asks_cpu: it
     counts by the CPU that runs an operation. has_slots: it has slots (hgm.h).
     """
+
+    def failure(self):
+        """The exception that a reaction of this scheme raised since this was asked last, or None."""
+        return None
 
     def __repr__(self):
         return f"<hgmcore engine {self.name}>"
@@ -201,7 +223,33 @@ cdef class Core(Contents):
             raise ImportError(f"scheme {engine.name} was compiled for HGM_ABI {engine.abi}, machines of "
                               f"{engine.machine_size} bytes; this hgmcore has HGM_ABI {self.m.abi}, machines of "
                               f"{self.m.size} bytes: compile the scheme anew")
+        return 0 if self.bound is engine else self.bind(engine)
+
+    cdef int bind(self, Engine engine) except -1:
+        """Give the machine its copy of the engine's table."""
+        self.idle()
+        memset(&self.scheme, 0, sizeof(hgm_scheme))
+        if engine.table is not NULL:
+            self.scheme = engine.table[0]
+        self.m.config.options.scheme = &self.scheme
+        self.bound = engine
         return 0
+
+    cdef int obeyed(self, Engine engine, const hgm_operation *last=NULL, uint64_t index=0) except -1:
+        """SchemeError if a reaction failed since this was asked last. last: the last record that ran, of `index`."""
+        if self.scheme.failed is NULL:
+            return 0
+        reaction = "a reaction" if self.scheme.failed_in is NULL else self.scheme.failed_in.decode()
+        why, cause = self.scheme.failed.decode(errors="replace"), engine.failure()
+        self.scheme.failed = self.scheme.failed_in = NULL
+        if cause is not None and not isinstance(cause, Exception):    # Ctrl-C
+            raise cause
+        if cause is not None:
+            why = f"{type(cause).__name__}: {cause}".removesuffix(": ")
+        error = SchemeError(engine.name, reaction, why)
+        if last is not NULL:
+            error.index, error.op = index, last.op
+        raise error from cause
 
     cdef hgm_machine *serve(self, Engine engine) except NULL:
         """The machine as C code and other languages use it, by that engine; it lives as long as this Core."""
@@ -266,6 +314,7 @@ cdef class Core(Contents):
                     some = self.on_cpu(records, done, some)
                 with nogil:
                     done += engine.run(m, records.first + done, some, index + done)
+                self.obeyed(engine, records.first + done - 1, index + done - 1)
                 PyErr_CheckSignals()
         finally:
             self.leave()
@@ -310,9 +359,9 @@ cdef class Core(Contents):
         ends = <const uint64_t *>data_of(stops, False)
         row = <Each *>data_of(rows, True)
         with nogil:
-            while i < n and not m.context.out_of_memory:
+            while i < n and not m.context.out_of_memory and self.scheme.failed is NULL:
                 before = m.context.cost
-                while i < ends[part] and not m.context.out_of_memory:
+                while i < ends[part] and not m.context.out_of_memory and self.scheme.failed is NULL:
                     some = ends[part] - i
                     if engine.asks_cpu:
                         some = self.on_cpu(records, i, some)
@@ -326,6 +375,7 @@ cdef class Core(Contents):
                 part += 1
         self.leave()
         self.ran = i
+        self.obeyed(engine, &records.first[i - 1], index + i - 1)
         if m.context.out_of_memory:
             raise MemoryError(f"no memory for page tables, struct pages or results at operation "
                               f"{index + (i - 1 if i else 0)}; the machine has {self.reserved} bytes of address space")
@@ -333,19 +383,7 @@ cdef class Core(Contents):
 
     def page_mapcount(self, Engine engine, uint32_t folio):
         """The scheme's page_mapcount of a folio's base pages: runs (first, last, count), an int64 array (n, 3)."""
-        cdef Machine *m = &self.m
-        cdef uint64_t n
-        cdef long long *row
-        self.fits(engine)
-        if folio >= m.state.nr_folios:
-            raise IndexError(f"no folio {folio}")
-        with nogil:
-            n = engine.page_mapcount_runs(m, folio_at(m, folio), NULL)
-        runs = np.empty((n, 3), np.int64)
-        row = <long long *>data_of(runs, True)
-        with nogil:
-            engine.page_mapcount_runs(m, folio_at(m, folio), row)
-        return runs
+        return self.page_mapcounts(engine, np.array([folio], np.uint32))[0]
 
     def answer(self, Engine engine, uint32_t folio):
         """What the scheme answers about a folio: mapcount, mapped, maybe_shared, refs, sharers, nr_file_mapped.
@@ -357,6 +395,7 @@ cdef class Core(Contents):
         if folio >= self.m.state.nr_folios:
             raise IndexError(f"no folio {folio}")
         engine.answer(&self.m.config.options, folio_at(&self.m, folio), &a)
+        self.obeyed(engine)
         return {"mapcount": a.mapcount, "mapped": bool(a.mapped), "maybe_shared": bool(a.maybe_shared),
                 "refs": a.refs, "sharers": a.sharers, "nr_file_mapped": a.nr_file_mapped}
 
@@ -365,7 +404,9 @@ cdef class Core(Contents):
         self.fits(engine)
         if folio >= self.m.state.nr_folios:
             raise IndexError(f"no folio {folio}")
-        return engine.movable(&self.m.config.options, folio_at(&self.m, folio), table_shared)
+        found = engine.movable(&self.m.config.options, folio_at(&self.m, folio), table_shared)
+        self.obeyed(engine)
+        return found
 
     def answers(self, Engine engine, const unsigned int[::1] folios, const unsigned char[::1] table_shared):
         """answer() and movable() of many folios at once: an array of ANSWER, a row for each number in `folios`.
@@ -394,6 +435,7 @@ cdef class Core(Contents):
             row[i].mapped = a.mapped != 0
             row[i].maybe_shared = a.maybe_shared != 0
             row[i].movable = engine.movable(&m.config.options, folio, table_shared[folios[i]])
+        self.obeyed(engine)
         return rows
 
     def page_mapcounts(self, Engine engine, const unsigned int[::1] folios):
@@ -419,6 +461,7 @@ cdef class Core(Contents):
                         found = grown
                     used += engine.page_mapcount_runs(m, folio_at(m, folios[i]), &found[3 * used])
                     bound[i + 1] = <long>used
+            self.obeyed(engine)
             if n and bound[n] == 0:    # each folio has one run at least
                 raise MemoryError("no memory for the map counts of base pages")
             runs = np.empty((used, 3), np.int64)

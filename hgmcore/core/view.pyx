@@ -74,16 +74,19 @@ cdef class View:
 
         ValueError: the engine only counts (hgmcore.counting), and so adds without atomics.
         """
-        cdef uint64_t n = self.operations.shape[0] // sizeof(hgm_operation)
+        cdef uint64_t n = self.operations.shape[0] // sizeof(hgm_operation), done = 0
         self.core.fits(engine)
+        self.m.config.options.scheme = self.core.m.config.options.scheme
         if engine.count_into is not NULL:
             raise ValueError(f"engine {engine.name} was compiled with HGM_COUNTING: one thread alone can run it")
         with nogil:
             hgm_meet(&self.m.context.owner.context.ready, self.views)
             self.start = now()
             if n:
-                engine.run(&self.m, <const hgm_operation *>&self.operations[0], n, 0)
+                done = engine.run(&self.m, <const hgm_operation *>&self.operations[0], n, 0)
             self.stop = now()
+        if done:
+            self.core.obeyed(engine, <const hgm_operation *>&self.operations[0] + done - 1, done - 1)
         if self.m.context.out_of_memory:
             raise MemoryError("no memory for page tables or struct pages")
 

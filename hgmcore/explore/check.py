@@ -12,16 +12,17 @@ import numpy as np
 from hgmcore import options, schemes
 from hgmcore.api import Machine
 from hgmcore.core import truth
-from hgmcore.core.core import Core, Engine
+from hgmcore.core.core import Core, SchemeError
 from hgmcore.errnos import error_name
 from hgmcore.explore.elsewhere import on_x86_64
 from hgmcore.explore.properties import NUMBER, PROPERTIES, asked, promise
 from hgmcore.explore.running import NotOnAKernel, sequence
 from hgmcore.explore.scopes import FAMILIES, Scope
-from hgmcore.explore.search import PAGES, Search
+from hgmcore.explore.search import FIELDS, PAGES, PRIVATE_LIMIT, Search
 from hgmcore.explore.steps import array_of, first_steps, steps_of
 from hgmcore.geometry import GEOMETRIES
 from hgmcore.trace import Trace
+from hgmcore.trace.statements import NAMES
 
 PORTION = 4096
 """States that are expanded between two looks at the clock, so that an interrupt is heard within a second."""
@@ -79,7 +80,7 @@ class Checked:
     """
 
     def __init__(self, scheme, scope: Scope, symmetry: str = "processes", threads: int = 1, memo=True, **given):
-        self.engine = scheme if isinstance(scheme, Engine) else schemes.load(scheme)
+        self.engine = schemes.load(scheme)
         self.scope, self.symmetry, self.threads = scope, symmetry, threads
         self.memo = memo and "hgm" in scope.flags  # else mappings may share tables
         if symmetry not in SYMMETRIES:
@@ -106,6 +107,13 @@ class Checked:
     def _new(self) -> Search:
         scope = self.scope
         while True:
+            if self.fields & FIELDS["another word"]:
+                raise ValueError(
+                    f"scheme {self.engine.name}, scope {scope.title}: it writes a word of struct pages that is no count, or"
+                    f" a private word from {PRIVATE_LIMIT} on: of that a search cannot keep states"
+                )
+            if self.fields & FIELDS["private"]:  # they may have numbers of processes, and of pages
+                self.permutations, self.pages = permutations_of(scope, "none"), "stay"
             search = Search(
                 self.core(),
                 self.engine,
@@ -140,6 +148,9 @@ class Checked:
             self.ended = "interrupt"
         except MemoryError:
             self.ended = "memory"
+        except SchemeError as error:
+            error.op = NAMES[error.op] if error.op is not None else None
+            raise
         del kept_back
         self.seconds = time.perf_counter() - start
         return self

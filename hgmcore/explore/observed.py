@@ -48,7 +48,8 @@ def preamble(ground: Ground) -> list[str]:
                     ground.files]
 
 
-def _counts(observation):
+def counts(observation):
+    """Of each folio, the counts that a refusal must not change."""
     return {
         (folio["file"], folio["page"], folio.get("first")): (
             folio["refcount"], folio["mapcount"], np.asarray(folio["page_mapcount"]).tobytes()
@@ -75,7 +76,7 @@ def broken(observation, before, cost, refused) -> set[str]:
         }
         found |= {name for name, wrong in tests.items() if wrong}
     if refused:
-        now = _counts(observation)
+        now = counts(observation)
         if any(now[folio] != before[folio] for folio in now.keys() & before.keys()):
             found.add("refusal_changes_no_count")
     return found
@@ -100,6 +101,6 @@ def judged(engine, ground: Ground, lines, given):
         observation = machine.observe()
         found = broken(observation, before, machine.cost(), refused)
         yield number + 1, found - wrong
-        wrong, before = found, _counts(observation)
+        wrong, before = found, counts(observation)
         if found & {"no_underflow", "overflow_safe", "never_freed_while_mapped"}:
             return

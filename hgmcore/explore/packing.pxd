@@ -38,6 +38,8 @@ cdef enum:
     SLOTS = 512
     STRANGE = 1024                # a word that no field stands for
     SPREAD = 2048
+    PRIVATE = 4096                # hgm_page.private_ of each struct page
+    PRIVATE_BITS = 16
 
 # What a scheme keeps in the words where others have their owners' slots: those; slots (hgm.h) of which only the sum
 # matters, or each one; sums of process numbers (rmap_id). All but the owners are counts, `spread` of them.
@@ -93,6 +95,7 @@ cdef inline int folio_bits(const Tiny *t) noexcept nogil:
     bits += 1 if t.fields & DOUBLE_MAP else 0
     bits += t.spread * t.count_bits if t.fields & SPREAD else 0
     bits += 1 + 2 * (t.id_bits + t.count_bits) if t.fields & SLOTS else 0
+    bits += t.N * PRIVATE_BITS if t.fields & PRIVATE else 0
     return bits
 
 cdef inline int state_bits(const Tiny *t) noexcept nogil:
@@ -213,6 +216,9 @@ cdef inline void folio_unpack(Tiny *t, Bits *b, uint32_t number) noexcept nogil:
             page1._mm_id_mapcount[i] = <int32_t>get(b, t.count_bits)
         if get(b, 1):
             page1._mm_id[1] |= <uint32_t>1 << 31
+    if t.fields & PRIVATE:
+        for i in range(t.N):
+            folio.page[i].private_ = get(b, PRIVATE_BITS)
 
 cdef inline void unpack(Tiny *t, const uint64_t *key) noexcept nogil:
     """Make the machine the state `key`."""
@@ -463,6 +469,13 @@ cdef inline void folio_pack(Tiny *t, Bits *b, uint32_t number, const int *invers
         s.grow |= SLOTS
     if page1._pincount:
         s.grow |= STRANGE
+    for i in range(t.N if t.keeps == KEEPS_OWNERS else 0):    # sums of process numbers stand there too
+        if folio.page[i].private_ >> PRIVATE_BITS:
+            s.grow |= STRANGE
+        elif t.fields & PRIVATE:
+            put(b, folio.page[i].private_, PRIVATE_BITS)
+        elif folio.page[i].private_:
+            s.grow |= PRIVATE
 
 cdef inline void pack(Tiny *t, const int *order, uint64_t *key) noexcept nogil:
     """The packed state of the machine that look() saw, with process order[i] in place i."""

@@ -21,8 +21,8 @@ from hgmcore.explore.judged cimport judged_clear, judged_new
 from hgmcore.explore.making cimport tiny_make
 from hgmcore.explore.memo cimport GROUPS, Memo, memo_empty, memo_new, STEP_BITS
 from hgmcore.explore.packing cimport (
-    Bits, CHILDREN, DOUBLE_MAP, ENTIRE, LARGE, look, MARKS, NR_PAGES_MAPPED, pack, PER_PAGE, POISON, replace, SLOTS,
-    SPREAD, state_bits, STRANGE, TOTAL, unpack
+    Bits, CHILDREN, DOUBLE_MAP, ENTIRE, LARGE, look, MARKS, NR_PAGES_MAPPED, pack, PER_PAGE, POISON, PRIVATE,
+    PRIVATE_BITS, replace, SLOTS, SPREAD, state_bits, STRANGE, TOTAL, unpack
 )
 from hgmcore.explore.states cimport (
     AHEAD, bytes_of_state, key_hash, NONE, States, states_enter, states_expect, states_find, states_free, states_new
@@ -48,7 +48,8 @@ cdef enum:
 PAGES = {"stay": PAGES_STAY, "first stays": FIRST_STAYS, "move": PAGES_MOVE}
 FIELDS = {"marks": MARKS, "children": CHILDREN, "poison": POISON, "entire": ENTIRE, "nr_pages_mapped": NR_PAGES_MAPPED,
           "large": LARGE, "total": TOTAL, "page counts": PER_PAGE, "double_map": DOUBLE_MAP, "owner slots": SLOTS,
-          "another word": STRANGE, "spread": SPREAD}
+          "another word": STRANGE, "spread": SPREAD, "private": PRIVATE}
+PRIVATE_LIMIT = 1 << PRIVATE_BITS
 
 STEP = np.dtype([("offset", "<u8"), ("length", "<u8"), ("target", "<u4"), ("arg", "<u2"), ("op", "u1"), ("flags", "u1"),
                  ("family", "u1"), ("need", "u1"), ("process", "u1"), ("child", "u1"), ("page", "u1"), ("fail", "u1"),
@@ -192,6 +193,7 @@ cdef class Search:
         steps = <const Step *><size_t>array.ctypes.data
         for i in range(len(array)):
             run(t, &steps[i])
+            self.core.obeyed(self.engine, &steps[i].op, i)
             if t.last.error:
                 raise ValueError("the scope's initial state cannot be reached")
         c = see(t, key)
@@ -278,6 +280,14 @@ cdef class Search:
             first = end
         return GOES_ON
 
+    cdef int obeyed(self) except -1:
+        """SchemeError if a reaction failed, in the step that the search stopped at."""
+        cdef int i
+        for i in range(self.nr_workers):
+            if self.workers[i].failing is not NULL:
+                return self.core.obeyed(self.engine, &self.workers[i].failing.op, self.depth_now)
+        return self.core.obeyed(self.engine)
+
     cdef int expand_states(self, uint64_t first, uint64_t last) except -1:
         """Expand states of one level, and enter what comes of them."""
         cdef int answer = GOES_ON, i
@@ -334,6 +344,7 @@ cdef class Search:
             i += size
         if answer == NO_MEMORY:
             raise MemoryError("no memory for more states")
+        self.obeyed()
         if answer == FIELD_MISSING:
             return "grow"
         if answer == STRANGE_STATE:

@@ -7,7 +7,6 @@ import random
 import time
 
 from hgmcore import options, schemes
-from hgmcore.core.core import Engine
 from hgmcore.explore.observed import Ground, judged, preamble
 from hgmcore.explore.properties import BY_NAME, promise
 from hgmcore.explore.running import NotOnAKernel, sequence_of_walk
@@ -109,7 +108,7 @@ def walk(which, seconds: float, seed: int = 0, grounds=GROUNDS, progress=None, *
     A KeyboardInterrupt ends it, and memory that runs out ("out_of_memory"). ValueError: an option or scheme that there
     is not.
     """
-    engines = [scheme if isinstance(scheme, Engine) else schemes.load(scheme) for scheme in which]
+    engines = [schemes.load(scheme) for scheme in which]
     for engine in engines:
         options.resolve(engine, given)
     found = {engine.name: {"sequences": 0, "steps": 0, "properties": {}} for engine in engines}

@@ -59,6 +59,7 @@ cdef struct Worker:
     uint64_t allocations          # of the last step without a failure
     const Step *steps
     int nr_steps
+    const Step *failing           # in which a reaction of the scheme failed; NULL: none
     int answer
     uint64_t *keys
     Candidate *candidates
@@ -198,6 +199,9 @@ cdef inline int take(Worker *w, const States *s, const uint64_t *start, uint32_t
     w.changed = True
     w.ran += 1
     allocations = run(t, step)
+    if t.m.config.options.scheme.failed is not NULL:
+        w.failing = step
+        return STRANGE_STATE
     if step.fail == 0:
         w.allocations = allocations
     if t.m.context.out_of_memory:

@@ -20,6 +20,7 @@ cimport hgmcore.operations.thp.collapse as khugepaged
 cimport hgmcore.operations.thp.mremap as thp_mremap
 cimport hgmcore.operations.thp.shmem_fault as shmem_fault
 cimport hgmcore.operations.thp.shmem_file as shmem
+from hgmcore.scheme cimport STOPPED
 
 # The file that tells which family an operation belongs to.
 cdef enum About:
@@ -140,14 +141,15 @@ cdef inline void end_of_failure(Machine *m, uint64_t seen) noexcept nogil:
 cdef inline uint64_t run(Machine *m, const hgm_operation *ops, uint64_t n, uint64_t index) noexcept nogil:
     """Execute `n` records, of which the first has number `index` in its trace.
 
-    Returns how many were executed: fewer only if the host ran out of memory. Results are kept in the machine.
+    Returns how many were executed: fewer only if the host ran out of memory, or the scheme failed in the last of them.
+    Results are kept in the machine.
     """
     cdef uint64_t i = 0, seen
     cdef const hgm_operation *op
     cdef Row r
     cdef bint by_hugetlb
     cdef Outcome o
-    while i < n and not m.context.out_of_memory:
+    while i < n and not m.context.out_of_memory and not STOPPED:
         op = &ops[i]
         if op.op == HGM_OP_FAIL:    # for the next operation alone
             end_of_failure(m, m.context.nr_results)

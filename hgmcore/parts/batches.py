@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hgmcore.core.calls import Calls, size
+from hgmcore.core.core import SchemeError
 from hgmcore.core.machine import RESULT
 from hgmcore.core.records import Records
-from hgmcore.trace.statements import OPERATION
+from hgmcore.trace.statements import NAMES, OPERATION
 
 if TYPE_CHECKING:
     from hgmcore.core.core import Core
@@ -55,8 +56,10 @@ class Batches(Calls):
             found = (function or self.core.run)(self.engine, operations, self.operations, *more)
         except (ImportError, RuntimeError, TypeError, ValueError):    # nothing ran
             raise
-        except BaseException:    # memory ran out, or a signal came
+        except BaseException as error:    # the scheme failed, memory ran out, or a signal came
             self._ran(operations)
+            if isinstance(error, SchemeError):
+                error.op = NAMES[error.op]
             raise
         self._ran(operations)
         return found

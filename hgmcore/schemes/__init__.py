@@ -1,8 +1,8 @@
 """The accounting schemes by name: the built-in ones, one file each, and those of other people.
 
 A scheme of somebody else has a name in three ways: an installed package offers it under the entry-point group
-`hgmcore.schemes` (name = "module:engine"), a program registers it (`register`), or a file defines it (`load_file`,
-`--scheme-file` on the command line).
+`hgmcore.schemes` (name = "module:object"), a program registers it (`register`), or a file defines it (`load_file`,
+`--scheme-file` on the command line). It is an engine, a Python class, or a table of callbacks (`engine_of`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ import runpy
 from importlib.metadata import entry_points
 
 from hgmcore.core.core import Engine
+from hgmcore.own import scheme as own
+from hgmcore.own import tables
+from hgmcore.own.scheme import Scheme
 
 NAMES = (
     "hugetlb", "head_per_leaf", "per_page_posted", "nr_pages_mapped", "subtree_posted", "subtree",
@@ -44,49 +47,69 @@ def names() -> tuple[str, ...]:
     return tuple(dict.fromkeys((*NAMES, *_offered(), *_registered)))
 
 
-def load(name: str) -> Engine:
+def load(scheme) -> Engine:
     """The compiled engine of a scheme: .name, .explanation, .state, .defaults.
 
-    UnknownScheme if there is none; ValueError, which names the package, if an installed package's does not load.
+    scheme: a name, or what `engine_of` takes. UnknownScheme if there is none of that name; ValueError, which names the
+    package, if an installed package's does not load.
     """
-    if name in NAMES:
-        return importlib.import_module(f"hgmcore.schemes.{name}").engine
-    if name in _registered:
-        return _registered[name]
-    if name not in _offered():
-        raise UnknownScheme(name)
-    point = _offered()[name]
-    package = f"scheme '{name}' of package '{point.dist.name}' ({point.value})"
+    if not isinstance(scheme, str):
+        return engine_of(scheme)
+    if scheme in NAMES:
+        return importlib.import_module(f"hgmcore.schemes.{scheme}").engine
+    if scheme in _registered:
+        return _registered[scheme]
+    if scheme not in _offered():
+        raise UnknownScheme(scheme)
+    point = _offered()[scheme]
+    package = f"scheme '{scheme}' of package '{point.dist.name}' ({point.value})"
     try:
-        engine = point.load()
+        found = point.load()
     except Exception as error:  # whatever that package's code raises
         raise ValueError(f"{package} does not load: {type(error).__name__}: {error}") from error
-    if not isinstance(engine, Engine):
-        raise ValueError(f"{package} is no hgmcore engine but a {type(engine).__name__}")
-    if engine.name != name:
+    try:
+        engine = engine_of(found)
+    except (ImportError, TypeError, ValueError) as error:
+        raise ValueError(f"{package}: {error}") from error
+    if engine.name != scheme:
         raise ValueError(f"{package} calls itself '{engine.name}'")
     return engine
 
 
-def register(engine: Engine) -> Engine:
-    """Give the scheme of `engine` its name in this program, as if it were built in; returns `engine`.
+def engine_of(scheme) -> Engine:
+    """The engine of a scheme that is an Engine, a class derived from hgmcore.Scheme, or a table (hgmcore.own.tables).
 
-    A scheme that was registered before under the same name is replaced. TypeError: `engine` is no Engine. ValueError:
-    a built-in scheme or one of an installed package has the name.
+    Always the same for the same object. TypeError: it is none of these. ValueError, ImportError: what is wrong with it.
     """
-    if not isinstance(engine, Engine):
-        raise TypeError(f"a {type(engine).__name__} is no hgmcore engine")
+    if isinstance(scheme, Engine):
+        return scheme
+    if isinstance(scheme, Scheme) or isinstance(scheme, type) and issubclass(scheme, Scheme):
+        return own.engine_of(scheme)
+    if tables.is_table(scheme):
+        return tables.engine_of(scheme)
+    raise TypeError(f"a {type(scheme).__name__} is no scheme (an engine, a class derived from hgmcore.Scheme, or a "
+                    "table of callbacks)")
+
+
+def register(scheme):
+    """Give a scheme its name in this program, as if it were built in; returns `scheme`, so it may decorate a class.
+
+    scheme: what `engine_of` takes. One that was registered before under the same name is replaced. TypeError: it is no
+    scheme. ValueError: a built-in scheme or one of an installed package has the name.
+    """
+    engine = engine_of(scheme)
     if engine.name in NAMES or engine.name in _offered():
         whose = "built in" if engine.name in NAMES else "of an installed package"
         raise ValueError(f"the name '{engine.name}' is that of a scheme that is {whose}")
     _registered[engine.name] = engine
-    return engine
+    return scheme
 
 
 def load_file(path: str) -> list[str]:
-    """Run a Python file and register every engine that its module names; returns their names.
+    """Run a Python file and register every scheme that its module names; returns their names.
 
-    OSError: the file cannot be read. ValueError: its code raises, or it defines no scheme.
+    A scheme is what `engine_of` takes; a class that has no leaf_install() is none. OSError: the file cannot be read.
+    ValueError: its code raises, or it defines no scheme, or a wrong one.
     """
     with open(path, encoding="utf-8"):
         pass
@@ -94,10 +117,21 @@ def load_file(path: str) -> list[str]:
         found = runpy.run_path(path)
     except Exception as error:  # whatever the file's code raises
         raise ValueError(f"{path}: {type(error).__name__}: {error}") from error
-    engines = {id(value): value for value in found.values() if isinstance(value, Engine)}
-    if not engines:
-        raise ValueError(f"{path}: defines no scheme (an hgmcore engine at the top level of the file)")
-    return [register(engine).name for engine in engines.values() if engine.name not in NAMES]
+    schemes = {id(value): value for value in found.values() if _defines(value)}
+    if not schemes:
+        raise ValueError(f"{path}: defines no scheme (at its top level: a class derived from hgmcore.Scheme, a table "
+                         "of callbacks, or an engine)")
+    try:
+        engines = {id(engine): engine for engine in map(engine_of, schemes.values())}
+        return [register(engine).name for engine in engines.values() if engine.name not in NAMES]
+    except (ImportError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _defines(value):
+    if isinstance(value, type):
+        return issubclass(value, Scheme) and value.leaf_install is not Scheme.leaf_install
+    return isinstance(value, (Engine, Scheme)) or tables.is_table(value)
 
 
 @functools.cache

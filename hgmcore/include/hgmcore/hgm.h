@@ -44,7 +44,7 @@ extern "C" {
 typedef struct hgm_page {
 	uint64_t flags;			/* HGM_PAGE_* */
 	union {
-		uint64_t private_;
+		uint64_t private_;	/* a scheme's own, in each struct page: no other code reads or writes it */
 		int64_t _rmap_val2;
 	};
 	int32_t _large_mapcount;
@@ -252,6 +252,8 @@ enum hgm_batch { HGM_BATCH_NO, HGM_BATCH_6_9, HGM_BATCH_6_12 };
 enum hgm_rmap_exclusive { HGM_EXCLUSIVE_NO, HGM_EXCLUSIVE_TRACKED, HGM_EXCLUSIVE_ALL };
 enum hgm_locks { HGM_LOCKS_NONE, HGM_LOCKS_PT, HGM_LOCKS_POSTED };
 
+struct hgm_scheme;	/* scheme.h */
+
 /* The options that the core and the schemes act on. */
 typedef struct hgm_options {
 	int32_t era;		/* 602, 603, 615: Linux 6.2, 6.3, 6.15 */
@@ -270,6 +272,7 @@ typedef struct hgm_options {
 	uint8_t rmap_batch;	/* the split of a PMD is one call */
 	uint8_t rmap_exclusive;	/* enum hgm_rmap_exclusive */
 	uint8_t pmd_order;	/* of the geometry: a PMD entry maps 1 << pmd_order base pages, a PUD entry the square of that */
+	struct hgm_scheme *scheme;	/* the table of a scheme whose reactions are called through pointers; else NULL */
 } hgm_options;
 
 #include "hgmcore/events.h"

@@ -126,7 +126,8 @@ cdef inline uint64_t install_streak "hgm_install_streak"(Machine *m, HugePage *h
                 if exclusion == POSTED_LOCKS:
                     huge_page_unlock(&locks, exclusion)
             op += 1
-            more = op < end and in_streak(op, kind, target, page) and not (uncounted and answer & HGM_COUNTS)
+            more = (op < end and in_streak(op, kind, target, page) and not (uncounted and answer & HGM_COUNTS)
+                    and not STOPPED)
             if not more:
                 break
             next = op.offset - start
@@ -169,7 +170,8 @@ cdef inline uint64_t zap_streak "hgm_zap_streak"(Machine *m, HugePage *h, const 
     cdef hgm_subtree s = subtree_of(m, h, HGM_BY_ZAP)
     cdef hgm_cost cost = hgm_no_cost()
     s.tables_stay = 1
-    while i < n and ops[i].op == HGM_OP_DONTNEED and ops[i].target == target and ops[i].length == page:
+    while (i < n and ops[i].op == HGM_OP_DONTNEED and ops[i].target == target and ops[i].length == page
+           and not STOPPED):
         offset = ops[i].offset - start
         if NEEDS & NEEDS_TAILS and i + AHEAD < n:
             hgm_prefetch(&folio.page[((ops[i + AHEAD].offset - start) & ~outside) >> base_shift])
@@ -225,7 +227,8 @@ cdef inline uint64_t collapse_streak "hgm_collapse_streak"(Machine *m, HugePage 
     cdef hgm_folio folio = h.folio[0]
     cdef hgm_leaf leaf = base_page_leaf(m, h, &folio, HGM_BY_COLLAPSE)
     cdef hgm_cost cost = hgm_no_cost()
-    while i < n and ops[i].op == HGM_OP_COLLAPSE and ops[i].target == target and ops[i].length == bytes:
+    while (i < n and ops[i].op == HGM_OP_COLLAPSE and ops[i].target == target and ops[i].length == bytes
+           and not STOPPED):
         offset = ops[i].offset - start
         entry = &pmd[offset >> shift]
         if offset & outside or not is_table(entry[0]):
@@ -292,7 +295,7 @@ cdef inline uint64_t collapses "hgm_collapses"(Machine *m, HugePage *h, const hg
 
 cdef inline uint64_t streak(Machine *m, HugePage *h, const hgm_operation *ops, uint64_t n, int kind) noexcept nogil:
     """The records from ops[0] on that go the short way behind one about huge page `h`. Returns how many there were."""
-    if RACING or h.entry is NULL or h.folio is NULL or not is_table(h.entry[0]) or h.file.entries > 1:
+    if RACING or STOPPED or h.entry is NULL or h.folio is NULL or not is_table(h.entry[0]) or h.file.entries > 1:
         return 0
     if kind == HGM_OP_DONTNEED:
         return dontneeds(m, h, ops, n)
@@ -327,7 +330,8 @@ cdef inline uint64_t streaks(Machine *m, const hgm_operation *ops, uint64_t n, u
     cdef HugePage h
     cdef Outcome o
     memset(&h, 0, sizeof(h))
-    while i < n and ops[i].op == kind and ops[i].target == ops[0].target and not m.context.out_of_memory:
+    while (i < n and ops[i].op == kind and ops[i].target == ops[0].target and not m.context.out_of_memory
+           and not STOPPED):
         o = first_of_streak(m, &ops[i], &h)
         if o.error or o.event or o.done < (done if kind == HGM_OP_TOUCH else ops[i].length):
             record(m, index + i, &o)
