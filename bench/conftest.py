@@ -19,7 +19,7 @@ def pytest_terminal_summary(terminalreporter, config):
                                 ("two threads against one", "speedup", two_threads),
                                 ("a scheme of one's own, beside the built-in one", "door", doors),
                                 ("a guest of 1 TiB against one of 1 GiB", "tib", guests),
-                                ("one operation at a time, and records, by each door", "door", doors),
+                                ("one operation at a time, and records, by each language", "language", languages),
                                 ("against the roofline", "ratio", against_the_roofline),
                                 ("the same, short", "column", short)):
         if rows := [info for info in infos if key in info]:
@@ -56,10 +56,11 @@ def searches(rows):
                f"{row['bytes']:11.1f} {row['key']:6}{star(missed)}")
 
 
-def doors(rows):
+def languages(rows):
     yield "ns for each leaf of 4K of seqR, head_per_leaf; *: misses the goal"
     for row in rows:
-        yield (f"{row['door']:18} {row['ns']:8.2f}  roofline {row['roofline']:6.2f}  goal {number(row['goal'], '', 5)}"
+        yield (f"{row['language']:18} {row['ns']:8.2f}  roofline {row['roofline']:6.2f}  goal "
+               f"{number(row['goal'], '', 5)}"
                f"{star(row['goal'] and row['ns'] > row['goal'])}")
 
 

@@ -136,4 +136,4 @@ def test_a_door(benchmark, doors, name):
     times.clear()
     benchmark.pedantic(one_round, rounds=ROUNDS)
     ours, roofline = np.median(times, axis=0)
-    benchmark.extra_info.update(door=name, ns=float(ours), roofline=float(roofline), goal=GOALS[name])
+    benchmark.extra_info.update(language=name, ns=float(ours), roofline=float(roofline), goal=GOALS[name])
