@@ -10,7 +10,16 @@ EACH: np.dtype[np.void]
 ANSWER: np.dtype[np.void]
 PROPERTIES: tuple[str, ...]
 
+class SchemeError(Exception):
+    scheme: str
+    reaction: str
+    why: str
+    index: int | None
+    op: Any
+    def __init__(self, scheme: str, reaction: str, why: str, index: int | None = ..., op: Any = ...) -> None: ...
+
 class Engine:
+    def failure(self) -> BaseException | None: ...
     @property
     def name(self) -> str: ...
     @property
