@@ -42,7 +42,25 @@ PAGE_DOUBLE_MAP = HGM_PAGE_DOUBLE_MAP
 
 cdef hgm_options options_of(dict options):
     """Resolved options (hgmcore.options.resolve) as the core has them."""
-    cdef hgm_options o = core_options(options)
+    cdef hgm_options o
+    memset(&o, 0, sizeof(o))
+    code = core_options(options)
+    o.era = code["era"]
+    o.cache_refs_folio = code["cache_refs_folio"]
+    o.lookup_first = code["lookup_first"]
+    o.zap_frees_tables = code["zap_frees_tables"]
+    o.rmap_aware = code["rmap_aware"]
+    o.base_only = code["base_only"]
+    o.batch = code["batch"]
+    o.transient_real = code["transient_real"]
+    o.overflow_check = code["overflow_check"]
+    o.posted = code["posted"]
+    o.locks = code["locks"]
+    o.fault_around = code["fault_around"]
+    o.rmap_values = code["rmap_values"]
+    o.rmap_batch = code["rmap_batch"]
+    o.rmap_exclusive = code["rmap_exclusive"]
+    o.pmd_order = code["pmd_order"]
     return o
 
 
