@@ -59,7 +59,7 @@ NEEDS = {"always": ALWAYS, "mapped": MAPPED, "unmapped": UNMAPPED, "alive": ALIV
          "pinnable": PINNABLE, "unpinnable": UNPINNABLE}
 
 
-def started(threads):
+def _started(threads):
     """A pool whose threads run already, so that a search does not find out half-way that it cannot have them."""
     pool, all_here = ThreadPoolExecutor(threads), Barrier(threads)
     try:
@@ -132,7 +132,7 @@ cdef class Search:
                 raise MemoryError("no memory for a search")
         if not states_new(&self.states, self.workers[0].t.words):
             raise MemoryError("no memory for a search")
-        self.pool = started(threads) if threads > 1 else None
+        self.pool = _started(threads) if threads > 1 else None
 
     def __dealloc__(self):
         cdef int i
