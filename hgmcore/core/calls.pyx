@@ -124,13 +124,15 @@ cdef class Calls:
     cdef object alone(self, const hgm_operation *o):
         cdef Core core = self.core
         cdef Machine *m = &core.m
-        cdef uint64_t before = m.context.nr_results, index = core.c.operations, done
+        cdef uint64_t before, index, done
         cdef const hgm_result *result
         if core.bound is not self.engine:
             core.fits(self.engine)
-        if not record_fits(m, o):
-            raise ValueError(f"record {index}: an operation, file, process, mapping or page that is not declared")
         core.enter()
+        index, before = core.c.operations, m.context.nr_results
+        if not record_fits(m, o):
+            core.leave()
+            raise ValueError(f"record {index}: an operation, file, process, mapping or page that is not declared")
         m.context.tails |= self.engine.writes_tails
         m.context.out_of_memory = False
         m.context.cpu = 0    # whatever a trace that ran before left there
