@@ -11,6 +11,8 @@ FIELDS: dict[str, int]
 STEP: np.dtype[np.void]
 NEEDS: dict[str, int]
 
+def started(threads: int) -> Any: ...
+
 class Search:
     def __new__(cls, core: Core, engine: Engine, born: int, maxpins: int, steps: NDArray[np.void], permutations: Any,
                 fields: int, poison: bool, pages: int = ..., threads: int = ..., memo: bool = ...) -> Search: ...
