@@ -66,9 +66,9 @@ _FUNCTION = re.compile(r"^(?!static|typedef)[\w ]+?\**hgm_\w+\([^)]*\);", re.M)
 def _plain(text: str) -> str:
     """Without comments and preprocessor; #define NAME NUMBER is put in where it stands for an array's size."""
     text = re.sub(r"/\*.*?\*/", "", text, flags=re.S)
-    sizes = dict(re.findall(r"^#define (HGM_MAX_\w+) (\d+)$", text, re.M))
+    sizes = dict(re.findall(r"^#define (HGM_\w+) (\d+)$", text, re.M))
     text = re.sub(r"^#.*?(?<!\\)$", "", text, flags=re.M | re.S)
-    return re.sub(r"\bHGM_MAX_\w+", lambda found: sizes.get(found[0], found[0]), text)
+    return re.sub(r"(?<=\[)HGM_\w+(?=\])", lambda found: sizes.get(found[0], found[0]), text)
 
 
 _SCALARS = {"int": ctypes.c_int, "int32_t": ctypes.c_int32, "int64_t": ctypes.c_int64, "uint32_t": ctypes.c_uint32,
@@ -85,10 +85,9 @@ def functions() -> list[tuple[str, str, list[str]]]:
     """(name, result, arguments) of each function of library.h, as C writes them."""
     found = []
     for function in _FUNCTION.findall(_plain((HEADERS / "library.h").read_text(encoding="utf-8"))):
-        parts = re.fullmatch(r"(.*?)(hgm_\w+)\((.*)\);", " ".join(function.split()))
-        assert parts, function
-        result, name, arguments = parts.groups()
-        found.append((name, result, arguments.split(", ")))
+        head, _, arguments = " ".join(function.split()).removesuffix(");").partition("(")
+        name = re.split(r"[ *]", head)[-1]
+        found.append((name, head.removesuffix(name), arguments.split(", ")))
     return found
 
 

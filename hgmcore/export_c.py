@@ -10,9 +10,11 @@ package itself runs, function by function, under readable names.
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from hgmcore import geometry, schemes
@@ -65,7 +67,7 @@ def sections(text: str) -> dict[str, str]:
 
 def early_includes(text: str) -> str:
     """The includes and verbatim C blocks of the .pyx and of all that it cimports, in their order."""
-    found = re.search(r"/\* Early includes \*/\n(.*?)#ifdef _OPENMP", text, re.S)[1]
+    found = text.partition("/* Early includes */\n")[2].partition("#ifdef _OPENMP")[0]
     return "\n".join(line.rstrip() for line in found.splitlines() if line.strip() and "Python.h" not in line)
 
 
@@ -304,6 +306,10 @@ clean:
 """
 
 
+def _built_in_text(name: str, version: str) -> str:
+    return scheme_text(schemes.load(name), PACKAGE / f"schemes/{name}.pyx", version)
+
+
 def export(directory, names=None, version: str = "", progress=lambda name: None) -> list[str]:
     """Write the core as C sources into a directory, which is made; returns the names of the files.
 
@@ -317,8 +323,8 @@ def export(directory, names=None, version: str = "", progress=lambda name: None)
             raise ValueError(f"scheme '{name}' is not built in: export-c has the sources of {', '.join(schemes.NAMES)}")
     target = Path(directory)
     (target / "include/hgmcore").mkdir(parents=True, exist_ok=True)
-    written = {f"scheme_{name}.c": lambda name=name: scheme_text(schemes.load(name), PACKAGE / f"schemes/{name}.pyx",
-                                                                 version) for name in names}
+    written: dict[str, Callable[[], str]] = {
+        f"scheme_{name}.c": functools.partial(_built_in_text, name, version) for name in names}
     written["library.c"] = lambda: library_text(version)
     written["tables.c"] = lambda: (NOTICE.format(source="the schemes and geometries", version=version)
                                    + '#include <string.h>\n#include "hgmcore.h"\n\n' + geometries_text()
