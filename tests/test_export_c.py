@@ -242,6 +242,16 @@ def test_it_runs_on_aarch64(folder, guest, tmp_path):
         assert run("qemu-aarch64", tmp_path / "guest", scheme) == run(guest, scheme)
 
 
+@pytest.mark.skipif(not shutil.which("musl-gcc"), reason="no musl-gcc")
+def test_it_runs_with_another_libc(folder, guest, tmp_path):
+    copy = tmp_path / "hgm"
+    shutil.copytree(folder, copy)
+    run("make", "-C", copy, "clean")
+    run("make", "-C", copy, "libhgm.a", "CC=musl-gcc", "CFLAGS=-O1 -Wall -Werror")
+    run("musl-gcc", "-static", f"-I{copy}/include", GUEST, copy / "libhgm.a", "-o", tmp_path / "guest")
+    assert run(tmp_path / "guest", "mm_id") == run(guest, "mm_id")
+
+
 # -- what cannot be
 
 def test_refusals(tmp_path, capsys, monkeypatch):

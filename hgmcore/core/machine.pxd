@@ -143,7 +143,7 @@ cdef hgm_options options_of(dict options)
 cdef class Contents:
     cdef Machine m
     cdef hgm_machine c                 # the same for C (hgmcore/library.h); its `engine` is that of its doors, or NULL
-    cdef readonly size_t reserved      # bytes of address space
+    cdef size_t reserved               # bytes of address space
     cdef int mutexes(self) except -1
     cdef int idle(self) except -1
     cdef int enter(self) except -1
