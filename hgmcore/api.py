@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, SupportsIndex
+from typing import Any, SupportsIndex, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from hgmcore.core.records import Records
 from hgmcore.errnos import OperationError
 from hgmcore.geometry import FULL_SIZE, GEOMETRIES, Geometry
 from hgmcore.inputs import load
+from hgmcore.own.scheme import Scheme
 from hgmcore.parts.batches import Batches, Size
 from hgmcore.parts.declares import Declared, Declares, Numbers
 from hgmcore.parts.file import File
@@ -32,6 +34,9 @@ from hgmcore.trace import Header, Trace
 from hgmcore.trace.statements import CODES, NAMES, OPERATION
 
 __all__ = ["Entry", "File", "Machine", "Mapping", "OperationError", "Process", "Snapshot", "Table", "Vma"]
+
+SchemeLike: TypeAlias = str | Engine | Scheme | type[Scheme] | ctypes.Structure
+"""A scheme: its name, an engine, a class, or a table of callbacks (own.tables.Table)."""
 
 FAIL, PHASE = CODES["fail"], CODES["phase"]
 
@@ -111,7 +116,7 @@ class Machine(Declares, Looks):
     reserve: int | None
     core: Core
 
-    def __init__(self, scheme: Any, geometry: str = "x86-64", *, reserve: Size | None = None,
+    def __init__(self, scheme: SchemeLike, geometry: str = "x86-64", *, reserve: Size | None = None,
                  journal: bool = False, **given: Any) -> None:
         self.engine = schemes.load(scheme)
         if geometry not in GEOMETRIES:

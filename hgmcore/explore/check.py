@@ -109,8 +109,8 @@ class Checked:
         while True:
             if self.fields & FIELDS["another word"]:
                 raise ValueError(
-                    f"scheme {self.engine.name}, scope {scope.title}: it writes words that are no counts,"
-                    f" or private words from {PRIVATE_LIMIT} on: of that a search cannot keep states"
+                    f"scheme {self.engine.name}, scope {scope.title}: it writes a word of struct pages that is no "
+                    f"count, or a private word from {PRIVATE_LIMIT} on: of that a search cannot keep states"
                 )
             if self.fields & FIELDS["private"]:  # they may have numbers of processes, and of pages
                 self.permutations, self.pages = permutations_of(scope, "none"), "stay"

@@ -329,6 +329,13 @@ cdef class Leaf:
         return self.at.mapping
 
     @property
+    def cpu(self) -> int:
+        """The CPU that runs the operation; with the need "cpu", else 0."""
+        if self.at is NULL:
+            raise gone()
+        return self.at.cpu
+
+    @property
     def origin(self) -> str:
         if self.at is NULL:
             raise gone()
@@ -415,6 +422,13 @@ cdef class Subtree:
         if self.at is NULL:
             raise gone()
         return self.at.mapping
+
+    @property
+    def cpu(self) -> int:
+        """The CPU that runs the operation; with the need "cpu", else 0."""
+        if self.at is NULL:
+            raise gone()
+        return self.at.cpu
 
     @property
     def origin(self) -> str:
