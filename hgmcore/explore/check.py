@@ -113,7 +113,7 @@ class Checked:
                     f"count, or a private word from {PRIVATE_LIMIT} on: of that a search cannot keep states"
                 )
             if self.fields & FIELDS["private"]:  # they may have numbers of processes, and of pages
-                self.permutations, self.pages = permutations_of(scope, "none"), "stay"
+                self.permutations, self.pages = permutations_of(scope, "none", self.engine), "stay"
             search = Search(
                 self.core(),
                 self.engine,
