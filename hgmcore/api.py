@@ -17,6 +17,7 @@ from hgmcore.core.records import Records
 from hgmcore.errnos import OperationError
 from hgmcore.geometry import FULL_SIZE, GEOMETRIES
 from hgmcore.inputs import load
+from hgmcore.observe import Observer
 from hgmcore.parts.batches import Batches, Size
 from hgmcore.parts.declares import Declared, Declares, Numbers
 from hgmcore.parts.file import File
@@ -114,6 +115,7 @@ class Machine(Declares, Looks):
         self.reserve = None if reserve is None else size(reserve)
         self.core = Core(self.geometry, self.options, self.reserve)
         self._calls = Batches(self.core, self.engine, NAMES, journal)
+        self._observer: Observer | None = None
         self._numbers = Numbers(self.header, {})
         self._cost_from = 0
         self._declared: Declared | None = None    # what is declared now; None: something was since it was kept
@@ -149,6 +151,7 @@ class Machine(Declares, Looks):
     def close(self) -> None:
         """Give the memory back, as soon as no array shows it; each use of the machine is a ValueError from here on."""
         self.core = self._calls = _Closed()  # type: ignore[assignment]
+        self._observer = None
 
     def __copy__(self) -> Machine:
         return self.clone()

@@ -74,4 +74,5 @@ cdef inline Engine instantiate(str name, str explanation, dict state, dict defau
     engine.race = race_here()
     engine.first_come = NEEDS & NEEDS_ORDER != 0
     engine.count_into = HGM_COUNT_INTO
+    engine.alone = HGM_IS_ALONE
     return engine

@@ -24,11 +24,12 @@ cdef class Engine:
     cdef void *race                    # hgm_race of an engine that is compiled for races, else NULL
     cdef readonly str name, explanation
     cdef readonly dict state, defaults, posted, exceptions
-    cdef readonly bint whole_only, writes_tails, scans, first_come
+    cdef readonly bint whole_only, writes_tails, scans, first_come, alone
     cdef hgm_events_function count_into    # NULL: no engine that counts events (events.pyx)
 
 cdef class Core(Contents):
     cdef bint busy                     # a thread runs the machine
+    cdef object looker                 # who takes what `touched` says
     cdef readonly uint64_t ran         # records that the last run() or run_each() did
     cdef int fits(self, Engine engine) except -1
     cdef int idle(self) except -1
