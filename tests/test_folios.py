@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import test_model
 import test_model_thp
-from hgmcore.core.machine import FOLIO_FREED
 from sequences import Comparison, run_sequences
 
 import hgmcore as hgm
 from hgmcore import recordings
 from hgmcore.analysis.errors import of_observation
+from hgmcore.core.machine import FOLIO_FREED
 from hgmcore.replay import machine_for, plain
 from hgmcore.schemes import NAMES
 
