@@ -20,11 +20,7 @@ cdef extern from "<time.h>" nogil:
     int clock_gettime(int clock, timespec *t)
     const int CLOCK_THREAD_CPUTIME_ID
 
-cdef extern from "<sys/mman.h>" nogil:
-    int madvise(void *addr, size_t length, int advice)
-
 cdef enum:
-    POPULATE_READ = 22         # MADV_POPULATE_READ, Linux 5.14
     UNINTERRUPTED = 1 << 16    # records between two looks for signals
 
 EACH = np.dtype([("ref", "u8"), ("map", "u8"), ("transient", "u8"), ("scanned", "u8"), ("leaves", "u8")])
@@ -88,21 +84,6 @@ cdef str most_memory(const Machine *m):
     """The simulated memory that a machine has struct pages for, in words."""
     cdef uint64_t frames = m.state.vmemmap.reserved // sizeof(hgm_page)
     return format_size(frames << m.config.geometry.base_shift >> 20 << 20)
-
-
-cdef void read_ahead(Machine *m, const unsigned int *folios, uint64_t n) noexcept nogil:
-    """Have the system map struct pages of `n` folios that nobody wrote yet all at once: a fault for each costs more."""
-    cdef uint64_t i, start = 0, stop = 0
-    cdef const hgm_folio *folio
-    for i in range(n + 1):
-        folio = folio_at(m, folios[i]) if i < n else NULL
-        if folio is NULL or folio.pfn != stop:
-            start = start * sizeof(hgm_page) & ~<uint64_t>4095
-            if stop * sizeof(hgm_page) > start:    # where the system cannot, they are mapped one by one
-                madvise(m.state.vmemmap.base + start, stop * sizeof(hgm_page) - start, POPULATE_READ)
-            start = folio.pfn if folio is not NULL else 0
-        if folio is not NULL:
-            stop = folio.pfn + folio.nr_pages
 
 
 cdef uint64_t known(Core core, Engine engine, const unsigned int[::1] folios) except? 0xffffffffffff:
@@ -313,8 +294,6 @@ cdef class Core(Contents):
         cdef long[::1] bound = bounds
         try:
             with nogil:
-                if engine.writes_tails and n:
-                    read_ahead(m, &folios[0], n)
                 for i in range(n):
                     most = used + folio_at(m, folios[i]).nr_pages
                     if most > room:
