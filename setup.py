@@ -1,7 +1,8 @@
-"""Builds the compiled core: its modules, and each scheme's engine three times: to be timed, to count, and for races."""
+"""Builds the compiled core, and each scheme's engine four times: to be timed, to count, to count events, for races."""
 
 import ast
 import os
+import re
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -47,17 +48,26 @@ CYTHON = "build/cython"
 
 
 def counting(name):
-    """The engine of a scheme that counts events: the scheme's C file by another name, compiled in less time."""
+    """The engine of a scheme that counts without atomics: the scheme's C file under another name."""
     found = extension(f"schemes.{name}")
     found.name = f"hgmcore.counting.{name}"
-    found.define_macros = [*LIMITED, ("HGM_COUNTING", "1")]
+    found.define_macros = [*LIMITED, ("HGM_ALONE", "1")]
+    found.extra_compile_args = ["-O2", "-g0", "-Wno-unused-function", "-Wno-attributes"]
+    return found
+
+
+def eventful(name):
+    """The engine of a scheme that counts events, too."""
+    found = counting(name)
+    found.name = f"hgmcore.counting.eventful.{name}"
+    found.define_macros.append(("HGM_COUNTING", "1"))
     found.extra_compile_args = ["-O1", "-g0", "-Wno-unused-function", "-Wno-attributes"]
     return found
 
 
 def racing(name):
     """The engine of a scheme that a search of races can cut (hgmcore/include/hgmcore/races.h)."""
-    found = counting(name)
+    found = eventful(name)
     found.name = f"hgmcore.explore.racing.{name}"
     found.define_macros = [*LIMITED, ("HGM_RACES", "1")]
     return found
@@ -82,13 +92,14 @@ class BuildExtensions(build_ext):
                          compiler_directives=DIRECTIVES)
         sources = {one.name: one.sources for one in made}
         for one in self.extensions:
-            scheme = one.name.replace(".counting.", ".schemes.").replace(".explore.racing.", ".schemes.")
+            scheme = re.sub(r"\.(counting\.eventful|counting|explore\.racing)\.", ".schemes.", one.name)
             one.sources = sources[scheme] if scheme == one.name else [renamed(sources[scheme][0], one.name)]
         super().run()
 
 
 os.chdir(ROOT)
 setup(ext_modules=[*(extension(module) for module in MODULES), *(counting(name) for name in SCHEMES),
+                   *(eventful(name) for name in SCHEMES),
                    *(racing(name) for name in SCHEMES)],
       cmdclass={"build_ext": BuildExtensions},
       options={"build_ext": {"parallel": PARALLEL},

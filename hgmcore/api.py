@@ -18,6 +18,7 @@ from hgmcore.core.records import Records
 from hgmcore.errnos import OperationError
 from hgmcore.geometry import FULL_SIZE, GEOMETRIES, Geometry
 from hgmcore.inputs import load
+from hgmcore.observe import Observer
 from hgmcore.own.scheme import Scheme
 from hgmcore.parts.batches import Batches, Size
 from hgmcore.parts.declares import Declared, Declares, Numbers
@@ -127,6 +128,7 @@ class Machine(Declares, Looks):
         self.reserve = None if reserve is None else size(reserve)
         self.core = Core(self.geometry, self.options, self.reserve)
         self._calls = Batches(self.core, self.engine, NAMES, journal)
+        self._observer: Observer | None = None
         self._numbers = Numbers(self.header, {})
         self._cost_from = 0
         self._declared: Declared | None = None    # what is declared now; None: something was since it was kept
@@ -180,6 +182,7 @@ class Machine(Declares, Looks):
     def close(self) -> None:
         """Give the memory back, as soon as no array shows it; each use of the machine is a ValueError from here on."""
         self.core = self._calls = _Closed()  # type: ignore[assignment]
+        self._observer = None
 
     def __copy__(self) -> Machine:
         return self.clone()

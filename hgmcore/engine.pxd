@@ -78,4 +78,5 @@ cdef inline Engine instantiate(str name, str explanation, dict state, dict defau
     engine.has_slots = NEEDS & NEEDS_SLOTS != 0
     engine.dirties_tails = NEEDS & (NEEDS_TAILS | NEEDS_SLOTS) != 0
     engine.count_into = HGM_COUNT_INTO
+    engine.alone = HGM_IS_ALONE
     return engine

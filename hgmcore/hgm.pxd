@@ -314,6 +314,7 @@ cdef extern from "hgmcore/events.h" nogil:
 
     ctypedef void (*hgm_events_function)(hgm_events *events) noexcept
     const hgm_events_function HGM_COUNT_INTO
+    const bint HGM_IS_ALONE
 
     void hgm_event_plain(const hgm_page *page, int n) noexcept
     void hgm_event_children(int n) noexcept

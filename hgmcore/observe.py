@@ -1,9 +1,8 @@
-"""An observation: what the scheme says of every huge page and mapping, and the truth beside it.
+"""Observations: what the scheme says of every huge page and mapping, and the truth beside it.
 
-Counts come from two sources that never meet: the scheme's answers (Core.page_mapcount, Core.answer) and the leaves
-that the truth module recounts from the page tables. smaps, pagemap and the rest are computed here from the
-scheme's counts as the kernel of the chosen era does. Arrays over base pages are runs: rows (first, last, value),
-half-open.
+An observer looks anew only at huge pages that an operation may have touched since it looked last (core.touched), and at
+the page tables that map them. All else it has from before, and its observations share that: time and memory of an
+observation follow what was touched. Arrays over base pages are runs: rows (first, last, value), half-open.
 """
 
 from __future__ import annotations
@@ -11,24 +10,24 @@ from __future__ import annotations
 import numpy as np
 
 from hgmcore.core import truth
-from hgmcore.core.machine import FOLIO_CACHED, FOLIO_FREED
-from hgmcore.folios import Folios, Runs
+from hgmcore.core.machine import FOLIO_FREED
+from hgmcore.core.smaps import PART, SHARE
+from hgmcore.folios import Folios, Piece, Ragged
 from hgmcore.geometry import LEVEL_NAMES, PMD, PTE, PUD
-from hgmcore.runs import ascending, cover, interval_sums, merge, unique, value_at
+from hgmcore.runs import ascending, merge
+from hgmcore.seen import Seen, columns_dtype, mapping_of
 
-SHARED_AT = 2
-"""smaps: a page counts as shared from this map count on (Linux fs/proc/task_mmu.c)."""
+BLOCK = 4096
+"""Huge pages, by number, of which an observer keeps what it saw together."""
 
-PSS_SHIFT = 12
-"""Fractional bits of the Pss that the kernel sums up, in bytes (fs/proc/task_mmu.c)."""
+AT_ONCE = 16
+"""Blocks that are looked at in one go: a bound on the memory that this takes."""
 
+WALK_ALL = 0.25
+"""Share of the huge pages that were touched from which on all page tables are walked."""
 
-def observe(core, engine, geometry, options, names, index=0) -> dict:
-    """The state of the machine as an observation of `hgmcore replay --json`, with NumPy arrays for runs.
-
-    names: a trace.Header, for the names of files, processes and mappings.
-    """
-    return Observer(core, engine, geometry, options, names).observation(index)
+MOST_SPANS = 1 << 16
+"""Spans of addresses up to which page tables are walked in parts."""
 
 
 class Recount:
@@ -123,169 +122,207 @@ def recount(core, folios, geometry) -> Recount:
 
 
 class Observer:
-    """The arrays that one observation is computed from, beside those of its Recount, `real`."""
+    """One machine's huge pages and mappings as they were when it looked last. Parameters: those of a Machine."""
 
-    def __init__(self, core, engine, geometry, options, names):
-        self.core, self.engine, self.geometry, self.options, self.names = core, engine, geometry, options, names
-        self.folios = core.folios()
-        self.real = recount(core, self.folios, geometry)
-        on_hugetlb = np.array([file.kind == "hugetlb" for file in names.files], dtype=bool)
-        self.hugetlb = on_hugetlb[self.folios["file"][self.real.folio]] if len(self.real.folio) else np.zeros(0, bool)
+    def __init__(self, core, engine, geometry, options):
+        self.core, self.engine, self.geometry, self.options = core, engine, geometry, options
+        self.blocks: list[Block] = []
+        self.known = 0
+        self.me = object()    # to the core, which so does not hold this object, as that holds the core
 
-    def observation(self, index):
-        listed = self.folios[(self.folios["refcount"] != 0) & (self.folios["flags"] & FOLIO_FREED == 0)]
-        place = listed["file"].astype(np.int64) << 32 | listed["page"]
-        listed = listed if ascending(place) else listed[np.argsort(place, kind="stable")]
-        freed = (self.folios["flags"] & FOLIO_FREED).nonzero()[0]
-        folios = self.folio_rows(listed)
-        return {"index": index, "folios": folios, "mappings": self.mapping_rows(), "processes": self.process_rows(),
-                "freed_while_mapped": int(np.isin(freed, self.real.folio).sum()) if len(freed) else 0}
+    def observation(self, names, index=0) -> dict:
+        """The state of the machine as an observation of `hgmcore replay --json`, with NumPy arrays for runs.
 
-    def folio_rows(self, listed):
-        """The folios of `listed`, as Folios; also gathers, by frame, the counts that smaps and the like go by."""
-        core, engine = self.core, self.engine
-        number, first = np.ascontiguousarray(listed["number"]), self.folios["pfn"].astype(np.int64)
-        table_shared = np.zeros(len(first), np.uint8)
-        table_shared[self.real.folio[self.real.leaves["shared"] != 0]] = 1
-        said = Runs(*core.page_mapcounts(engine, number))
-        answers = core.answers(engine, number, table_shared)
-        self.shared = np.zeros(len(first) + 1, bool)
-        self.shared[number] = answers["maybe_shared"]
-        self.counts = self._counts(listed, said, answers["sharers"])
-        truths, true = self.real.of(number)
-        pages, cached = listed["nr_pages"].astype(np.int64), listed["flags"] & FOLIO_CACHED != 0
-        shmem = np.array([file.kind == "shmem" for file in self.names.files] or [False])
-        by_pages = shmem[listed["file"]] | (self.options["cache_refs"] == "folio")
-        columns = {
-            **{key: listed[key].copy() for key in ("file", "page", "refcount", "pins")}, "pages": pages,
-            "cached": cached, "page_cache_refs": np.where(by_pages, pages, 1) * cached,
-            **{key: answers[key].copy() for key in ("mapcount", "mapped", "maybe_shared", "movable", "nr_file_mapped")},
-            "maybe_shared_hugetlb": answers["mapcount"] > 1,
-            "refs": np.where(answers["refs"] < 0, truths["leaves"], answers["refs"]),
-            **{f"truth.{key}": column for key, column in truths.items()},
-        }
-        return Folios(columns, said, true, self._state(listed), list(self.names.files), self.options["hvo"] == "on",
-                      self.geometry.base_page)
-
-    def _state(self, listed):
-        """{word: (field, {field: values})}: the words of the scheme's state in each folio's page 1."""
-        fields = sorted({*self.engine.state.values(), *(["_mm_id"] if "slots" in self.engine.state else [])})
-        if not len(listed) or not fields:
-            return {word: (field, {one: np.zeros(0) for one in fields}) for word, field in self.engine.state.items()}
-        many = listed["nr_pages"] > 1    # a folio of one base page has no page 1
-        at = listed["pfn"].astype(np.int64) + many
-        words = self.core.pages(0, int(at.max()) + 1)
-        kept = {field: words[field][at] for field in fields}
-        return {word: (field, kept) for word, field in self.engine.state.items()}
-
-    def _counts(self, listed, said, sharers):
-        """The counts that smaps goes by, of all frames: of base pages, or of the folio where `sharers` has one."""
-        frames, pages = listed["pfn"].astype(np.int64), listed["nr_pages"].astype(np.int64)
-        of = np.arange(len(listed)).repeat(said.bounds[1:] - said.bounds[:-1])
-        counts = said.runs + frames[of][:, None] * np.array([1, 1, 0])
-        if (sharers >= 0).any():
-            whole = sharers >= 0
-            counts = np.concatenate([counts[~whole[of]], np.stack(
-                [frames[whole], (frames + pages)[whole], sharers[whole]], 1)])
-        return counts if ascending(counts[:, 0]) else counts[np.argsort(counts[:, 0], kind="stable")]
-
-    def mapping_rows(self):
-        """One dict for each mapping of which a VMA is left."""
-        real = self.real
-        at, exclusive = self.parts(whole=real.size > 1)
-        smaps, private = at, exclusive
-        if not self.hugetlb.all():
-            smaps, private = self.parts(whole=(real.size > 1) & self.hugetlb)
-        pss = interval_sums(self.counts, self.geometry.base_page / self.sharers())
-        pss = pss(real.end) - pss(real.pfn)
-        order, bounds, levels = real.order, real.bounds, real.leaves["level"]
-        part_mapping = real.mapping[at["leaf"]]
-        part_order = part_mapping.argsort(kind="stable")
-        part_bounds = part_mapping[part_order].searchsorted(np.arange(len(real.mappings) + 1))
-        private_pages = np.bincount(real.mapping[smaps["leaf"]], private * (smaps["last"] - smaps["first"]),
-                                    len(real.mappings)).astype(np.int64)
-        base = self.geometry.base_page
-        rows = []
-        for number in range(len(real.mappings)):
-            if not self.core.vmas(number):
-                continue
-            mine = order[bounds[number]:bounds[number + 1]]
-            parts = part_order[part_bounds[number]:part_bounds[number + 1]]
-            parts = parts[np.argsort(at["first"][parts], kind="stable")]
-            rss = int(real.length[mine].sum()) * base
-            private_bytes, failed = int(private_pages[number]) * base, int(real.poisoned[number]) * base
-            process, file = real.mappings[number, :2].tolist()
-            kind = "_hugetlb" if self.names.files[file].kind == "hugetlb" else ""
-            rows.append({
-                "process": self.names.processes[process], "mapping": self.names.mappings[number].name,
-                "rss": rss, "pss": float(pss[mine].sum()),
-                f"shared{kind}": rss - private_bytes + failed,  # as smaps_hugetlb_range() has it
-                f"private{kind}": private_bytes,
-                "levels": {LEVEL_NAMES[level]: int(pages) * base for level, pages in zip(
-                    (PTE, PMD, PUD), np.bincount(levels[mine], real.length[mine], PUD + 1)[PTE:])},
-                "exclusive": merge(np.stack([at["first"][parts], at["last"][parts], exclusive[parts]], 1)
-                                   .astype(np.int64)),
-                "truth": {"pss": float(real.true_pss[mine].sum()),
-                          "shared": int(real.true_shared[mine].sum()) * base + failed},
-            })
-        return rows
-
-    def sharers(self):
-        """Among how many mappings Pss divides each page of `self.counts`: a page whose count is lost belongs to one."""
-        return np.maximum(self.counts[:, 2], 1)
-
-    def pss_kb(self, number) -> int:
-        """Pss of a mapping in kB as the kernel's smaps rounds it; a row of `mapping_rows` has the same sum unrounded.
-
-        The kernel rounds the share of each page down to 2**-PSS_SHIFT bytes, and the sum of each VMA to kB. (It leaves
-        pages of hugetlb out of Pss; this sum does not.) Call after `folio_rows`.
+        names: a trace.Header, for the names of files, processes and mappings.
         """
-        real = self.real
-        share = (self.geometry.base_page << PSS_SHIFT) // self.sharers()
-        before = interval_sums(self.counts, share)
-        mine = np.flatnonzero(real.mapping == number)
-        page, end, frame = real.page[mine], real.page[mine] + real.length[mine], real.pfn[mine] - real.page[mine]
-        total = 0
-        for vma in self.core.vmas(number):
-            first, last = (offset >> self.geometry.base_shift for offset in vma[:2])
-            sums = before(np.clip(end, first, last) + frame) - before(np.clip(page, first, last) + frame)
-            total += int(sums.sum()) >> (10 + PSS_SHIFT)
-        return total
+        self._look(names)
+        folios = Folios([block.piece for block in self.blocks], self.engine.state, list(names.files),
+                        self.options["hvo"] == "on", self.geometry.base_page)
+        return {"index": index, "folios": folios,
+                "mappings": self._mapping_rows(names), "processes": self._process_rows(names),
+                "freed_while_mapped": sum(block.freed_while_mapped for block in self.blocks)}
 
-    def process_rows(self):
+    def _look(self, names):
+        """Bring the blocks up to date."""
+        touched = self.core.touched(self.me)    # from here on marks are of what comes
+        count = self.core.nr_folios()
+        if touched is None:
+            self.blocks, self.known, spans = [], 0, None
+            numbers = np.arange(count, dtype=np.uint32)
+        else:
+            numbers, spans = self._touched(*touched, count, names)
+        if not len(numbers):
+            return
+        leaves, seen_to = truth.leaves(self.core, spans), self.known
+        self.known = 0    # if something fails, the next look is a first one
+        edges = np.searchsorted(numbers, np.arange(0, count + AT_ONCE * BLOCK, AT_ONCE * BLOCK)).tolist()
+        for first, last in zip(edges, edges[1:]):
+            if first < last:
+                some = numbers[first:last]
+                self._renew(some, Seen(self.core, self.engine, self.geometry, self.options, names, some, leaves))
+        self.known = max(seen_to, count)
+
+    def _touched(self, files, anonymous, count, names):
+        """(numbers of the huge pages that may differ, spans of addresses that map them; None: everywhere)."""
+        if not self.known:
+            return np.arange(count, dtype=np.uint32), None
+        if anonymous:    # private copies are found by no place in a file
+            whole = 32, np.ones(1, bool)
+            files = {**files, **{i: whole for i, file in enumerate(names.files) if file.kind != "hugetlb"}}
+        found = [np.flatnonzero(block.among(files)) + number * BLOCK for number, block in enumerate(self.blocks)]
+        numbers = np.concatenate([*found, np.arange(self.known, count)]).astype(np.uint32)
+        walk_all = anonymous or WALK_ALL and len(numbers) > WALK_ALL * count
+        return numbers, None if walk_all else self._spans(files, names)
+
+    def _spans(self, files, names):
+        """Where the mappings of files have what is marked in them: rows of truth.leaves(); None: in too many places."""
+        mappings, rows, room = self.core.mappings().astype(np.int64), [np.empty((0, 3), np.int64)], MOST_SPANS
+        for number, (shift, marks) in files.items():
+            file = names.files[number]
+            unit = file.page_size if file.kind == "hugetlb" else self.geometry.base_page
+            edges = np.flatnonzero(np.diff(marks.astype(np.int8), prepend=0, append=0)) << shift
+            first, last = edges[::2] * unit, edges[1::2] * unit
+            for mapping in np.flatnonzero((mappings[:, 1] == number) & (mappings[:, 3] > 0)).tolist():
+                process, _, address, length, offset = mappings[mapping].tolist()
+                some = slice(np.searchsorted(last, offset, "right"), np.searchsorted(first, offset + length, "left"))
+                room -= some.stop - some.start
+                if room < 0:
+                    return None
+                begin, end = (np.clip(at[some] - offset, 0, length) + address for at in (first, last))
+                rows.append(np.stack([np.full(len(begin), process), begin, end], 1))
+        rows = np.concatenate(rows)
+        rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
+        clear = (rows[1:, 0] != rows[:-1, 0]) | (rows[1:, 1] >= rows[:-1, 2])
+        return rows.astype(np.uint64) if clear.all() else None    # mappings that are gone overlap others
+
+    def _renew(self, numbers, seen):
+        """Put what is seen of some huge pages, ascending, into their blocks."""
+        which = numbers // BLOCK
+        for number in np.unique(which).tolist():
+            first, last = np.searchsorted(which, [number, number + 1]).tolist()
+            at = numbers[first:last].astype(np.int64) - number * BLOCK
+            if number == len(self.blocks):
+                self.blocks.append(Block.empty(self.engine))
+            self.blocks[number] = self.blocks[number].renewed(at, seen, first, last)
+
+    def _mapping_rows(self, names):
+        """One dict for each mapping of which a VMA is left."""
+        mappings = self.core.mappings().astype(np.int64)
+        totals, exclusive = np.zeros(len(mappings), SHARE), [[] for _ in mappings]
+        for block in self.blocks:
+            those = block.shares_by_mapping
+            for key in SHARE.names[1:]:
+                totals[key][those["mapping"]] += those[key]
+            for number, runs in block.parts_by_mapping.items():
+                exclusive[number].append(runs)
+        poisoned = truth.poisoned(self.core)
+        failed = np.zeros(len(mappings), np.int64)
+        np.add.at(failed, mapping_of(poisoned, mappings, self.geometry.base_shift),
+                  (poisoned["count"] * poisoned["size"]).astype(np.int64) * self.geometry.base_page)
+        kinds = [names.files[file].kind for file in mappings[:, 1].tolist()]
+        return [self._mapping_row(names, number, kinds[number], totals[number], exclusive[number], int(failed[number]))
+                for number in range(len(mappings)) if self.core.vmas(number)]
+
+    def _mapping_row(self, names, number, kind, total, exclusive, failed):
+        """kind: of its file. total: of SHARE. exclusive: runs that pagemap answers alike, an array for each block.
+
+        failed: bytes of base pages.
+        """
+        base, mapping = self.geometry.base_page, names.mappings[number]
+        rss = int(total["levels"].sum()) * base
+        private = int(total["private"]) * base
+        suffix = "_hugetlb" if kind == "hugetlb" else ""
+        runs = np.concatenate([np.empty((0, 3), np.int64), *exclusive])
+        if not ascending(runs[:, 0]):
+            runs = runs[np.argsort(runs[:, 0], kind="stable")]
+        return {
+            "process": names.processes[mapping.process], "mapping": mapping.name, "rss": rss,
+            "pss": float(total["pss"]),
+            f"shared{suffix}": rss - private + failed,  # as smaps_hugetlb_range() has it
+            f"private{suffix}": private,
+            "levels": {LEVEL_NAMES[level]: int(total["levels"][level]) * base for level in (PTE, PMD, PUD)},
+            "exclusive": merge(runs),
+            "truth": {"pss": float(total["true_pss"]), "shared": int(total["true_shared"]) * base + failed},
+        }
+
+    def _process_rows(self, names):
         """One dict for each process: bytes of its page tables by level, without the root (their sum is VmPTE)."""
         tables = truth.page_tables(self.core) << np.uint64(self.geometry.index_bits + 3)
         return [{"process": name, "page_tables": {LEVEL_NAMES[level]: int(row[level]) for level in (PTE, PMD, PUD)}}
-                for name, row in zip(self.names.processes, tables)]
+                for name, row in zip(names.processes, tables)]
 
-    def parts(self, whole):
-        """The leaves as parts, cut where what smaps and pagemap answer may change, and that answer: private?
 
-        whole: of each run of leaves, whether each leaf is one part and goes by its first base page. smaps does so with
-        hugetlb, pagemap with every leaf; of shmem and anonymous memory smaps looks at each base page.
-        Returns the parts as arrays leaf (number of the run of leaves), first and last (pages in the mapping), and a
-        bool for each.
-        """
-        real = self.real
-        # base pages: cut where the scheme's count changes; whole leaves: each by itself
-        cuts = unique(self.counts[:, :2].reshape(-1))
-        low, high = cuts.searchsorted(real.pfn, "right"), cuts.searchsorted(real.end, "left")
-        pieces = np.where(whole, real.length // np.maximum(real.size, 1), np.maximum(high - low, 0) + 1)
-        leaf = np.repeat(np.arange(len(pieces)), pieces)
-        nth = np.arange(len(leaf)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-        if len(cuts):
-            cut = cuts[np.clip(low[leaf] + nth - 1, 0, len(cuts) - 1)]
-        else:
-            cut = np.zeros(len(leaf), np.int64)
-        pfn = real.pfn[leaf]
-        start = np.where(whole[leaf], pfn + nth * real.size[leaf], np.where(nth == 0, pfn, cut))
-        stop = np.append(start[1:], 0)
-        final = nth == pieces[leaf] - 1
-        stop = np.where(final, real.end[leaf], stop)
-        shift = real.page[leaf] - real.pfn[leaf]
-        shared = value_at(self.counts, start) >= SHARED_AT
-        if self.options["era"] == "6.15":    # only counts of base pages are still trusted, and not for hugetlb
-            by_pages = self.engine.writes_tails & ~self.hugetlb[leaf]
-            shared = np.where(by_pages, shared, self.shared[real.folio[leaf]])
-        shared |= real.leaves["shared"][leaf] != 0
-        return {"leaf": leaf, "first": start + shift, "last": stop + shift}, ~shared
+class Block:
+    """What was seen of huge pages in a row, by number; nothing in it ever changes. Fields: those of Seen."""
+
+    def __init__(self, rows, **ragged):
+        self.rows, self.ragged = rows, ragged
+        listed = rows["listed"]
+        freed = (rows["flags"] & FOLIO_FREED != 0) & (rows["truth.leaves"] > 0)
+        self.freed_while_mapped = int(np.count_nonzero(freed))
+        self.places = rows["file"].astype(np.int64) << 32 | rows["page"]
+        self.piece = Piece(rows, ragged["said"], ragged["true"])
+        if not (listed.all() and ascending(self.places)):
+            some = np.flatnonzero(listed)
+            some = some[np.argsort(self.places[some], kind="stable")]
+            self.piece = Piece(rows[some], ragged["said"].take(some), ragged["true"].take(some))
+        self.shares_by_mapping = _sums(ragged["shares"].rows)
+        self.parts_by_mapping = _runs(ragged["parts"].rows)
+
+    @classmethod
+    def empty(cls, engine):
+        none = {"said": np.empty((0, 3), np.int64), "true": np.empty((0, 3), np.int64),
+                "shares": np.empty(0, SHARE), "parts": np.empty(0, PART)}
+        return cls(np.empty(0, columns_dtype(engine)),
+                   **{key: Ragged(rows, np.zeros(1, np.int64)) for key, rows in none.items()})
+
+    def renewed(self, at, seen, first, last):
+        """The block with what is seen of [first, last) at the numbers `at`, ascending; all beyond its end are there."""
+        length = max(len(self.rows), int(at[-1]) + 1)
+        parts = {key: getattr(seen, key).part(first, last) for key in self.ragged}
+        if len(at) == length:
+            return Block(seen.rows[first:last].copy(), **{
+                key: Ragged(part.rows.copy(), part.bounds) for key, part in parts.items()})
+        rows = np.empty(length, self.rows.dtype)
+        rows[:len(self.rows)] = self.rows
+        rows[at] = seen.rows[first:last]
+        return Block(rows, **{key: self.ragged[key].replaced(at, part, length) for key, part in parts.items()})
+
+    def among(self, files):
+        """Of each huge page: is it marked in `files` (Core.touched)?"""
+        found = np.zeros(len(self.rows), bool)
+        for number, (shift, marks) in files.items():
+            mine = self.places >> 32 == number
+            found[mine] = marks[(self.places[mine] & 0xFFFFFFFF) >> shift]
+        return found
+
+
+def _sums(shares):
+    """The sums of `shares` by mapping, in the order that these have: it matters to fractions."""
+    shares, edges = _by_mapping(shares)
+    out = np.zeros(len(edges) - 1, SHARE)
+    out["mapping"] = shares["mapping"][edges[:-1]]
+    for key in SHARE.names[1:] if len(shares) else ():
+        out[key] = np.add.reduceat(shares[key], edges[:-1])
+    return out
+
+
+def _runs(parts):
+    """{mapping: runs [first, last, private] in its pages}, ascending."""
+    parts, edges = _by_mapping(parts)
+    runs, found = np.stack([parts["first"], parts["last"], parts["private"]], 1), {}
+    for first, last in zip(edges.tolist(), edges[1:].tolist()):
+        mine = runs[first:last]
+        if not ascending(mine[:, 0]):
+            mine = mine[np.argsort(mine[:, 0], kind="stable")]
+        found[int(parts["mapping"][first])] = merge(mine)
+    return found
+
+
+def _by_mapping(rows):
+    """The rows in the order of mappings, and where each mapping's begin, and the end of all."""
+    mapping = rows["mapping"].copy()
+    if not ascending(mapping):
+        order = np.argsort(mapping, kind="stable")
+        rows, mapping = rows[order], mapping[order]
+    return rows, np.append(np.flatnonzero(np.diff(mapping, prepend=-1)), len(rows))

@@ -36,6 +36,13 @@ def result():
     return hgmcore.compare(hgmcore.Trace.parse(TWO_PROCESSES, name="two processes"), repeat=6)
 
 
+@pytest.fixture(scope="session")
+def modelled():
+    """The same with modelled times, not measured, and with schemes that are refused."""
+    trace = hgmcore.Trace.parse(TWO_PROCESSES, name="two processes")
+    return hgmcore.compare(trace, repeat=0, profile="turin-vm", hvo="on")
+
+
 @pytest.fixture(params=[replay_in_model, replay_in_core], ids=["model", "core"])
 def replay(request):
     return request.param

@@ -170,7 +170,7 @@ def test_threads_that_never_met_are_told_of(trace):
     ({"every": 0}, "every"),
     ({"threads": 0}, "threads"),
     ({"baseline": "mm_ids"}, "baseline: mm_ids is not among"),
-    ({"machine": "0"}, "machine"),
+    ({"machine": "0"}, "machine"), ({"machine": "3"}, "machine: 3 bytes are no memory, which has 4096 at least"),
     ({"machine": "-1G"}, "machine: .* is negative"),
 ])
 def test_what_cannot_be_compared(arguments, reason):

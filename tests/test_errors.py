@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hgmcore.analysis.errors import CONSEQUENCES, EVENTS, OWN, PER_PAGE, Errors, of_observation
-from hgmcore.folios import runs_of
+from hgmcore.folios import ragged
 from hgmcore.runs import difference
 
 
@@ -153,8 +153,8 @@ def test_runs_difference_is_that_of_dense_arrays(one, other):
 
 @given(st.lists(st.tuples(random_runs(), random_runs()), max_size=5))
 def test_folios_end_to_end_differ_as_each_alone(pairs):
-    together = difference(runs_of([one for one, _ in pairs]).end_to_end(),
-                          runs_of([other for _, other in pairs]).end_to_end())
+    together = difference(ragged([one for one, _ in pairs]).end_to_end(),
+                          ragged([other for _, other in pairs]).end_to_end())
     alone = [difference(*pair) for pair in pairs]
     assert together == (sum(wrong for wrong, _ in alone), max((largest for _, largest in alone), default=0))
 

@@ -183,7 +183,7 @@ def test_both_engines_agree_where_counts_leave_their_range(scheme):
 def test_one_thread_alone_runs_an_engine_without_atomics():
     machine = machine_for(load(CONTINUES), "mm_id", {})
     view = View(machine.core, b"", 1, False)
-    with pytest.raises(ValueError, match="engine mm_id was compiled with HGM_COUNTING: one thread alone can run it"):
+    with pytest.raises(ValueError, match="engine mm_id was compiled with HGM_ALONE: one thread alone can run it"):
         view.run(counting.without_atomics("mm_id"))
 
 

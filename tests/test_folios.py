@@ -2,10 +2,14 @@
 
 import numpy as np
 import pytest
+import test_model
+import test_model_thp
+from sequences import Comparison, run_sequences
 
 import hgmcore as hgm
 from hgmcore import recordings
 from hgmcore.analysis.errors import of_observation
+from hgmcore.core.machine import FOLIO_FREED
 from hgmcore.replay import machine_for, plain
 from hgmcore.schemes import NAMES
 
@@ -33,6 +37,50 @@ def test_each_row_is_what_the_machine_says_of_that_folio(scheme, name):
             assert np.array_equal(row["page_mapcount"], core.page_mapcount(machine.engine, folio["number"]))
         rows = {**seen, "folios": list(seen["folios"])}
         assert of_observation(seen) == of_observation(rows) == of_observation(plain(rows))
+
+
+class Rows:
+    """A Comparison that compares no model, but each row with what the machine says of that folio alone."""
+
+    def step(self, statement):
+        self.model.run(statement)
+        self.core.run(statement)
+        self.text.append(statement)
+        if len(self.text) % 4 == 0 and not statement.startswith("fail"):
+            self.compare(self.core.machine)
+
+    def compare(self, machine):
+        core, files = machine.core, [file.name for file in machine.header.files]
+        rows = core.folios()
+        listed = rows[(rows["refcount"] != 0) & (rows["flags"] & FOLIO_FREED == 0)]
+        seen = machine.observe()
+        assert len(seen["folios"]) == len(listed)
+        by_name = {}
+        for row in seen["folios"]:
+            file = machine.header.files[files.index(row["file"])]
+            place = row["page"] * (file.page_size // machine.geometry.base_page) + row["first"] if "first" in row else (
+                row["page"])
+            by_name.setdefault((files.index(row["file"]), place), []).append(row)
+        for folio in listed:    # of private copies of one place there are several
+            alike = by_name[folio["file"], folio["page"]]
+            answer = core.answer(machine.engine, folio["number"])
+            counts = core.page_mapcount(machine.engine, folio["number"])
+            keys = ("mapcount", "mapped", "maybe_shared")
+            assert any(row["refcount"] == folio["refcount"] and np.array_equal(row["page_mapcount"], counts)
+                       and all(row[key] == answer[key] for key in keys) for row in alike)
+        assert of_observation(seen) == of_observation(plain(seen))
+
+    def teardown(self):
+        pass
+
+
+@pytest.mark.parametrize("scheme", NAMES)
+@pytest.mark.parametrize("kind, strategy, ground", [
+    (Comparison, test_model.OPERATIONS, test_model.X86_64),
+    (test_model_thp.Memory, test_model_thp.operations(test_model_thp.MIXED), test_model_thp.MIXED),
+], ids=["hugetlb", "mixed"])
+def test_rows_of_random_sequences(kind, strategy, ground, scheme):
+    run_sequences(type("Rows" + kind.__name__, (Rows, kind), {}), strategy, ground, scheme, {}, steps=30, examples=3)
 
 
 def test_folios_are_a_list():

@@ -118,6 +118,23 @@ def test_refused_schemes_stay():
     assert ">refused<" in page and ">refused: mm_id<" in page
 
 
+def test_modelled_times_have_tables_and_a_figure(modelled, result):
+    page = compare_html(modelled)
+    part = page.partition("<h2>Modelled times</h2>")[2].partition("<h2>")[0]
+    assert modelled["profile"] in part and "90 % intervals" in part
+    tables = rows_of(part)
+    assert len(tables) >= 3
+    for name, entry in modelled["schemes"].items():
+        rows = [row for table in tables for row in table if row[0].rstrip("*") == name]
+        assert len(rows) == len(tables), "in every table, also if it is refused"
+        if "refused_why" in entry:
+            assert all("refused: " in row[1] for row in rows)
+        else:
+            assert re.match(r"[\d.]+ \[[\d.]+, [\d.]+\]$", rows[0][1])
+    assert any("refused_why" in entry for entry in modelled["schemes"].values())
+    assert "Modelled time (" in page and "Modelled" not in compare_html(result)
+
+
 def browse(directory, page, width, *options):
     """Measures of the layout in a headless browser of a given width, and the messages on its console."""
     (directory / "page.html").write_text(page.replace("</body>", f"{MEASURE}</body>"))
@@ -136,7 +153,7 @@ def browse(directory, page, width, *options):
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 @pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("which", ["result", "long_names"])
+@pytest.mark.parametrize("which", ["result", "long_names", "modelled"])
 def test_layout_in_a_browser(which, width, request, tmp_path):
     found, console = browse(tmp_path, compare_html(request.getfixturevalue(which)), width)
     assert not console

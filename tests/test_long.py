@@ -98,6 +98,18 @@ def test_a_result_is_still_plain_json(result):
     assert read == result and long(read) == result.long()
 
 
+def test_modelled_numbers_of_a_comparison(modelled):
+    rows = [row for row in long_rows(modelled) if row["group"] == "modelled"]
+    for name, entry in modelled["schemes"].items():
+        of = {row["key"]: row for row in rows if row["scheme"] == name and row["phase"] is None}
+        if "refused_why" in entry:
+            assert not of and any(row["scheme"] == name and row["note"] for row in long_rows(modelled))
+        else:
+            time = entry["modelled"]["accounting"]
+            assert [of["accounting"][key] for key in ("value", "low", "high")] == [time[key] for key in (
+                "value", "low", "high")]
+
+
 def test_modelled_numbers_have_their_interval():
     entry = {"cost": {}, "memory": {}, "struct_pages": {}, "errors": {}, "refused": {}, "less_done": {}, "phases": {},
              "modelled": {"accounting": {"value": 2.0, "low": 1.0, "high": 3.0}, "leans_on": "x",

@@ -70,7 +70,17 @@ def test_refused_schemes_stay():
     assert "mm_id" in shown and "refused" in shown, "in the lanes"
 
 
-@pytest.mark.parametrize("which", ["result", "long_names", "refused"])
+def test_modelled_times_have_a_figure_of_their_own(modelled):
+    shown = texts(plot.image(modelled, "svg"))
+    assert "ns for each operation, accounting alone (modelled)" in shown
+    for name, scheme in modelled["schemes"].items():
+        if "refused_why" not in scheme:
+            marked = f"{name}*" if "less_work" in scheme else name
+            assert shown.count(marked) == 2 + any(modelled["errors_at"].values()), "counted, modelled, in the lanes"
+    assert sum((text or "").startswith("refused: ") for text in shown) == 2, "below both"
+
+
+@pytest.mark.parametrize("which", ["result", "long_names", "refused", "modelled"])
 def test_labels_do_not_overlap(which, request, monkeypatch):
     drawn, draw_text = [], Text.draw  # of matplotlib's labels for ticks out of sight none is drawn
     monkeypatch.setattr(Text, "draw", lambda text, *rest: (drawn.append(text), draw_text(text, *rest)))

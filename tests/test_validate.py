@@ -11,8 +11,8 @@ import hgmcore
 from hgmcore import importers
 from hgmcore.kernel.simulated import KINDS, Difference, Simulated, options_of
 from hgmcore.kernel.validate import SHIPPED, recordings, validate, validate_recording
-from hgmcore.observe import Observer
 from hgmcore.report.validate import validate_text
+from hgmcore.seen import Seen
 from hgmcore.trace import TraceError
 
 NAMES = [path.name for path in recordings(SHIPPED)]
@@ -280,14 +280,13 @@ def test_pss_rounds_as_smaps_does():
         each.touch(0)
         each.touch("4K")
         each.touch("8K")
-    observer = Observer(machine.core, machine.engine, machine.geometry, machine.options, machine.header)
-    row = observer.observation(0)["mappings"][0]
-    assert row["pss"] == pytest.approx(4096) and observer.pss_kb(0) == 3
+    seen = Seen(machine.core, machine.engine, machine.geometry, machine.options, machine.header)
+    assert machine.observe()["mappings"][0]["pss"] == pytest.approx(4096) and seen.pss_kb(0) == 3
     mapped[1].munmap()
     mapped[2].munmap(0, "8K")
-    observer = Observer(machine.core, machine.engine, machine.geometry, machine.options, machine.header)
-    assert observer.observation(0)["mappings"][0]["pss"] == 10 * 1024 and observer.pss_kb(0) == 10
-    assert observer.pss_kb(1) == 0 and observer.pss_kb(2) == 2
+    seen = Seen(machine.core, machine.engine, machine.geometry, machine.options, machine.header)
+    assert machine.observe()["mappings"][0]["pss"] == 10 * 1024 and seen.pss_kb(0) == 10
+    assert seen.pss_kb(1) == 0 and seen.pss_kb(2) == 2
 
 
 def test_a_difference_is_one_line():

@@ -120,7 +120,7 @@ def test_times_of_a_trace_without_a_long_phase_are_of_operations():
     said = answers({name: entry(leaves=1000, runs=(runs,) * 6) for name, runs in (("a", 10), ("b", 20))})
     assert "Time of an operation (measured): 10 ns [10, 10] under a; 100 % more under b." in said
     other = {"a": entry(leaves=1000), "b": entry(leaves=1000), "c": entry(leaves=1020, runs=(20,) * 6)}
-    assert "[10, 10] under a; 1 other ties (~)." in answers(other), "c did other work"
+    assert "[10, 10] under a; 1 other ties (~); 1 did other work there." in answers(other)
     few = result({name: entry(leaves=1000, runs=(runs,) * 6) for name, runs in (("a", 10), ("b", 20))})
     assert verdict(few)["beaten"] == {}, "nor do they decide who beats whom"
 
@@ -160,7 +160,7 @@ def test_what_goes_wrong_is_told_of_schemes_that_did_less_too():
     lazy = entry(leaves=10, consequences=wrong(bytes_not_moved=4096, pss_error_bytes=3), own=wrong(leaked_folios=1))
     said = answers({"a": entry(), "b": entry(), "c": lazy})
     assert "Under c, mbind silently leaves memory where it is (4,096 times, 4.00K at worst)." in said
-    assert "Under c, smaps is wrong" in said
+    assert "Under c, which did less of the work, smaps is wrong" in said
     assert "c breaks its own promise" in said and "Nothing goes wrong under a and b." in said
     assert "Nothing goes wrong under a." in answers({"a": entry(), "b": entry(consequences=wrong(copies_made=1)),
                                                      "c": entry(leaves=10)})
@@ -305,6 +305,21 @@ def test_what_a_kernel_does_is_told_with_how_often_over_all_schemes():
     more = {name: entry() for name in "ghij"}
     assert "Under 5 of 10, smaps is wrong" in answers({**schemes, **more})
     assert "Under all 4, smaps" in answers({name: schemes[name] for name in "abcd"})
+
+
+def test_one_verdict_counts_schemes_out_of_one_number():
+    """Those that did less of the work are named beside it where something goes wrong under them, too."""
+    wrongs = wrong(pss_error_bytes=1, bytes_not_moved=4096)
+    schemes = {name: entry(hvo=False, runs=(20,) * 6, consequences=wrongs) for name in "abcde"}
+    schemes |= {name: entry() for name in "fghi"}
+    schemes["y"] = entry(leaves=100, consequences=wrongs)
+    schemes["z"] = entry(leaves=100)
+    said = answers(schemes)
+    assert "Under 5 of 9 and y, which did less of the work, smaps is wrong (1 of 9 observations" in said
+    assert "Under 5 of 9 and y, mbind silently" in said and "HVO is lost under 5 of 9" in said
+    assert {*re.findall(r"\d+ of (\d+)(?! observations)", said)} == {"9"}
+    only = {**schemes, **{name: entry() for name in "abcde"}}
+    assert "Under y, which did less of the work, smaps is wrong" in answers(only)
 
 
 def test_events_are_told_by_how_often_they_happened_and_not_by_how_many_at_once():

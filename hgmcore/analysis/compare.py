@@ -101,8 +101,9 @@ def compare(trace: Any = None, schemes: str | Engine | Iterable[str | Engine] = 
     baseline = getattr(baseline, "name", baseline)
     checked(threads)
     machine_size = parse_named("machine", machine)
-    if machine_size == 0:
-        raise ValueError("machine: it has no memory")
+    base_page = GEOMETRIES[trace.header.geometry].base_page
+    if machine_size < base_page:
+        raise ValueError(f"machine: {machine_size} bytes are no memory, which has {base_page} at least")
     found_profile = None if profile is None else profile_of(profile, assume)
     check_placed(cpus, spread)
     cut = phases_of(trace)

@@ -23,6 +23,9 @@ SAMPLES = 64
 """Observations that a pass takes where nobody asks for others."""
 
 
+MOST_COMMITTED = 1 << 26
+"""Bytes of struct pages up to which a pass commits memory before it begins."""
+
 STAYS = 256
 """Stays in a phase up to which the struct pages of each are counted."""
 
@@ -46,6 +49,7 @@ def count(trace, name, phases, *, every=None, **options) -> dict:
     """
     engine = counting.without_atomics(name)
     machine = machine_for(trace, engine, {**options, "transient": "counted"})    # the counts are the same
+    _commit(machine, trace)
     errors, moves, collapses = Errors(machine.engine.exceptions), Migrations(trace, machine), Collapses(trace, machine)
     watches, seen = (moves, collapses), {"underflows": [], "overflows": [], "anonymous": []}
     around = [number for watch in watches for number in (watch.at, watch.at + 1)]
@@ -101,12 +105,20 @@ def count(trace, name, phases, *, every=None, **options) -> dict:
     }
 
 
+def _commit(machine, trace):
+    """Have the host commit the struct pages at once that a trace of small pieces needs: one fault each costs more."""
+    sizes = [file.pages * file.page_size for file in trace.header.files]
+    frames = min(sum(sizes), MOST_COMMITTED // STRUCT_PAGE * machine.geometry.base_page) // machine.geometry.base_page
+    if machine.engine.writes_tails and len(trace) * STRUCT_PAGE > frames:
+        machine.core.prefault_struct_pages(frames)
+
+
 def _look(machine, seen):
     """Note how many counts went below zero or overflowed, and how many folios of anonymous memory were allocated."""
     cost = machine.core.cost()
     for key in ("underflows", "overflows"):
         seen[key].append(cost[key])
-    seen["anonymous"].append(int(np.count_nonzero(machine.core.folios()["flags"] & FOLIO_ANON)))
+    seen["anonymous"].append(machine.core.nr_folios(FOLIO_ANON))
 
 
 class PhaseCosts:

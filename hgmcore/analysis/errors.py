@@ -43,8 +43,21 @@ def of_observation(observation) -> dict:
     pss_error_bytes, smaps_shared_error_bytes: |error| of Pss and of shared memory, summed over mappings.
     """
     found = dict.fromkeys((*OWN, *PER_PAGE, "pss_error_bytes", "smaps_shared_error_bytes", "pages_not_freed"), 0)
-    folios = columns_of(observation["folios"])
-    value = folios.columns
+    for piece in pieces_of(observation["folios"]):
+        for key, value in of_piece(piece).items():
+            found[key] = max(found[key], value) if key == "page_mapcount_max_error" else found[key] + value
+    for mapping in observation["mappings"]:
+        found["pss_error_bytes"] += apart(mapping["pss"], mapping["truth"]["pss"])
+        found["smaps_shared_error_bytes"] += abs(smaps_shared(mapping) - mapping["truth"]["shared"])
+    found["freed_while_mapped"] += observation["freed_while_mapped"]
+    return found
+
+
+def of_piece(piece) -> dict:
+    """The part of of_observation() that a folios.Piece has, worked out once for all observations that share it."""
+    if "errors" in piece.found:
+        return piece.found["errors"]
+    found, value = {}, piece.columns
     shared, mapped = value["truth.processes"] >= 2, value["truth.leaves"] > 0
     for rule in ("", "_hugetlb"):
         said = value[f"maybe_shared{rule}"]
@@ -56,13 +69,10 @@ def of_observation(observation) -> dict:
     found["refs_not_explained"] = int(np.abs(value["refcount"] - outside - value["mapcount"]).sum())
     leaked = (value["refcount"] > 0) & (outside == 0) & ~mapped
     found["leaked_folios"], found["pages_not_freed"] = count(leaked), int(value["pages"][leaked].sum())
-    if not folios.said.same_as(folios.true):
-        wrong, largest = difference(folios.said.end_to_end(), folios.true.end_to_end())
+    if not piece.said.same_as(piece.true):
+        wrong, largest = difference(piece.said.end_to_end(), piece.true.end_to_end())
         found["page_mapcount_wrong_pages"], found["page_mapcount_max_error"] = wrong, largest
-    for mapping in observation["mappings"]:
-        found["pss_error_bytes"] += apart(mapping["pss"], mapping["truth"]["pss"])
-        found["smaps_shared_error_bytes"] += abs(smaps_shared(mapping) - mapping["truth"]["shared"])
-    found["freed_while_mapped"] += observation["freed_while_mapped"]
+    piece.found["errors"] = found
     return found
 
 
@@ -81,8 +91,10 @@ class Errors:
         """Take an observation into account."""
         found = of_observation(observation)
         self.observations += 1
-        processes = columns_of(observation["folios"]).columns["truth.processes"]
-        self.most_processes = max(self.most_processes, int(processes.max(initial=0)))
+        for piece in pieces_of(observation["folios"]):
+            if "processes" not in piece.found:
+                piece.found["processes"] = int(piece.columns["truth.processes"].max(initial=0))
+            self.most_processes = max(self.most_processes, piece.found["processes"])
         self.at.append((observation["index"], {key: value for key, value in found.items() if value}))
         for key, value in found.items():
             self._note(key, value, bool(value))
@@ -138,9 +150,9 @@ def count(marks) -> int:
     return int(np.count_nonzero(marks))
 
 
-def columns_of(folios) -> Folios:
-    """The folios of an observation by columns, also of one that was read from JSON."""
-    return folios if isinstance(folios, Folios) else of_rows(folios)
+def pieces_of(folios) -> list:
+    """The folios of an observation by columns (folios.Piece), also of one that was read from JSON."""
+    return (folios if isinstance(folios, Folios) else of_rows(folios)).pieces
 
 
 def pages_of(folio) -> int:

@@ -208,9 +208,9 @@ def _time(result, full):
     phase = longest_phase(result)
     if phase is None:
         return [_against("an operation", base, {name: one["ns_per_operation"] for name, one in timed.items()
-                                                if same_work(full[name], full[base])})]
+                                                if same_work(full[name], full[base])}, full)]
     return [_against(f"a leaf in {phase}", base, {name: per_leaf(full[name], phase) for name in timed
-                                                  if same_work(full[name], full[base], phase)})]
+                                                  if same_work(full[name], full[base], phase)}, full)]
 
 
 def same_work(one, other, phase=None) -> bool:
@@ -219,8 +219,8 @@ def same_work(one, other, phase=None) -> bool:
     return abs(mine - theirs) <= 0.01 * theirs
 
 
-def _against(what, base, times):
-    """A sentence on times of one kind: the baseline's, and who differs from it. No order among those."""
+def _against(what, base, times, full):
+    """A sentence on times of one kind: the baseline's, and who of `full` differs from it. No order among those."""
     less, more = {}, {}
     for name in times:
         if name != base:
@@ -235,10 +235,12 @@ def _against(what, base, times):
         if group:
             ends = sorted(group.values(), key=abs)[::len(group) - 1 or 1]
             ends = dict.fromkeys(f"{abs(value):.0f}" for value in ends)
-            parts.append(f"{' to '.join(ends)} % {word} under {who(group, len(times), sort=True)}")
+            parts.append(f"{' to '.join(ends)} % {word} under {who(group, len(full), sort=True)}")
     rest = len(times) - 1 - len(less) - len(more)
     if rest:
         parts.append(f"{rest} other{'s' * (rest > 1)} tie{'s' * (rest == 1)} (~)")
+    if len(times) < len(full):
+        parts.append(f"{len(full) - len(times)} did other work there")
     return f"{'; '.join(parts)}."
 
 
@@ -286,7 +288,7 @@ def _broken(result, schemes):
 
 def _errors(result, schemes, full):
     """What a kernel does with wrong answers, and under whom of those that did all the work nothing goes wrong."""
-    lines = []
+    lines, told = [], False
     others = [((key,), words) for key, words in WORDS.items() if key not in SMAPS]
     for keys, words in ((SMAPS, "smaps is wrong"), *others):
         counts = {}
@@ -298,7 +300,11 @@ def _errors(result, schemes, full):
                                 "worst": max(count["worst"] for count in mine)}
         if counts:
             much = how(keys[0], counts.values(), result["observations"])
-            lines.append(f"Under {who(counts, schemes)}, {words} ({much}).")
+            less = listed((name for name in counts if name not in full), len(counts))
+            under = " and ".join(filter(None, [who([name for name in counts if name in full], full), less]))
+            why = ", which did less of the work" if less and not told else ""
+            told = told or bool(less)
+            lines.append(f"Under {under}{why}, {words} ({much}).")
     errs = [name for name, entry in schemes.items() if entry["errors"]["own"] or entry["errors"]["consequences"]]
     clean = [name for name in full if name not in errs]
     if clean:
@@ -327,7 +333,7 @@ def _overflow(result, full):
         return []
     least = min(maps.values())
     first = [name for name in maps if maps[name] == least]
-    return [f"Under {who(first, maps)}, a count overflows after {power(least)} maps of a {size} page."]
+    return [f"Under {who(first, full)}, a count overflows after {power(least)} maps of a {size} page."]
 
 
 def _scans(full):

@@ -29,6 +29,7 @@ cdef class Engine:
     cdef readonly str name, explanation
     cdef readonly dict state, defaults, posted, exceptions
     cdef readonly bint whole_only, writes_tails, scans, first_come, by_number, asks_cpu
+    cdef readonly bint alone           # it adds without atomics, so one thread alone can run it
     cdef readonly bint has_slots       # it counts in slots (hgm.h)
     cdef bint dirties_tails            # it writes more struct pages of a folio than the first few
     cdef hgm_events_function count_into    # NULL: no engine that counts events (events.pyx)
@@ -38,6 +39,7 @@ cdef class Engine:
     cdef const hgm_scheme *table       # of a scheme that is one (own/callbacks.pyx), else NULL
 
 cdef class Core(Contents):
+    cdef object looker                 # who takes what `touched` says
     cdef readonly uint64_t ran         # records that the last run() or run_each() did
     cdef Engine served                 # the engine of the machine's doors, kept alive
     cdef Engine bound                  # the engine whose table `scheme` is a copy of

@@ -12,6 +12,7 @@ from libc.string cimport memcpy, memset
 from hgmcore.core.folio cimport folio_at
 from hgmcore.core.machine cimport options_of
 from hgmcore.core.records cimport data_of, on_one_cpu, Records, records_of
+from hgmcore.core.touched cimport touched_start, touched_take
 from hgmcore.hgm cimport *
 
 import numpy as np
@@ -142,8 +143,8 @@ cdef class Engine:
     keeps, as fields of PAGE in page 1 of a folio. defaults: options whose default differs from the general one.
     posted: the options that model=posted selects. exceptions: properties that the scheme does not promise, each
     "definition" or "fault". whole_only: maps whole huge pages or nothing. writes_tails: counts on struct pages that HVO
-    takes away. scans: may read page-table entries to find out what it wants to know. first_come: its state shows which
-    process was the first to map a huge page. by_number: its state is made of the numbers of processes. asks_cpu: it
+    takes away. alone: adds without atomics, so one thread alone can run it. scans: may read page-table
+    entries to find out what it wants to know. first_come: its state shows which process was the first to map a page. by_number: its state is made of the numbers of processes. asks_cpu: it
     counts by the CPU that runs an operation. has_slots: it has slots (hgm.h).
     """
 
@@ -381,6 +382,21 @@ cdef class Core(Contents):
                               f"{index + (i - 1 if i else 0)}; the machine has {self.reserved} bytes of address space")
         return rows
 
+    def touched(self, looker):
+        """What operations may have touched since `looker` asked last: (files, anonymous); None: anything.
+
+        files: {number: (shift, marks)}; what stands in a file at a place (huge page, of shmem base page) was not
+        touched if marks[place >> shift], an array of bool, is False, or the file is not among them. anonymous: whether
+        anonymous memory was touched, or a private mapping of shmem. Marks are kept for one looker, the last that asked;
+        from then on each operation is looked at, so a machine that is timed should have none. MemoryError.
+        """
+        cdef Machine *m = &self.m
+        self.idle()
+        found = touched_take(m) if self.looker is looker and m.context.touched is not NULL else None
+        self.looker = looker
+        touched_start(m)
+        return found
+
     def page_mapcount(self, Engine engine, uint32_t folio):
         """The scheme's page_mapcount of a folio's base pages: runs (first, last, count), an int64 array (n, 3)."""
         return self.page_mapcounts(engine, np.array([folio], np.uint32))[0]
@@ -411,16 +427,15 @@ cdef class Core(Contents):
     def answers(self, Engine engine, const unsigned int[::1] folios, const unsigned char[::1] table_shared):
         """answer() and movable() of many folios at once: an array of ANSWER, a row for each number in `folios`.
 
-        table_shared: of each folio that there is, by its number, whether a shared page table maps it. IndexError: as
-        answer().
+        table_shared: of each of them, whether a shared page table maps it. IndexError: as answer().
         """
         cdef Machine *m = &self.m
         cdef uint64_t i, n = known(self, engine, folios)
         cdef hgm_folio *folio
         cdef hgm_answer a
         cdef Answer *row
-        if <uint64_t>table_shared.shape[0] != m.state.nr_folios:
-            raise IndexError(f"table_shared: {table_shared.shape[0]} values for {m.state.nr_folios} folios")
+        if <uint64_t>table_shared.shape[0] != n:
+            raise IndexError(f"table_shared: {table_shared.shape[0]} values for {n} folios")
         rows = np.zeros(n, ANSWER)
         if n == 0:
             return rows
@@ -434,7 +449,7 @@ cdef class Core(Contents):
             row[i].nr_file_mapped = a.nr_file_mapped
             row[i].mapped = a.mapped != 0
             row[i].maybe_shared = a.maybe_shared != 0
-            row[i].movable = engine.movable(&m.config.options, folio, table_shared[folios[i]])
+            row[i].movable = engine.movable(&m.config.options, folio, table_shared[i])
         self.obeyed(engine)
         return rows
 

@@ -108,6 +108,20 @@ cdef struct State:
     Process *processes
     Mapping *mappings
 
+cdef struct Machine "hgm_machine"
+
+ctypedef void (*mark_function)(Machine *m, const hgm_operation *ops, uint64_t n) noexcept nogil
+
+# Which huge pages operations may have touched since somebody looked (touched.pyx).
+cdef struct Touched:
+    mark_function mark
+    bint everything
+    bint anonymous                     # any of anonymous memory, and of private mappings of shmem
+    uint32_t nr_files                  # that there were; what touches a later one touches everything
+    unsigned char **bits               # of each file, a bit for each 1 << shift of its places
+    unsigned char *any                 # of each file: is a bit set?
+    int *shift
+
 # What belongs to a run: what it cost and came to, what fails in it, who else works on the state.
 cdef struct Context:
     hgm_cost cost
@@ -130,6 +144,7 @@ cdef struct Context:
     uint32_t *fault_mutexes
     uint32_t ready                     # views of this machine that are about to run
     uint16_t cpu                       # that runs operations now, for schemes that ask
+    Touched *touched                   # NULL: nobody looks
 
 cdef struct Machine "hgm_core":
     uint32_t abi                       # HGM_ABI, and sizeof(Machine), of the module that made it

@@ -14,6 +14,7 @@ from hgmcore.hgm cimport *
 from hgmcore.core.memory cimport host_page, host_touched, region_cut, region_prefault
 from hgmcore.core.regions cimport PART_OF_PAGES
 from hgmcore.core.share cimport vma_may_share
+from hgmcore.core.touched cimport touched_free
 
 import numpy as np
 
@@ -122,6 +123,7 @@ cdef class Contents:
         return 0
 
     def __dealloc__(self):
+        touched_free(&self.m)
         machine_end(&self.m)
 
     cdef int idle(self) except -1:
@@ -185,6 +187,10 @@ cdef class Contents:
             raise MemoryError(f"no memory for {tables} page tables")
         m.context.tables_populated = max(m.context.tables_populated, size)
 
+    def prefault_struct_pages(self, uint64_t frames):
+        """Commit memory for the struct pages of the first `frames` frames, as far as the system gives it at once."""
+        region_prefault(&self.m.state.vmemmap, min(self.m.state.vmemmap.reserved, frames * sizeof(hgm_page)))
+
     @property
     def nr_results(self) -> int:
         """How many results there are."""
@@ -197,18 +203,32 @@ cdef class Contents:
         return window(self, self.m.context.results.base + start * sizeof(hgm_result), (n - start) * sizeof(hgm_result),
                       RESULT).copy()
 
+    def nr_folios(self, uint32_t flags=0) -> int:
+        """How many huge pages were ever allocated, or of these have all `flags` (FOLIO_*)."""
+        cdef Machine *m = &self.m
+        cdef uint32_t i, n = 0
+        for i in range(m.state.nr_folios):
+            n += folio_at(m, i).flags & flags == flags
+        return n
+
     def folios(self):
         """Every huge page that was ever allocated, as an array of FOLIO."""
+        return self.folios_of(np.arange(self.m.state.nr_folios, dtype=np.uint32))
+
+    def folios_of(self, const unsigned int[::1] numbers):
+        """The huge pages `numbers`, as an array of FOLIO. IndexError: one of them is none."""
         cdef Machine *m = &self.m
         cdef hgm_folio *f
-        cdef uint32_t i
-        rows = np.empty(m.state.nr_folios, FOLIO)
+        cdef uint64_t i
+        rows = np.empty(numbers.shape[0], FOLIO)
         cdef unsigned int[:] file = rows["file"], page = rows["page"], flags = rows["flags"]
         cdef unsigned long[:] pfn = rows["pfn"], nr_pages = rows["nr_pages"]
         cdef long[:] pins = rows["pins"]
         cdef int[:] refcount = rows["refcount"]
-        for i in range(m.state.nr_folios):
-            f = folio_at(m, i)
+        for i in range(<uint64_t>numbers.shape[0]):
+            if numbers[i] >= m.state.nr_folios:
+                raise IndexError(f"no folio {numbers[i]}")
+            f = folio_at(m, numbers[i])
             file[i] = f.file
             page[i] = f.index
             flags[i] = f.flags
@@ -216,7 +236,7 @@ cdef class Contents:
             nr_pages[i] = f.nr_pages
             pins[i] = <long>f.pins + f.poisons
             refcount[i] = f.page._refcount
-        rows["number"] = np.arange(m.state.nr_folios)
+        rows["number"] = numbers
         return rows
 
     def mappings(self):

@@ -29,6 +29,8 @@ cdef inline void frames_reclaim(Machine *m) noexcept nogil:
     cdef uint32_t i
     m.context.nr_free = 0
     m.context.free_size = 0
+    if m.context.touched is not NULL:
+        m.context.touched.everything = True
     for i in range(m.state.nr_folios):
         folio = folio_at(m, i)
         if (folio.flags & HGM_FOLIO_FREED and not folio.flags & HGM_FOLIO_CACHED and folio.page._refcount == 0

@@ -288,6 +288,8 @@ cdef inline bint snapshot_restore(Machine *m, const Copy *s, bint keep) noexcept
     cdef Context *c = &m.context
     cdef const unsigned char *at = s.data
     cdef uint32_t i
+    if c.touched is not NULL:
+        c.touched.everything = True
     c.tails |= s.context.tails
     if c.tails:
         zero_between(m, s.state.vmemmap.used, to.vmemmap.used)

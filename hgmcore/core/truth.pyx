@@ -1,4 +1,4 @@
-# cython: language_level=3, cdivision=True
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Truth: what is mapped, recounted from the page tables alone.
 
 It walks every table of every process from its root and reads entries; it knows of no scheme and of no count,
@@ -35,11 +35,19 @@ cdef struct Leaves:
     unsigned char shared
     unsigned char again
 
+# A shared table, and where it was met first.
+cdef struct Shared:
+    uint32_t table
+    uint32_t process
+    uint64_t address
+
 cdef struct Runs:
     Leaves *runs
     uint64_t n
-    uint32_t *tables         # shared tables met so far
+    Shared *tables           # shared tables met so far
     uint64_t nr_tables
+    uint64_t start           # the walk is for addresses [start, stop)
+    uint64_t stop
     unsigned char shared     # of the table that the walk is in
     unsigned char again
     bint poison              # entries of pages that failed are looked for, not leaves
@@ -83,32 +91,43 @@ cdef void note(Runs *found, uint64_t address, uint64_t pfn, uint64_t count, uint
     found.n += 1
 
 
-cdef void meet_table(Machine *m, uint32_t table, Runs *found) noexcept nogil:
-    """Remember a shared table, and whether it was met before."""
+cdef void meet_table(Machine *m, uint32_t table, uint64_t address, uint32_t process, Runs *found) noexcept nogil:
+    """Remember a shared table, and whether it was met before, in another place."""
     cdef uint64_t i
+    cdef Shared *shared
     found.shared = found.again = 0
     if (<hgm_ptdesc *>m.state.ptdescs.base)[table].sharers == 0:
         return
     found.shared = 1
     for i in range(found.nr_tables):
-        if found.tables[i] == table:
-            found.again = 1
+        shared = &found.tables[i]
+        if shared.table == table:
+            found.again = shared.process != process or shared.address != address
             return
-    found.tables = <uint32_t *>more(found.tables, found.nr_tables, sizeof(uint32_t), &found.failed)
+    found.tables = <Shared *>more(found.tables, found.nr_tables, sizeof(Shared), &found.failed)
     if not found.failed:
-        found.tables[found.nr_tables] = table
+        shared = &found.tables[found.nr_tables]
+        shared.table = table
+        shared.process = process
+        shared.address = address
         found.nr_tables += 1
 
 
 cdef void walk(Machine *m, uint32_t table, int level, uint64_t address, uint32_t process, Runs *found) noexcept nogil:
-    """Every leaf below `table`, whose entries are of `level` and whose first stands for `address`."""
+    """The leaves below `table`, whose entries are of `level` and whose first stands for `address`."""
     cdef uint64_t *entries = <uint64_t *>(m.state.tables.base + (<uint64_t>table << m.config.geometry.table_shift))
     cdef int shift = m.config.geometry.level_shift[level]
     cdef uint64_t step = <uint64_t>1 << (shift - m.config.geometry.base_shift)
     cdef uint64_t n = <uint64_t>1 << m.config.geometry.index_bits
-    cdef uint64_t i = hgm_next_entry(entries, 0, n), entry, entries_done, count, size
+    cdef uint64_t i = 0, entry, entries_done, count, size
+    if found.start > address:
+        i = (found.start - address) >> shift & ~<uint64_t>(m.config.geometry.group[level] - 1)
+    if found.stop <= address or i >= n:
+        return
+    n = min(n, ((found.stop - address - 1) >> shift) + 1)
     if level == PMD:
-        meet_table(m, table, found)
+        meet_table(m, table, address, process, found)
+    i = hgm_next_entry(entries, i, n)
     while i < n and not found.failed:
         entry = entries[i]
         entries_done = 1
@@ -131,27 +150,41 @@ cdef void walk(Machine *m, uint32_t table, int level, uint64_t address, uint32_t
         i = hgm_next_entry(entries, i + entries_done, n)
 
 
-def leaves(Core core):
-    """All present leaves of all processes, as runs: an array of LEAVES, by process and address."""
-    return entries(core, False)
+def leaves(Core core, spans=None):
+    """All present leaves of all processes, as runs: an array of LEAVES, by process and address.
+
+    spans: only those there, rows (process, start, stop) of virtual addresses, a uint64 array (n, 3), ascending and
+    apart; of a huge page's group of entries all or none. Of a shared table all users must be among them.
+    """
+    return entries(core, False, spans)
 
 
 def poisoned(Core core):
     """The entries that stand where memory failed, as leaves() has leaves; their pfn says nothing."""
-    return entries(core, True) if core.m.state.poisoned.used else np.empty(0, LEAVES)
+    return entries(core, True, None) if core.m.state.poisoned.used else np.empty(0, LEAVES)
 
 
-cdef object entries(Core core, bint poison):
+cdef object entries(Core core, bint poison, spans):
     cdef Machine *m = &core.m
     cdef Runs found
+    cdef uint64_t i
     cdef uint32_t process
+    cdef const uint64_t[:, ::1] span
+    if spans is None:
+        spans = np.zeros((m.state.nr_processes, 3), np.uint64)
+        spans[:, 0] = np.arange(m.state.nr_processes)
+        spans[:, 2] = np.uint64(0xffffffffffffffff)
+    span = spans
     memset(&found, 0, sizeof(found))
     found.poison = poison
     try:
         with nogil:
-            for process in range(m.state.nr_processes):
+            for i in range(<uint64_t>span.shape[0]):
+                process = <uint32_t>span[i, 0]
                 found.shared = found.again = 0
-                if m.state.processes[process].root:
+                found.start = span[i, 1]
+                found.stop = span[i, 2]
+                if process < m.state.nr_processes and m.state.processes[process].root:
                     walk(m, m.state.processes[process].root, m.config.geometry.levels, 0, process, &found)
         if found.failed:
             raise MemoryError("no memory to recount the page tables")
@@ -201,16 +234,14 @@ def page_tables(Core core):
 def split_at_folios(runs, folios, base_shift):
     """Runs of leaves cut where they go from one huge page into the next, in the order of `runs`.
 
-    runs: an array of LEAVES; folios: Core.folios().
+    runs: an array of LEAVES; folios: Core.folios(), or some rows of it: what maps others is left out.
     """
     begin = folios["pfn"].astype(np.int64)
     end = begin + folios["nr_pages"].astype(np.int64)
     first = runs["pfn"].astype(np.int64)
     last = first + (runs["count"] * runs["size"]).astype(np.int64)
-    low = begin.searchsorted(first, "right") - 1
-    parts = begin.searchsorted(last, "left") - low
-    if (parts == 1).all():
-        return runs
+    low = np.searchsorted(end, first, "right")
+    parts = np.maximum(np.searchsorted(begin, last, "left") - low, 0)
     of = np.repeat(np.arange(len(runs)), parts)
     folio = low[of] + np.arange(len(of)) - np.repeat(np.cumsum(parts) - parts, parts)
     start = np.maximum(first[of], begin[folio])

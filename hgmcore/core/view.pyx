@@ -49,6 +49,7 @@ cdef class View:
         m[0] = core.m
         memset(&m.context.results, 0, sizeof(m.context.results))
         memset(&m.context.cost, 0, sizeof(m.context.cost))
+        m.context.touched = NULL    # marked below, by one thread
         m.context.nr_results = m.context.table_allocs = m.context.table_frees = 0
         m.context.nr_tables_peak = m.state.nr_tables
         self.core = core
@@ -60,6 +61,8 @@ cdef class View:
             op = <const hgm_operation *>&operations[0] + i
             if op.op not in (HGM_OP_CONTINUE, HGM_OP_TOUCH, HGM_OP_DONTNEED) or op.target >= m.state.nr_mappings:
                 raise ValueError(f"record {i}: no operation that runs beside others, or of no declared mapping")
+        if n and core.m.context.touched is not NULL:
+            core.m.context.touched.mark(&core.m, <const hgm_operation *>&operations[0], n)
         results = <unsigned char *>address_space((n + 1) * sizeof(hgm_result))
         if results is NULL:
             raise MemoryError("no address space for the results of a thread")
@@ -77,8 +80,8 @@ cdef class View:
         cdef uint64_t n = self.operations.shape[0] // sizeof(hgm_operation), done = 0
         self.core.fits(engine)
         self.m.config.options.scheme = self.core.m.config.options.scheme
-        if engine.count_into is not NULL:
-            raise ValueError(f"engine {engine.name} was compiled with HGM_COUNTING: one thread alone can run it")
+        if engine.alone:
+            raise ValueError(f"engine {engine.name} was compiled with HGM_ALONE: one thread alone can run it")
         with nogil:
             hgm_meet(&self.m.context.owner.context.ready, self.views)
             self.start = now()

@@ -15,8 +15,8 @@ from hgmcore.core.machine import FOLIO_CACHED
 from hgmcore.errnos import error_name
 from hgmcore.geometry import PTE
 from hgmcore.importers.processes.kernel_steps import PAGE, REASONS, Translation
-from hgmcore.observe import Observer
 from hgmcore.runs import UNKNOWN, dense, value_at
+from hgmcore.seen import Seen
 from hgmcore.trace.statements import NAMES, READ, WRITE
 from hgmcore.trace.writer import Writer
 
@@ -284,7 +284,7 @@ class Simulated:
         found = []
         if region.kind != "hugetlb":
             found += self._one("Rss", where, kernel.get("Rss", 0), row["rss"] // 1024, memories)
-            pss = 0 if region.mapping is None else state.observer.pss_kb(region.mapping)
+            pss = 0 if region.mapping is None else state.all.pss_kb(region.mapping)
             found += self._one("Pss", where, kernel.get("Pss", 0), pss, memories)
             huge = sum(kernel.get(key, 0) for key in ("AnonHugePages", "ShmemPmdMapped", "FilePmdMapped"))
             found += self._one("mapped by PMD", where, huge, row["levels"]["pmd"] // 1024, memories)
@@ -314,27 +314,28 @@ class _State:
 
     def __init__(self, machine):
         self.machine = machine
-        self.observer = Observer(machine.core, machine.engine, machine.geometry, machine.options, machine.header)
-        seen = self.observer.observation(0)
+        self.all = Seen(machine.core, machine.engine, machine.geometry, machine.options, machine.header)
+        self.counts = self.all.frame_counts()
+        seen = machine.observe()
         self.rows = {(row["process"], row["mapping"]): row for row in seen["mappings"]}
         self.page_tables = {row["process"]: row["page_tables"] for row in seen["processes"]}
 
     def mapping(self, number, pages):
         """(leaf as an index of LEAVES, map count, exclusive bit) of each page, and the row of smaps."""
         leaf, count, exclusive = (np.zeros(pages, np.int64) for _ in range(3))
-        header, counts, real = self.machine.header, self.observer.counts, self.observer.real
+        header, seen = self.machine.header, self.all
         none = {"rss": 0, "levels": {"pmd": 0}, **dict.fromkeys(
             ("shared", "private", "shared_hugetlb", "private_hugetlb", "pss"), 0)}
         if number is None:
             return leaf, count, exclusive, none
         mapping = header.mappings[number]
         row = self.rows.get((header.processes[mapping.process], mapping.name), none)
-        for i in np.flatnonzero(real.mapping == number):
-            first, length = int(real.page[i]), int(real.length[i])
+        for i in np.flatnonzero(seen.mapping == number):
+            first, length = int(seen.page[i]), int(seen.length[i])
             length = min(length, pages - first)
             if length > 0:
-                leaf[first:first + length] = 1 if real.leaves["level"][i] == PTE else 2
-                count[first:first + length] = value_at(counts, int(real.pfn[i]) + np.arange(length))
+                leaf[first:first + length] = 1 if seen.leaves["level"][i] == PTE else 2
+                count[first:first + length] = value_at(self.counts, int(seen.pfn[i]) + np.arange(length))
         for first, last, value in row.get("exclusive", ()):
             exclusive[first:last] = value
         return leaf, count, exclusive, row
@@ -343,11 +344,11 @@ class _State:
         """Map count of each 4K page of a file, 0 where it is not in the page cache."""
         file = self.machine.header.files[index]
         counts = np.zeros(file.pages * file.page_size // PAGE, np.int64)
-        for folio in self.observer.folios[self.observer.folios["file"] == index]:
+        for folio in self.all.folios[self.all.folios["file"] == index]:
             if folio["flags"] & FOLIO_CACHED:
                 length = int(folio["nr_pages"])
                 first = int(folio["page"]) * (length if file.kind == "hugetlb" else 1)
-                counts[first:first + length] = value_at(self.observer.counts, int(folio["pfn"]) + np.arange(length))
+                counts[first:first + length] = value_at(self.counts, int(folio["pfn"]) + np.arange(length))
         return counts
 
     def tables(self, process):

@@ -5,7 +5,7 @@ The functions of a row are called once for each record. Streaks of records on hu
 """
 from libc.errno cimport EINVAL, ESRCH
 from hgmcore.hgm cimport *
-from hgmcore.core.machine cimport HUGETLB, Machine
+from hgmcore.core.machine cimport HUGETLB, Machine, Touched
 from hgmcore.core.reclaim cimport frames_reclaim
 from hgmcore.operations.common cimport base_mask, Outcome, outcome, process_exited, record
 from hgmcore.operations.fork cimport exit_mmap, fork
@@ -144,8 +144,9 @@ cdef inline uint64_t run(Machine *m, const hgm_operation *ops, uint64_t n, uint6
     Returns how many were executed: fewer only if the host ran out of memory, or the scheme failed in the last of them.
     Results are kept in the machine.
     """
-    cdef uint64_t i = 0, seen
+    cdef uint64_t i = 0, seen, streak
     cdef const hgm_operation *op
+    cdef Touched *touched = m.context.touched
     cdef Row r
     cdef bint by_hugetlb
     cdef Outcome o
@@ -166,10 +167,17 @@ cdef inline uint64_t run(Machine *m, const hgm_operation *ops, uint64_t n, uint6
         r = row_of(op.op)
         by_hugetlb = on_hugetlb(m, op, r.about)
         if by_hugetlb and r.hugetlb is NULL:
-            i += streaks(m, op, 1 if m.context.fail else n - i, index + i)
+            streak = streaks(m, op, 1 if m.context.fail else n - i, index + i)
+            if touched is not NULL:
+                touched.mark(m, op, streak)
+            i += streak
             end_of_failure(m, seen)
             continue
+        if touched is not NULL:    # where the mappings are before it, and where they are behind it
+            touched.mark(m, op, 1)
         o = r.hugetlb(m, op) if by_hugetlb else r.thp(m, op)
+        if touched is not NULL:
+            touched.mark(m, op, 1)
         if o.error or o.event or o.done < bytes_asked(m, op, r.asked) or (
                 op.op == HGM_OP_MIGRATE and o.done > op.length):
             record(m, index + i, &o)

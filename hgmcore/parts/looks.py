@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hgmcore import observe
 from hgmcore.core.calls import size
 from hgmcore.core.core import Core, Engine
 from hgmcore.errnos import error_name
 from hgmcore.geometry import Geometry
+from hgmcore.observe import Observer
 from hgmcore.parts import pagetables
 from hgmcore.parts.batches import Batches, Size
 from hgmcore.parts.handle import Handle
@@ -28,6 +28,7 @@ class Looks:
     geometry: Geometry
     options: dict[str, str]
     engine: Engine
+    _observer: Observer | None
     core: Core
     _calls: Batches
     _cost_from: int    # operations before reset_cost()
@@ -232,6 +233,9 @@ class Looks:
         Notes
         -----
         Source: Linux fs/proc/task_mmu.c (smaps, pagemap), fs/proc/page.c (kpagecount), mm/hugetlb_vmemmap.c (HVO). The
-        kernel whose rules answer is that of option ``era``.
+        kernel whose rules answer is that of option ``era``. Only huge pages that an operation may have touched since
+        the last call are looked at anew; of the others the result shares what that had.
         """
-        return observe.observe(self.core, self.engine, self.geometry, self.options, self.header, self._calls.operations)
+        if self._observer is None:
+            self._observer = Observer(self.core, self.engine, self.geometry, self.options)
+        return self._observer.observation(self.header, self._calls.operations)

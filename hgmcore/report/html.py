@@ -7,6 +7,7 @@ import json
 
 from hgmcore.report import columns, plot
 from hgmcore.report import compare as report
+from hgmcore.report.modelled import modelled_tables
 from hgmcore.report.prose import printable
 from hgmcore.report.table import Column, Table, as_html
 
@@ -80,6 +81,10 @@ def compare_html(result):
     table.legend = columns.explained(table.legend)
     parts += ["<h2>At a glance</h2>", *_table(table)]
     parts += [f"<p>{_text(note)}</p>" for note in report.notes(result)]
+    modelled = modelled_tables(result, full=True)
+    parts += ["<h2>Modelled times</h2>"] if modelled else []
+    for one in modelled:
+        parts += [f"<h3>{_text(one.title)}</h3>", *_table(one)]
     parts += ["<h2>Scheme by scheme</h2>", _definitions(verdict["details"].items())] if verdict["details"] else []
     parts += ["<h2>Figures</h2>", _figures(result), "<h2>Every number</h2>"]
     measures = columns.measures(result)
@@ -123,6 +128,8 @@ def _provenance(result):
     yield from result["trace"].get("provenance", {}).items()
     yield "geometry", result["trace"]["geometry"]
     yield "baseline", str(result["baseline"])
+    if result.get("profile"):
+        yield "profile of modelled times", str(result["profile"])
     yield "observations", f"{result['observations']:,}"
     yield "timed runs", f"{result['repeat']} of each scheme, {result['threads']} native threads"
     yield from ((f"measured on: {key}", str(value)) for key, value in machine.items())

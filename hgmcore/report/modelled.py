@@ -2,7 +2,7 @@
 
 from hgmcore.analysis.judge import ran
 from hgmcore.report.prose import ascii_only, each
-from hgmcore.report.table import Column, Table, nanoseconds
+from hgmcore.report.table import Column, Table, Words, nanoseconds
 
 MOST_PHASES = 6
 ROOM = 7  # columns of counts
@@ -26,7 +26,19 @@ def modelled_tables(result, full=False):
     tables = [_times(result, entries)]
     shares = _shares(result, entries)
     tables += [shares] if shares else []
-    return [*tables, _processors(result, entries), *(_events(entries) if full else [])]
+    tables = [*tables, _processors(result, entries), *(_events(entries) if full else [])]
+    for table in tables:
+        rows = dict(zip(entries, table.rows, strict=True))
+        table.rows[:] = [rows[name] if name in rows else [name, Words(why)]
+                         for name, why in _in_place(result, entries).items()]
+    return tables
+
+
+def _in_place(result, entries):
+    """The schemes of `entries`, and with the reason those that have no modelled times, in the result's order."""
+    whys = {name: f"refused: {entry['refused_why'].removeprefix(f'scheme {name} ')}" if "refused_why" in entry
+            else entry.get("modelled_why", "") for name, entry in result["schemes"].items()}
+    return {name: why for name, why in whys.items() if name in entries or why}
 
 
 def _times(result, entries):

@@ -150,6 +150,12 @@ def _panels(result):
         times, label = _times(result)
         panels.append(("Measured time against what goes wrong; bars are 95 % intervals.", room,
                        lambda fig: _against(fig, result, times, label)))
+    modelled = _modelled(result)
+    if modelled:
+        profile = ascii_only(result["profile"])
+        panels.append((f"Modelled time ({profile}) against what goes wrong; bars are 90 % intervals.",
+                       room, lambda fig: _against(fig, result, modelled,
+                                                  "ns for each operation, accounting alone (modelled)")))
     if any(result["errors_at"].values()):
         panels.append(("Who is wrong when: a mark is an observation at which something is wrong.",
                        _lanes_height(result), lambda fig: _course(fig, result)))
@@ -190,6 +196,12 @@ def _times(result):
     unit = measure.unit.removeprefix("ns/")
     return ({name: (time["median"], time["low"], time["high"]) for name, time in times.items() if time},
             f"ns for each {unit}{f' in {measure.phase}' if measure.phase else ''} (measured)")
+
+
+def _modelled(result):
+    """name -> (value, low, high) of the modelled nanoseconds of accounting, of the schemes that have them."""
+    times = {name: entry["modelled"]["accounting"] for name, entry in ran(result).items() if "modelled" in entry}
+    return {name: (time["value"], time["low"], time["high"]) for name, time in times.items()}
 
 
 def wrong_share(result, name) -> float:

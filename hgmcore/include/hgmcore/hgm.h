@@ -282,14 +282,16 @@ typedef struct hgm_options {
  * ===============
  * A real atomic read-modify-write on the word in `page`, and one more in `cost`. A decrement of a count that
  * was 0 is an underflow and an increment past INT32_MAX an overflow; the word then wraps as the kernel's does.
- * An engine that is compiled with HGM_COUNTING adds without an atomic: one thread runs it, so its counts are the same.
+ * An engine that is compiled with HGM_ALONE adds without an atomic: one thread runs it, so its counts are the same.
  */
-#ifdef HGM_COUNTING
+#ifdef HGM_ALONE
+#define HGM_IS_ALONE 1
 HGM_INLINE int32_t hgm_add_fetch(int32_t *word, int32_t by)
 {
 	return *word = (int32_t)((uint32_t)*word + (uint32_t)by);
 }
 #else
+#define HGM_IS_ALONE 0
 #define hgm_add_fetch(word, by) __atomic_add_fetch(word, by, __ATOMIC_RELAXED)
 #endif
 
@@ -438,7 +440,7 @@ HGM_INLINE void hgm_sum_add(hgm_cost *cost, hgm_page *page, int64_t *sum, int64_
  */
 HGM_INLINE void hgm_add_and_test(int32_t *word, int32_t by, int *zero, int *outside)
 {
-#if defined(__x86_64__) && defined(__GCC_ASM_FLAG_OUTPUTS__) && !defined(HGM_COUNTING)
+#if defined(__x86_64__) && defined(__GCC_ASM_FLAG_OUTPUTS__) && !defined(HGM_ALONE)
 	if (by > 0)
 		__asm__ __volatile__("lock addl %3, %0" : "+m" (*word), "=@ccz" (*zero), "=@cco" (*outside) : "er" (by));
 	else
