@@ -143,9 +143,10 @@ cdef class Engine:
     keeps, as fields of PAGE in page 1 of a folio. defaults: options whose default differs from the general one.
     posted: the options that model=posted selects. exceptions: properties that the scheme does not promise, each
     "definition" or "fault". whole_only: maps whole huge pages or nothing. writes_tails: counts on struct pages that HVO
-    takes away. alone: adds without atomics, so one thread alone can run it. scans: may read page-table
-    entries to find out what it wants to know. first_come: its state shows which process was the first to map a page. by_number: its state is made of the numbers of processes. asks_cpu: it
-    counts by the CPU that runs an operation. has_slots: it has slots (hgm.h).
+    takes away. alone: adds without atomics, so one thread alone can run it. scans: may read page-table entries to find
+    out what it wants to know. first_come: its state shows which process was the first to map a page. by_number: its
+    state is made of the numbers of processes. asks_cpu: it counts by the CPU that runs an operation. has_slots: it has
+    slots (hgm.h).
     """
 
     def failure(self):

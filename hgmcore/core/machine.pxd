@@ -108,7 +108,7 @@ cdef struct State:
     Process *processes
     Mapping *mappings
 
-cdef struct Machine "hgm_machine"
+cdef struct Machine "hgm_core"
 
 ctypedef void (*mark_function)(Machine *m, const hgm_operation *ops, uint64_t n) noexcept nogil
 
