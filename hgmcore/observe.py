@@ -15,6 +15,7 @@ from hgmcore.core.smaps import PART, SHARE
 from hgmcore.folios import Folios, Piece, Ragged
 from hgmcore.geometry import LEVEL_NAMES, PMD, PTE, PUD
 from hgmcore.runs import ascending, merge
+from hgmcore.schemes import NAMES
 from hgmcore.seen import Seen, columns_dtype, mapping_of
 
 BLOCK = 4096
@@ -54,6 +55,8 @@ class Observer:
     def _look(self, names):
         """Bring the blocks up to date."""
         touched = self.core.touched(self.me)    # from here on marks are of what comes
+        if self.engine.name not in NAMES:    # a scheme of somebody else may keep what it knows anywhere
+            touched = None
         count = self.core.nr_folios()
         if touched is None:
             self.blocks, self.known, spans = [], 0, None
