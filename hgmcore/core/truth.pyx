@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: language_level=3, cdivision=True
 """Truth: what is mapped, recounted from the page tables alone.
 
 It walks every table of every process from its root and reads entries; it knows of no scheme and of no count,
