@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from hgmcore.api import Machine
+from hgmcore.api import Machine, SchemeLike
 from hgmcore.arrow import Tabular
-from hgmcore.core.core import Engine
 from hgmcore.core.machine import RESULT
 from hgmcore.errnos import error_name
 from hgmcore.folios import Folios
@@ -31,7 +30,7 @@ def machine_for(trace, scheme, options) -> Machine:
     return machine
 
 
-def replay(trace: Any, scheme: str | Engine, *, operations: str = "failed", threads: int = 1,
+def replay(trace: Any, scheme: SchemeLike, *, operations: str = "failed", threads: int = 1,
            observer: Callable[[dict[str, Any]], object] | None = None, observe_end: bool = False,
            progress: Callable[[int, int], object] | None = None, **options: Any) -> Replay:
     """Run a whole trace under one scheme: results, observations, costs.
@@ -40,8 +39,8 @@ def replay(trace: Any, scheme: str | Engine, *, operations: str = "failed", thre
     ----------
     trace : Trace, str, path or lines
         Whatever `hgmcore.load` takes.
-    scheme : str or Engine
-        A name of `hgmcore.schemes.names()`, or an engine.
+    scheme : str, Engine, class or table
+        A name of `hgmcore.schemes.names()`, or what `hgmcore.schemes.engine_of` takes.
     operations : {"failed", "all"}
         Whose results to give: of operations that failed, raised an event or did less than asked; or of all.
     threads : int

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hgmcore.api import Machine
-from hgmcore.core.core import Engine
+from hgmcore.api import Machine, SchemeLike
 from hgmcore.core.machine import FOLIO, PAGE, PAGE_DOUBLE_MAP
 from hgmcore.errnos import error_name
 from hgmcore.geometry import LEVEL_NAMES
@@ -89,7 +88,7 @@ class Step:
         return plain({name: getattr(self, name) for name in self.__dataclass_fields__ if name != "observation"})
 
 
-def replay_steps(trace: Any, scheme: str | Engine, *, start: int = 0, stop: int | None = None,
+def replay_steps(trace: Any, scheme: SchemeLike, *, start: int = 0, stop: int | None = None,
                  **options: Any) -> Iterator[Step]:
     """Run a trace step by step, and tell what each operation changed.
 
@@ -100,8 +99,8 @@ def replay_steps(trace: Any, scheme: str | Engine, *, start: int = 0, stop: int 
     ----------
     trace : Trace, str, path or lines
         Whatever `hgmcore.load` takes.
-    scheme : str or Engine
-        A name of `hgmcore.schemes.names()`, or an engine.
+    scheme : str, Engine, class or table
+        A name of `hgmcore.schemes.names()`, or what `hgmcore.schemes.engine_of` takes.
     start, stop : int, optional
         Numbers of operations: steps are those of [start, stop); the operations before `start` run at once.
     **options

@@ -330,3 +330,30 @@ def test_one_thread_at_a_time_and_single_calls_of_many(machine):
     thread.join()
     assert refused and set(refused) == {"another thread uses this machine"}
     m.observe()
+
+
+def test_a_scheme_that_fails_in_a_single_call_is_named():
+    class Raises(hgm.Scheme):
+        """Raises at its second leaf"""
+
+        state = {"compound": "_entire_mapcount"}
+
+        def leaf_install(self, leaf):
+            if leaf.map_add("_entire_mapcount", 1) > 1:
+                raise KeyError("no more")
+
+        def leaf_remove(self, leaf):
+            leaf.map_add("_entire_mapcount", -1)
+
+        def answer_folio(self, folio):
+            return folio.word("_entire_mapcount")
+
+    m = hgm.Machine(Raises)
+    v = m.process("A").mmap(m.file("F", "2M", 1, populate=True), minor=True, hgm=True)
+    assert v.uffd_continue(0) == 4096
+    for call in (lambda: v.uffd_continue("4K"), lambda: v.uffd_continue(["8K"])):
+        before = m.operations
+        with pytest.raises(hgm.SchemeError, match="leaf_install: KeyError") as failed:
+            call()
+        assert (failed.value.op, failed.value.index) == ("continue", before) and m.operations == before + 1
+    assert v.dontneed() == 2 << 20

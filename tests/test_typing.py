@@ -15,7 +15,8 @@ import hgmcore as hgm
 
 ROOT = Path(__file__).parent.parent
 USES = ROOT / "tests/typing/uses.py"
-STUBBED = ("hgmcore.core", "hgmcore.explore.search", "hgmcore.explore.races", "hgmcore.model.loops", "hgmcore.parts")
+STUBBED = ("hgmcore.core", "hgmcore.explore.search", "hgmcore.explore.races", "hgmcore.model.loops",
+           "hgmcore.own.callbacks", "hgmcore.own.python", "hgmcore.parts")
 needs_mypy = pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy is not installed")
 PYRIGHT = next(filter(None, map(shutil.which, ("pyright", "basedpyright"))), None)
 

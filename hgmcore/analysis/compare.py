@@ -25,6 +25,7 @@ from hgmcore.analysis.measure import ROUNDS, host, measure
 from hgmcore.analysis.modelled import add_modelled, check_placed, order, profile_of
 from hgmcore.analysis.struct_pages import STRUCT_PAGE, struct_pages
 from hgmcore.analysis.verdict import verdict
+from hgmcore.api import SchemeLike
 from hgmcore.core.core import PROPERTIES, Engine
 from hgmcore.geometry import GEOMETRIES
 from hgmcore.options import resolve
@@ -36,7 +37,7 @@ from hgmcore.trace.phases import phases as phases_of
 FORMAT = "hgmcore-compare 2"
 
 
-def compare(trace: Any = None, schemes: str | Engine | Iterable[str | Engine] = "all", repeat: int = ROUNDS, *,
+def compare(trace: Any = None, schemes: SchemeLike | Iterable[SchemeLike] = "all", repeat: int = ROUNDS, *,
             every: int | None = None, baseline: str | Engine | None = None, threads: int = 1, machine: int | str = "1T",
             profile: str | None = None, cpus: int | None = None, spread: str | None = None,
             assume: dict[str, tuple[float, float, float]] | None = None,
@@ -47,7 +48,7 @@ def compare(trace: Any = None, schemes: str | Engine | Iterable[str | Engine] = 
     ----------
     trace : Trace, str, path or lines, optional
         Whatever `hgmcore.load` takes; None: a guest's life, the input of ``hgmcore compare``.
-    schemes : str, Engine, or iterable of these
+    schemes : str, Engine, class, table, or iterable of these
         "all", a name, names separated by commas, an engine.
     repeat : int
         Timed runs of each scheme, interleaved, behind one that is dropped; 0 leaves the measured numbers out, so that

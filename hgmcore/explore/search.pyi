@@ -10,8 +10,7 @@ PAGES: dict[str, int]
 FIELDS: dict[str, int]
 STEP: np.dtype[np.void]
 NEEDS: dict[str, int]
-
-def started(threads: int) -> Any: ...
+PRIVATE_LIMIT: int
 
 class Search:
     def __new__(cls, core: Core, engine: Engine, born: int, maxpins: int, steps: NDArray[np.void], permutations: Any,

@@ -1,4 +1,7 @@
-from typing import Any
+from typing import Any, final
+
+from hgmcore.own.callbacks import ABI as ABI
+from hgmcore.own.callbacks import SIZE as SIZE
 
 COUNTS: int
 HEADS: int
@@ -9,6 +12,7 @@ ORIGINS: tuple[str, ...]
 QUIRKS: dict[str, int]
 WORDS: tuple[str, ...]
 
+@final
 class Options:
     @property
     def batch(self) -> str: ...
@@ -23,6 +27,7 @@ class Options:
     @property
     def rmap_aware(self) -> bool: ...
 
+@final
 class Folio:
     @property
     def anon(self) -> bool: ...
@@ -42,6 +47,7 @@ class Folio:
     def store(self, name: str, value: int, page: int = 1) -> None: ...
     def word(self, name: str, page: int = 1) -> int: ...
 
+@final
 class Leaf:
     @property
     def count(self) -> int: ...
@@ -73,6 +79,7 @@ class Leaf:
     def pages_add(self, by: int) -> int: ...
     def ref_add(self, by: int) -> None: ...
 
+@final
 class Subtree:
     @property
     def counted(self) -> bool: ...
@@ -99,9 +106,11 @@ class Subtree:
     @property
     def whole(self) -> bool: ...
 
+@final
 class Reactions:
-    scheme: Any
-    def __init__(self, scheme: Any, texts: dict[str, str], needs: int, quirks: int) -> None: ...
+    @property
+    def scheme(self) -> Any: ...
+    def __new__(cls, scheme: Any, texts: dict[str, str], needs: int, quirks: int) -> Reactions: ...
     @property
     def address(self) -> int: ...
     def raised(self) -> BaseException | None: ...

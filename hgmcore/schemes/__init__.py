@@ -12,11 +12,14 @@ import functools
 import importlib
 import runpy
 from importlib.metadata import entry_points
+from typing import Any, TypeVar
 
 from hgmcore.core.core import Engine
 from hgmcore.own import scheme as own
 from hgmcore.own import tables
 from hgmcore.own.scheme import Scheme
+
+Registered = TypeVar("Registered")
 
 NAMES = (
     "hugetlb", "head_per_leaf", "per_page_posted", "nr_pages_mapped", "subtree_posted", "subtree",
@@ -35,23 +38,53 @@ _registered: dict[str, Engine] = {}
 class UnknownScheme(ValueError):
     """A name that no scheme has."""
 
-    def __init__(self, name: str):
+    def __init__(self, name: str) -> None:
+        self.name = name
         known = names()
         near = difflib.get_close_matches(name, known, 1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
         super().__init__(f"unknown scheme '{name}'{hint} (known: {', '.join(known)})")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.name,)
+
 
 def names() -> tuple[str, ...]:
-    """Names of all schemes: built in, then of installed packages, then registered ones."""
+    """Names of all schemes.
+
+    Returns
+    -------
+    tuple of str
+        Those built in, then of installed packages, then registered ones.
+    """
     return tuple(dict.fromkeys((*NAMES, *_offered(), *_registered)))
 
 
-def load(scheme) -> Engine:
-    """The compiled engine of a scheme: .name, .explanation, .state, .defaults.
+def load(scheme: Any) -> Engine:
+    """Find the engine of a scheme.
 
-    scheme: a name, or what `engine_of` takes. UnknownScheme if there is none of that name; ValueError, which names the
-    package, if an installed package's does not load.
+    Parameters
+    ----------
+    scheme : str, Engine, class or table
+        A name, or what `engine_of` takes.
+
+    Returns
+    -------
+    Engine
+        Its ``name``, ``explanation``, ``state``, ``defaults``, ``exceptions``, and what machines run.
+
+    Raises
+    ------
+    UnknownScheme
+        There is none of that name (a ValueError).
+    ValueError
+        That of an installed package, which is named, does not load.
+
+    Examples
+    --------
+    >>> import hgmcore as hgm
+    >>> hgm.schemes.load("subtree").explanation.splitlines()[0]
+    'RFC v1 made right: a map for each subtree of page tables'
     """
     if not isinstance(scheme, str):
         return engine_of(scheme)
@@ -76,10 +109,25 @@ def load(scheme) -> Engine:
     return engine
 
 
-def engine_of(scheme) -> Engine:
-    """The engine of a scheme that is an Engine, a class derived from hgmcore.Scheme, or a table (hgmcore.own.tables).
+def engine_of(scheme: Any) -> Engine:
+    """The engine of a scheme that is no name, always the same for the same object.
 
-    Always the same for the same object. TypeError: it is none of these. ValueError, ImportError: what is wrong with it.
+    Parameters
+    ----------
+    scheme : Engine, class or table
+        An Engine, a class derived from `hgmcore.Scheme`, or a table of callbacks (hgmcore.own.tables).
+
+    Returns
+    -------
+    Engine
+        Its engine.
+
+    Raises
+    ------
+    TypeError
+        It is none of these.
+    ValueError, ImportError
+        What is wrong with it.
     """
     if isinstance(scheme, Engine):
         return scheme
@@ -91,11 +139,25 @@ def engine_of(scheme) -> Engine:
                     "table of callbacks)")
 
 
-def register(scheme):
-    """Give a scheme its name in this program, as if it were built in; returns `scheme`, so it may decorate a class.
+def register(scheme: Registered) -> Registered:
+    """Give a scheme its name in this program, as if it were built in; may decorate a class.
 
-    scheme: what `engine_of` takes. One that was registered before under the same name is replaced. TypeError: it is no
-    scheme. ValueError: a built-in scheme or one of an installed package has the name.
+    Parameters
+    ----------
+    scheme : Engine, class or table
+        What `engine_of` takes. One that was registered before under the same name is replaced.
+
+    Returns
+    -------
+    Engine, class or table
+        The same object.
+
+    Raises
+    ------
+    TypeError
+        It is no scheme.
+    ValueError
+        A built-in scheme or one of an installed package has the name.
     """
     engine = engine_of(scheme)
     if engine.name in NAMES or engine.name in _offered():
@@ -106,10 +168,24 @@ def register(scheme):
 
 
 def load_file(path: str) -> list[str]:
-    """Run a Python file and register every scheme that its module names; returns their names.
+    """Run a Python file and register every scheme that its module names.
 
-    A scheme is what `engine_of` takes; a class that has no leaf_install() is none. OSError: the file cannot be read.
-    ValueError: its code raises, or it defines no scheme, or a wrong one.
+    Parameters
+    ----------
+    path : str
+        The file. A scheme in it is what `engine_of` takes; a class that has no leaf_install() is none.
+
+    Returns
+    -------
+    list of str
+        The names of its schemes.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read.
+    ValueError
+        Its code raises, or it defines no scheme, or a wrong one.
     """
     with open(path, encoding="utf-8"):
         pass

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 import hgmcore as hgm
 from hgmcore.api import Entry, File, Mapping, Process, Snapshot, Table, Vma
 from hgmcore.core.core import Engine
+from hgmcore.own import Leaf
 
 m = hgm.Machine("mm_id", "x86-64", reserve="64M", journal=True, cache_refs=1)
 f = m.file("F", page_size="2M", pages=4, populate=True)
@@ -52,6 +53,17 @@ for step in hgm.replay_steps("small.hgm", "mm_id", start=1):
     print(step.statement, step.entries[0]["level"], step.error)
 result = hgm.replay(hgm.workloads.postcopy(page_size="1G", pages=1, seed=1), "mm_id", threads=2, batch="6.12")
 print(result["cost"], result.to_pandas())
+
+
+class Pieces(hgm.Scheme):
+    def leaf_install(self, leaf: Leaf) -> None:
+        leaf.map_add("_entire_mapcount", 1)
+
+
+assert_type(hgm.register(Pieces), type[Pieces])
+assert_type(hgm.Machine(Pieces).engine, Engine)
+hgm.replay("small.hgm", Pieces)
+hgm.replay("small.hgm", Pieces())
 comparison = hgm.compare(hgm.load(["file F 2M 1"]), schemes=["mm_id", m.engine], repeat=0)
 try:
     v.uffd_continue(0)
@@ -87,6 +99,7 @@ m.operation    # refused
 hgm.Machine()    # refused
 hgm.Machine("mm_id", "x86-64", "64M")    # refused
 hgm.Machine(3)    # refused
+hgm.Machine(int)    # refused
 hgm.OperationError("continue")    # refused
 hgm.replay("small.hgm")    # refused
 hgm.replay("small.hgm", "mm_id", threads="2")    # refused
