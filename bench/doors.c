@@ -1,7 +1,7 @@
 /*
  * What one operation costs from C: a 1G huge page is mapped by pieces of 4K in order, one call for each piece (checked, then
- * unchecked) and all in one array of records (likewise). Prints nanoseconds of this thread's CPU time for each leaf, the least of some
- * rounds. Built by bench/test_doors.py with what export-c writes.
+ * unchecked) and all in one array of records (likewise). Prints nanoseconds of this thread's CPU time for each leaf, the
+ * least of some rounds. Built by bench/test_doors.py with what export-c writes.
  */
 #include <inttypes.h>
 #include <stdio.h>
