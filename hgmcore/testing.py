@@ -160,7 +160,10 @@ class Watch:
     def __init__(self, machine):
         self.machine, self.engine, self.seen = machine, machine.engine, 0
         self.own = MANY | set(self.engine.state.values())
-        self.own |= {"_mm_id"} if "_mm_id_mapcount" in self.own else set()
+        if "_mm_id_mapcount" in self.own or self.engine.has_slots:
+            self.own |= {"_mm_id_mapcount", "_mm_id"}
+        if self.engine.by_number:  # sums, in the words that stand where these do
+            self.own |= {"_pincount", "_mm_id_mapcount", "_mm_id", "_total_mapped_pages"}
         self._look()
 
     def _look(self):
@@ -209,7 +212,7 @@ class Watch:
 
     def _why(self, word, page, maps):
         """Why a scheme may not write that word there, or None."""
-        if word in ("_pincount", "flags"):
+        if word == "flags" or word == "_pincount" and word not in self.own:
             return "that is no scheme's"
         if word not in self.own:
             return "its state does not name that word"
@@ -235,8 +238,8 @@ class Watch:
 
     def _left(self):
         """Yield counts that are left of a folio that nothing maps."""
-        if self.engine.exceptions.keys() & {"leaf_if_mapped", "no_leak_at_end"}:
-            return
+        if self.engine.has_slots or self.engine.exceptions.keys() & {"leaf_if_mapped", "no_leak_at_end"}:
+            return  # in slots a count is a sum
         for folio in self.observation["folios"]:
             for name, field in self.engine.state.items():
                 value = folio["state"][name] if field in COUNTED and not folio["truth"]["leaves"] else 0
