@@ -119,8 +119,8 @@ def test_a_compiled_scheme_that_misbehaves_is_named(package, tmp_path):
     (tmp_path / "t.py").write_text(program)
     for fault, what in {
         "c": "crashed, at record 4 (dontneed A v 0 4K) of <lines>: SIGABRT",
-        "w": "wrote, at record 4 (dontneed A v 0 4K) of <lines>: _pincount of struct page 1 of page 0 of F: 0 to 1; that "
-        "is no scheme's",
+        "w": "wrote, at record 4 (dontneed A v 0 4K) of <lines>: _pincount of struct page 1 of page 0 of F: 0 to 1; "
+        "that is no scheme's",
         "u": "refs_explained, at record 4 (dontneed A v 0 4K) of <lines>: references - C - p - b are the map count",
         "f": "misbehaved, at record 4 (dontneed A v 0 4K) of <lines>: a reaction: no more",
     }.items():
