@@ -109,6 +109,7 @@ def _rows(times, missing, costs):
     if "kernel.fault.call" in found and run_leaf.ns:
         found["kernel.fault.leaf"] = run_leaf
     row("kernel.write.call", "a write of one byte that leaves the page, {:,.0f} ns".format, ("reused",), 1)
+    row("kernel.memset.call", "a write of all of a page that is left, {:,.0f} ns".format, ("filled",), 1)
     row("copy", "a write that copies, {:,.0f} ns, less one that does not, {:,.0f}".format, ("copied", "reused"),
         1, -1, off(COPIED))
     row("kernel.dontneed.leaf", "{:.2f} ns a PTE in 32 MiB".format, ("zapped",), 1, off(RUN, 1 / PAGES))
@@ -288,7 +289,7 @@ def _of_anonymous(times, missing):
             split_all()
             return _series("madvise", (ADDRESS + FIRST * PAGE, PAGE, ADVICE["DONTNEED"]), SOME, PAGE)
 
-    def written(child_stays):
+    def written(child_stays, whole_pages=False):
         with folios():
             split_all()
             child = os.fork()
@@ -298,6 +299,8 @@ def _of_anonymous(times, missing):
                 os.kill(child, signal.SIGKILL)
                 os.waitpid(child, 0)
             try:
+                if whole_pages:
+                    return calls.fill(ADDRESS + FIRST * PAGE, SOME)
                 return calls.touch(ADDRESS + FIRST * PAGE, SOME, PAGE, True)
             finally:
                 if child_stays:
@@ -308,6 +311,7 @@ def _of_anonymous(times, missing):
     _keep(times, missing, "freed", freed)
     _keep(times, missing, "dontneed_anon", dontneed)
     _keep(times, missing, "reused", lambda: written(False))
+    _keep(times, missing, "filled", lambda: written(False, whole_pages=True))
     _keep(times, missing, "copied", lambda: written(True))
 
 

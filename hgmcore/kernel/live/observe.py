@@ -20,7 +20,7 @@ _FLAGS = {"MMAP": 11, "ANON": 12, "HEAD": 15, "TAIL": 16, "HUGE": 17, "THP": 22,
 _KFLAGS, _LARGE = sum(1 << bit for bit in _FLAGS.values()), 1 << _FLAGS["HUGE"] | 1 << _FLAGS["THP"]
 _HEADER = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) (\S+) .*\n", re.M)
 _FIELD = re.compile(r"^(\w+):\s*(.*?)\s*$", re.M)
-_NOT_SMAPS = ("Size", "KernelPageSize", "MMUPageSize")
+_NOT_SMAPS = ("Size", "KernelPageSize", "MMUPageSize", "Locked")    # the last: set in batches, each CPU by itself
 _STATUS = ("RssAnon", "RssFile", "RssShmem", "VmPTE", "HugetlbPages")
 
 
