@@ -39,13 +39,12 @@ class Recount:
     should have them. `poisoned`: pages of each mapping.
     """
 
-    def __init__(self, leaves, folios, mappings, poisoned, geometry):
+    def __init__(self, leaves, folios, mappings, poisoned, areas, geometry):
         base, self.mappings = geometry.base_shift, mappings.astype(np.int64)
         self.first, self.pages = folios["pfn"].astype(np.int64), folios["nr_pages"].astype(np.int64)
-        self.leaves = leaves = truth.split_at_folios(leaves, folios, base)
+        self.find_areas(areas.astype(np.int64), base)
+        self.leaves = leaves = self.cut_at_mappings(truth.split_at_folios(leaves, folios, base), base)
         self.true_counts = truth.mapcounts(leaves)
-        live = (self.mappings[:, 3] > 0).nonzero()[0]
-        self.by_address = live[np.lexsort((self.mappings[live, 2], self.mappings[live, 0]))]
         self.poisoned = np.zeros(len(mappings), np.int64)
         if len(poisoned):
             np.add.at(self.poisoned, self.mapping_of(poisoned, base),
@@ -66,13 +65,36 @@ class Recount:
         self.of_folios()
 
     def mapping_of(self, leaves, base):
-        """The mapping of each run of leaves, found by process and address: one key, as addresses are below 2**57."""
-        if not len(self.by_address):
+        """The mapping of each run of leaves, found by process and address."""
+        if not len(self.area_keys):
             return np.zeros(0, np.int64)
-        of = self.mappings[self.by_address]
-        pages = (leaves["address"] >> np.uint64(base)).astype(np.int64)
-        wanted = leaves["process"].astype(np.int64) * (1 << 45) + pages
-        return self.by_address[(of[:, 0] * (1 << 45) + (of[:, 2] >> base)).searchsorted(wanted, side="right") - 1]
+        return self.area_mapping[self.area_keys.searchsorted(keys_of(leaves, base), side="right") - 1]
+
+    def find_areas(self, areas, base):
+        """Where the VMAs of each mapping begin, and that mapping, in order of process and address."""
+        keys = areas[:, 0] * (1 << 45) + (areas[:, 1] >> base)
+        order = keys.argsort(kind="stable")
+        self.area_keys, self.area_mapping = keys[order], areas[order, 2]
+
+    def cut_at_mappings(self, leaves, base):
+        """Runs of leaves cut where another mapping begins: mappings may touch, if a trace places them so."""
+        if not len(leaves) or not len(self.area_keys):
+            return leaves
+        first = keys_of(leaves, base)
+        borders = self.area_keys[np.append(True, self.area_mapping[1:] != self.area_mapping[:-1])]
+        inside = (borders.searchsorted(first + (leaves["count"] * leaves["size"]).astype(np.int64), "left")
+                  - borders.searchsorted(first, "right"))
+        parts = []
+        for run, key, cuts in zip(leaves, first, inside) if inside.any() else ():
+            at = borders.searchsorted(key, "right")
+            cuts = [0, *(int(border - key) for border in borders[at:at + cuts]), int(run["count"] * run["size"])]
+            for begin, end in zip(cuts, cuts[1:]):
+                part = run.copy()
+                part["address"] += np.uint64(begin << base)
+                part["pfn"] += type(part["pfn"])(begin)
+                part["count"] = (end - begin) // int(run["size"])
+                parts.append(part)
+        return np.array(parts, leaves.dtype) if parts else leaves
 
     def of_folios(self):
         """Of each folio: {key: array}, and Runs of what maps its base pages."""
@@ -100,6 +122,11 @@ class Recount:
         return {key: column[number] for key, column in self.columns.items()}, Runs(self.true.runs[rows], ends)
 
 
+def keys_of(leaves, base):
+    """One number for process and first base page of each run of leaves, as addresses are below 2**57."""
+    return leaves["process"].astype(np.int64) * (1 << 45) + (leaves["address"] >> np.uint64(base)).astype(np.int64)
+
+
 KEPT, SMALL = 128, 1 << 15
 """Recounts that are kept, and bytes of leaves, folios and mappings up to which one is.
 
@@ -110,12 +137,12 @@ _recounts: dict[tuple, Recount] = {}
 
 def recount(core, folios, geometry) -> Recount:
     """The Recount of a machine: a kept one where all that it follows from is the same, byte for byte."""
-    leaves, mappings, poisoned = truth.leaves(core), core.mappings(), truth.poisoned(core)
-    parts = (leaves, folios["pfn"], folios["nr_pages"], mappings, poisoned)
+    leaves, mappings, poisoned, areas = truth.leaves(core), core.mappings(), truth.poisoned(core), core.areas()
+    parts = (leaves, folios["pfn"], folios["nr_pages"], mappings, poisoned, areas)
     if sum(part.nbytes for part in parts) > SMALL:
-        return Recount(leaves, folios, mappings, poisoned, geometry)
+        return Recount(leaves, folios, mappings, poisoned, areas, geometry)
     key = (geometry.name, *(part.tobytes() for part in parts))
-    found = _recounts.pop(key, None) or Recount(leaves, folios, mappings, poisoned, geometry)
+    found = _recounts.pop(key, None) or Recount(leaves, folios, mappings, poisoned, areas, geometry)
     _recounts[key] = found    # the last one is the latest that was used
     for old in list(_recounts)[:-KEPT]:
         _recounts.pop(old, None)
