@@ -139,3 +139,9 @@ def test_copies_outlive_a_hole_and_no_truncate(end, left):
     m = machine("file F 2M 1 shmem", "populate F 0 1", "mmap A p F 0 2M private", "touch A p 4K write", "touch A p 8K",
                 end)
     assert levels(m) == ({"p": (left, 0)} if left else {})
+
+
+def test_a_fork_makes_the_upper_tables_that_the_parent_has():
+    m = machine("mmap A v anon:2M 0 2M private", "touch A v 0", "dontneed A v 0 2M", "mremap A v 0 2M w keep",
+                "fork A B")
+    assert m.observe()["processes"][1]["page_tables"] == {"pte": 0, "pmd": 0, "pud": 4 * K}

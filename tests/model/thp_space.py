@@ -339,8 +339,7 @@ class Spaces(AddressSpaces, PageTables):
         parent, child = self.space(source), self.space(copy)
         self.known = set()  # each VMA is a step of its own
         for number, a, b in self.spans(source, vma.first, vma.last):
-            if self.has_upper(parent, number):
-                self.make_upper(child, number)
+            child.upper |= self.upper_tables(number) & parent.upper
             entry = parent.pmds.get(number)
             if isinstance(entry, dict):
                 self.copy_ptes(parent, child, number, self.slots(source, a, b))

@@ -8,8 +8,11 @@ folio and is not counted: HGM_PTE_ZERO stands in its place.
 from libc.errno cimport ENOMEM
 from hgmcore.hgm cimport *
 from hgmcore.core.folio cimport folio_of, frames_alloc
-from hgmcore.core.machine cimport ANON, File, Machine, Mapping, Vma, VMA_FORKED
-from hgmcore.core.table cimport allocation_fails, is_leaf, is_table, subtree_table_alloc
+from hgmcore.core.machine cimport ANON, File, Machine, Mapping, NO_TABLE, Vma, VMA_FORKED
+from hgmcore.core.table cimport (
+    allocation_fails, entry_index, is_leaf, is_table, PMD, subtree_table_alloc, table_entries, table_number,
+    upper_table_add
+)
 from hgmcore.operations.common cimport base_mask, folio_answer, Outcome, outcome, page_mask
 from hgmcore.operations.thp.pmd cimport (
     deposit_alloc, frame, install_pmd, install_ptes, maps, mm_find_pmd, pgtable_trans_huge_deposit, Pmd, pmd_mask,
@@ -211,6 +214,19 @@ cdef inline int copy_pte_range(Machine *m, Pmd *parent, Pmd *child, uint64_t sta
         i += run
     return 0
 
+cdef inline bint copy_upper_tables(Machine *m, uint32_t parent, uint32_t child, uint64_t address) noexcept nogil:
+    """Make the child's upper tables for an address, down to the last that the parent has. False: no memory."""
+    cdef int at = m.config.geometry.levels
+    cdef uint64_t *theirs = &table_entries(m, m.state.processes[parent].root)[entry_index(m, address, at)]
+    cdef uint64_t *mine = &table_entries(m, m.state.processes[child].root)[entry_index(m, address, at)]
+    while at > PMD and theirs[0] != 0:
+        if mine[0] == 0 and not upper_table_add(m, mine):
+            return False
+        at -= 1
+        theirs = &table_entries(m, table_number(theirs[0]))[entry_index(m, address, at)]
+        mine = &table_entries(m, table_number(mine[0]))[entry_index(m, address, at)]
+    return True
+
 cdef inline int copy_page_range(Machine *m, Mapping *v, const Vma *vma, Mapping *w) noexcept nogil:
     """Copy what a VMA of the parent's mapping `v` maps to the child's `w`. 0 or ENOMEM.
 
@@ -226,9 +242,10 @@ cdef inline int copy_page_range(Machine *m, Mapping *v, const Vma *vma, Mapping 
     while at < vma.end:
         parent = mm_find_pmd(m, v, at, False)
         stop = min(parent.address + pmd_mask(m) + 1 - v.address, vma.end)
-        child = mm_find_pmd(m, w, at, parent.entry is not NULL)    # upper tables as the parent has them
-        if parent.entry is not NULL and child.entry is NULL:
+        if m.state.processes[v.process].root != NO_TABLE and not copy_upper_tables(m, v.process, w.process,
+                                                                                   v.address + at):
             return ENOMEM
+        child = mm_find_pmd(m, w, at, False)
         if parent.entry is not NULL and parent.entry[0] != 0 and (anon or is_table(parent.entry[0])):
             if is_table(parent.entry[0]):
                 error = copy_pte_range(m, &parent, &child, v.address + at, v.address + stop)
