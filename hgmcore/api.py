@@ -21,7 +21,7 @@ from hgmcore.inputs import load
 from hgmcore.observe import Observer
 from hgmcore.own.scheme import Scheme
 from hgmcore.parts.batches import Batches, Size
-from hgmcore.parts.declares import Declared, Declares, Numbers
+from hgmcore.parts.declares import Declared, Declares, Numbers, bare
 from hgmcore.parts.file import File
 from hgmcore.parts.handle import whole
 from hgmcore.parts.journal import trace_of
@@ -256,7 +256,7 @@ class Machine(Declares, Looks):
                              f"{self.geometry.name}")
         for kind in ("file", "process", "mapping"):
             mine = self.header.table(kind)
-            if trace.header.table(kind)[:len(mine)] != mine:
+            if [bare(entry) for entry in trace.header.table(kind)[:len(mine)]] != [bare(entry) for entry in mine]:
                 raise ValueError(f"{trace.name} does not begin with the {kind} declarations that the machine has")
         self.declare(trace.header)
         return trace.records if self._calls.journal is None else self._phases_of(trace)

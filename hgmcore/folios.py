@@ -159,7 +159,7 @@ COLUMNS = np.dtype([
     ("truth.leaves", "i8"), ("truth.processes", "i8"), ("truth.mappings", "i8"), ("truth.pages_mapped", "i8")])
 """dtype of the columns of a Piece, without those of page 1."""
 
-KEYS = [name for name in COLUMNS.names if name not in ("flags", "listed")]
+KEYS = [name for name in COLUMNS.names or () if name not in ("flags", "listed")]
 
 
 def of_rows(rows) -> Folios:

@@ -60,8 +60,8 @@ class Geometry:
     def page_sizes(self, kind: str) -> tuple[int, ...]:
         """Bytes of the pages that a file may consist of, ascending. kind: hugetlb, shmem or anon.
 
-        Folios of shmem and anonymous memory are base pages, what one entry of PMD level maps, or a power of two between
-        of 4 base pages at least, that PTEs alone map (Linux: the sizes in /sys/kernel/mm/transparent_hugepage).
+        Folios of shmem and anonymous memory are base pages, what one entry of PMD level maps, or a power of two
+        between, of 4 base pages at least, that PTEs alone map (Linux: /sys/kernel/mm/transparent_hugepage has them).
         """
         if kind == "hugetlb":
             return self.hugetlb_sizes

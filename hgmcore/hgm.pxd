@@ -72,6 +72,7 @@ cdef extern from "hgmcore/hgm.h" nogil:
     const int HGM_NO_ARG
     const int HGM_OPF_SHARED, HGM_OPF_MINOR, HGM_OPF_WP, HGM_OPF_HGM
     const int HGM_OPF_URGENT, HGM_OPF_WRITE, HGM_OPF_ALL, HGM_OPF_READ
+    const int HGM_OPF_AT, HGM_OPF_RESIZED, HGM_OPF_KEEP
 
     ctypedef struct hgm_result:
         uint64_t index
@@ -165,6 +166,7 @@ cdef extern from "hgmcore/hgm.h" nogil:
         uint8_t rmap_exclusive
         uint8_t pmd_order
         hgm_scheme *scheme
+        uint8_t top_down
 
     int32_t hgm_map_add(hgm_cost *cost, hgm_page *page, int32_t *word, int32_t by) noexcept
     int32_t hgm_map_add_locked(hgm_cost *cost, hgm_page *page, int32_t *word, int32_t by) noexcept

@@ -16,7 +16,7 @@ from hgmcore.folios import Folios, Piece, Ragged
 from hgmcore.geometry import LEVEL_NAMES, PMD, PTE, PUD
 from hgmcore.runs import ascending, merge
 from hgmcore.schemes import NAMES
-from hgmcore.seen import Seen, columns_dtype, mapping_of
+from hgmcore.seen import Seen, areas_of, columns_dtype
 
 BLOCK = 4096
 """Huge pages, by number, of which an observer keeps what it saw together."""
@@ -127,9 +127,10 @@ class Observer:
                 totals[key][those["mapping"]] += those[key]
             for number, runs in block.parts_by_mapping.items():
                 exclusive[number].append(runs)
-        poisoned = truth.poisoned(self.core)
+        areas = areas_of(self.core, self.geometry.base_shift)
+        poisoned = areas.cut(truth.poisoned(self.core))
         failed = np.zeros(len(mappings), np.int64)
-        np.add.at(failed, mapping_of(poisoned, mappings, self.geometry.base_shift),
+        np.add.at(failed, areas.mapping_of(poisoned),
                   (poisoned["count"] * poisoned["size"]).astype(np.int64) * self.geometry.base_page)
         kinds = [names.files[file].kind for file in mappings[:, 1].tolist()]
         return [self._mapping_row(names, number, kinds[number], totals[number], exclusive[number], int(failed[number]))

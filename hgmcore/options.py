@@ -60,6 +60,9 @@ OPTIONS = {
     "rmap_exclusive": Option(("no", "tracked", "all"),
                              "rmap_id: a lone writer changes the sums (tracked), and the counts of base pages too "
                              "(all), by plain stores"),
+    "addresses": Option(("apart", "kernel"),
+                        "where a mapping comes to lie whose trace does not say: in a span of its own, or where Linux "
+                        "puts it: below the others, aligned where huge pages may be"),
     "model": Option(("default", "posted"), "posted: the options of the scheme's own posting or kernel"),
 }
 """Every option, by name. A scheme may have its own defaults (Engine.defaults)."""
@@ -78,8 +81,8 @@ def core_options(options: dict[str, str]) -> dict[str, int]:
     return {"era": code["era"], "cache_refs_folio": code["cache_refs"], "lookup_first": code["lookup_first"],
             "zap_frees_tables": code["zap_frees_tables"], "rmap_aware": code["rmap_aware"], "base_only": code["policy"],
             "batch": code["batch"], "transient_real": int(options["transient"] == "real"),
-            "overflow_check": code["overflow_check"], "posted": code["model"], "locks": code["locks"],
-            "fault_around": code["fault_around"], "rmap_values": int(options["rmap_values"]),
+            "top_down": code["addresses"], "overflow_check": code["overflow_check"], "posted": code["model"],
+            "locks": code["locks"], "fault_around": code["fault_around"], "rmap_values": int(options["rmap_values"]),
             "rmap_batch": code["rmap_batch"], "rmap_exclusive": code["rmap_exclusive"],
             "pmd_order": 0}    # which the core knows from the geometry
 

@@ -17,6 +17,9 @@ from hgmcore.runs import ascending, cover, interval_sums, unique
 PSS_SHIFT = 12
 """Fractional bits of the Pss that the kernel sums up, in bytes (fs/proc/task_mmu.c)."""
 
+KEY_SHIFT = 45
+"""Process and base page make one number: addresses are below 2**57."""
+
 
 class Seen:
     """The huge pages `numbers`, ascending (None: all that there ever were), and what maps them.
@@ -31,7 +34,8 @@ class Seen:
         self.folios = core.folios() if numbers is None else core.folios_of(numbers)
         self.mappings = core.mappings().astype(np.int64)
         leaves = truth.leaves(core) if leaves is None else leaves
-        self._locate(truth.split_at_folios(leaves, self.folios, geometry.base_shift))
+        self.areas = areas_of(core, geometry.base_shift)
+        self._locate(self.areas.cut(truth.split_at_folios(leaves, self.folios, geometry.base_shift)))
         kinds = [file.kind for file in names.files] or [""]
         self.hugetlb, self.shmem = (np.array([kind == wanted for kind in kinds])[self.folios["file"]]
                                     for wanted in ("hugetlb", "shmem"))
@@ -52,7 +56,7 @@ class Seen:
         """Sort the runs of leaves by huge page and mapping, and find of each these and its place in the mapping."""
         self.first = self.folios["pfn"].astype(np.int64)
         folio = np.searchsorted(self.first, leaves["pfn"].astype(np.int64), side="right") - 1
-        mapping = mapping_of(leaves, self.mappings, self.geometry.base_shift)
+        mapping = self.areas.mapping_of(leaves)
         key = folio << 32 | mapping
         if not ascending(key):
             order = np.argsort(key, kind="stable")
@@ -150,14 +154,48 @@ def columns_dtype(engine):
                      *((f"state.{field}", PAGE[field]) for field in fields)])
 
 
-def mapping_of(leaves, mappings, base_shift):
-    """The mapping of each run of leaves, found by process and address: one key, as addresses are below 2**57.
+class Areas:
+    """Where the VMAs of each mapping begin. starts: Core.areas(), as int64."""
 
-    mappings: Core.mappings(), as int64.
-    """
-    live = np.flatnonzero(mappings[:, 3] > 0)
-    order = live[np.lexsort((mappings[live, 2], mappings[live, 0]))]
-    keys = mappings[order, 0] * (1 << 45) + (mappings[order, 2] >> base_shift)
-    pages = (leaves["address"] >> np.uint64(base_shift)).astype(np.int64)
-    found = np.searchsorted(keys, leaves["process"].astype(np.int64) * (1 << 45) + pages, side="right") - 1
-    return order[found] if len(order) else np.zeros(0, np.int64)
+    def __init__(self, starts, base_shift):
+        self.base_shift = base_shift
+        keys = (starts[:, 0] << KEY_SHIFT) + (starts[:, 1] >> base_shift)
+        order = np.argsort(keys, kind="stable")
+        self.keys, self.mappings = keys[order], starts[order, 2]
+
+    def _keys_of(self, leaves):
+        """One number for process and first base page of each run of leaves."""
+        pages = (leaves["address"] >> np.uint64(self.base_shift)).astype(np.int64)
+        return (leaves["process"].astype(np.int64) << KEY_SHIFT) + pages
+
+    def mapping_of(self, leaves):
+        """The mapping of each run of leaves, found by process and address."""
+        if not len(self.keys):
+            return np.zeros(0, np.int64)
+        return self.mappings[np.searchsorted(self.keys, self._keys_of(leaves), side="right") - 1]
+
+    def cut(self, leaves):
+        """Runs of leaves cut where another mapping begins: mappings may touch, if a trace places them so."""
+        if not len(leaves) or not len(self.keys):
+            return leaves
+        first, length = self._keys_of(leaves), (leaves["count"] * leaves["size"]).astype(np.int64)
+        borders = self.keys[np.append(True, self.mappings[1:] != self.mappings[:-1])]
+        low = np.searchsorted(borders, first, "right")
+        parts = np.searchsorted(borders, first + length, "left") - low + 1
+        if (parts == 1).all():
+            return leaves
+        of = np.repeat(np.arange(len(leaves)), parts)
+        part = np.arange(len(of)) - np.repeat(np.cumsum(parts) - parts, parts)    # number of the part of its run
+        begin = np.where(part == 0, 0, borders[low[of] + part - 1] - first[of])
+        end = np.append(begin[1:], 0)
+        end = np.where(part == parts[of] - 1, length[of], end)
+        cut = leaves[of]
+        cut["address"] += (begin << self.base_shift).astype(np.uint64)
+        cut["pfn"] += begin.astype(cut["pfn"].dtype)
+        cut["count"] = (end - begin) // cut["size"].astype(np.int64)
+        return cut
+
+
+def areas_of(core, base_shift) -> Areas:
+    """The Areas of a machine as it is now."""
+    return Areas(core.areas().astype(np.int64), base_shift)

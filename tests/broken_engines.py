@@ -30,10 +30,10 @@ setup(ext_modules=[module for name in names for module in cythonize(
 """
 
 
-def copied(directory, name, file, text, other):
-    """The core's sources with one change, and head_per_leaf as module `name` of them."""
+def copied(directory, name, scheme, file, text, other):
+    """The core's sources with one change, and a scheme as module `name` of them."""
     for path in PACKAGE.rglob("*"):
-        if path.suffix in (".pxd", ".h") or path.name == "__init__.py" or path == PACKAGE / SCHEME:
+        if path.suffix in (".pxd", ".h") or path.name == "__init__.py" or path == PACKAGE / scheme:
             target = directory / name / "hgmcore" / path.relative_to(PACKAGE)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target)
@@ -41,13 +41,13 @@ def copied(directory, name, file, text, other):
     source = changed.read_text()
     assert source.count(text) == 1, f"{file} has no longer one line to break"
     changed.write_text(source.replace(text, other))
-    shutil.move(directory / name / "hgmcore" / SCHEME, directory / name / f"{name}.pyx")
+    shutil.move(directory / name / "hgmcore" / scheme, directory / name / f"{name}.pyx")
 
 
-def built(directory, changes):
-    """{fault: engine of head_per_leaf}; changes: fault -> (file, text, other text, ..)."""
+def built(directory, changes, scheme=SCHEME):
+    """{fault: engine of the scheme}; changes: fault -> (file, text, other text, ..)."""
     for i, (file, text, other, *_) in enumerate(changes.values()):
-        copied(directory, f"broken{i}", file, text, other)
+        copied(directory, f"broken{i}", scheme, file, text, other)
     (directory / "setup.py").write_text(SETUP)
     build = subprocess.run(
         [sys.executable, "setup.py", "-q", "build_ext", "--inplace"],

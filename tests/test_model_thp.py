@@ -31,6 +31,13 @@ MIDDLE = replace(X86_64, files={"F": (64 * K, 64), "H": (4 * K, 256)}, middle=64
                  start="""file F 64K 64 shmem; file H 4K 256 shmem; populate F 0 40; mmap A v F 0 4M shared minor;
                      mmap A u F 1132K 2M shared; mmap A a anon:64K 0 3M private; mmap B v F 0 4M shared;
                      mmap B s anon:1M 0 4M private; mmap A h H 0 1M shared""")
+# Private mappings of files, and addresses of all kinds: not aligned as the file is, beside others, over others
+G = 2**30
+ADDRESSES = [64 * G, 64 * G + M, 64 * G + 4 * M, 96 * G + 4 * K, 96 * G + 2 * M + 4 * K, 96 * G + 6 * M,
+             127 * G - 64 * K]
+PLACED = replace(X86_64, files={"F": (2 * M, 2)}, start=f"""file F 2M 2 shmem; populate F 0 1;
+    mmap A v F 0 4M shared minor at {ADDRESSES[0]:#x}; mmap A u F 0 4M private at {ADDRESSES[3]:#x};
+    mmap A a anon:2M 0 4M private; mmap B v F 0 4M private; mmap B u F 64K 2M private at {ADDRESSES[1]:#x}""")
 # Processes that have hugetlb too
 MIXED = replace(X86_64, files={"F": (2 * M, 1), "G": (2 * M, 2)}, start="""
     file G 2M 2; file F 2M 1 shmem; populate G 0 1;
@@ -72,6 +79,13 @@ def operations(ground):
         operation("move", mappings, places, lengths, st.sampled_from("xyz")),
         operation("resize", mappings, places, lengths),
         operation("refused", mappings, places, st.sampled_from(["split", "migrate", "hwpoison"]))]
+    if ground is PLACED:
+        at, kinds = st.sampled_from(range(len(ADDRESSES))), st.sampled_from(["anon", *ground.files])
+        rare += [operation("placed", processes, at, kinds, places, lengths, st.sampled_from(["shared", "private"])),
+                 operation("moved", mappings, places, lengths, at, st.sampled_from([None, 0, 1, 2]),
+                           st.sampled_from(["", "", "keep"])),
+                 operation("moved", mappings, starts, lengths, at, st.none(), st.sampled_from(["", "keep"])),
+                 operation("resize", mappings, places, lengths, st.just("move"))]
     on_files = [
         operation("continue", mappings, places, short), operation("continue", mappings, starts, lengths),
         operation("punch", files, starts, lengths), operation("punch", files, cuts, short),
@@ -104,9 +118,19 @@ class Memory(Comparison):
     def do_move(self, verb, which, place, length, to):
         self.on_part("mremap", which, place, length, to)
 
-    def do_resize(self, verb, which, place, length):
+    def do_resize(self, verb, which, place, length, move=""):
         process, name = self.pick(which)
-        self.step(f"mremap {process} {name} {self.at(place) + length}")
+        self.step(f"mremap {process} {name} {self.at(place) + length} {move}".strip())
+
+    def do_placed(self, verb, process, at, file, place, length, kind):
+        anon = file == "anon"
+        file, offset = (f"anon:{format_size(self.ground.middle)}", 0) if anon else (file, self.at(place))
+        kind = "private" if anon else kind
+        self.step(f"mmap {process} p{at} {file} {offset} {length} {kind} at {ADDRESSES[at]:#x}")
+
+    def do_moved(self, verb, which, place, length, at, resized, keep):
+        other = "" if resized is None else f" {[4 * K, 3 * M, 2 * M + 4 * K][resized]}"
+        self.on_part("mremap", which, place, length, f"m{at}.{resized}{other} at {ADDRESSES[at]:#x} {keep}".strip())
 
     def do_register(self, verb, which, modes):
         process, name = self.pick(which)
@@ -194,6 +218,17 @@ def test_one_folio_in_pieces(scheme, options):
 @pytest.mark.parametrize("scheme, options", list(cases(1, 2)))
 def test_folios_smaller_than_a_pmd(scheme, options):
     run_sequences(Memory, operations(MIDDLE), MIDDLE, scheme, options, steps=30, examples=4)
+
+
+@pytest.mark.parametrize("scheme, options", list(cases(3, 4)))
+def test_addresses_and_private_mappings(scheme, options):
+    run_sequences(Memory, operations(PLACED), PLACED, scheme, options, steps=40, examples=4)
+
+
+@pytest.mark.parametrize("scheme", ["mm_id", "logical_counter"])
+def test_addresses_that_linux_chooses(scheme):
+    run_sequences(Memory, operations(PLACED), PLACED, scheme, {"addresses": "kernel", "fault_around": "folio"},
+                  steps=40)
 
 
 @pytest.mark.parametrize("scheme", ["head_per_leaf", "logical_table", "mm_id", "subtree"])

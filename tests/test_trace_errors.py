@@ -53,8 +53,8 @@ register A v
 mprotect A v 0 4K x
     mprotect: expected r|rw|none, found 'x'
 mremap A v
-    mremap: OFFSET is missing (expected: mremap PROCESS MAPPING LENGTH, or: mremap PROCESS MAPPING OFFSET
-      LENGTH NEW_MAPPING)
+    mremap: OFFSET is missing (expected: mremap PROCESS MAPPING LENGTH [move], or: mremap PROCESS
+      MAPPING OFFSET LENGTH NEW_MAPPING [NEW_LENGTH] [at ADDRESS] [keep])
 mremap A v 0 4K 9
     mremap: '9' cannot name a mapping (a letter or _, then letters, digits, _ . -)
 file F 2M 1
@@ -92,7 +92,7 @@ mmap A v G 0 2M shared
     mmap: no file 'G' (declared: F)
 mmap A v F 0 2M
     mmap: shared|private is missing (expected: mmap PROCESS MAPPING FILE|anon:SIZE OFFSET LENGTH
-      shared|private [minor] [wp] [hgm])
+      shared|private [minor] [wp] [hgm] [at ADDRESS])
 mmap A v F 0 2M shared hgm minor hgm
     mmap: 'hgm' stands twice
 mmap 9 w F 0 2M shared

@@ -28,6 +28,8 @@ Examples
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), help="--live: for how long.  [10]")
 @click.option("--hugetlb", is_flag=True, help="--live: every second sequence on hugetlb files; nr_hugepages is raised "
               "meanwhile and put back.")
+@click.option("--folios", is_flag=True, help="--live: every second sequence on folios of 16K to 1M; settings of "
+              "transparent huge pages are changed meanwhile and put back.")
 @click.option("--time", "timed", is_flag=True,
               help="--live: also time the sequences in the kernel and in the simulator.")
 @click.option("--sequence", metavar="FILE", type=click.Path(exists=True, dir_okay=False),
@@ -37,7 +39,7 @@ Examples
               help="What kernel developers measured and published, against the cost model's predictions.")
 @click.option("--fit", is_flag=True, help="--published: fit the cells that are marked for it again, instead.")
 @json_option
-def validate(directory, live, seed, seconds, hugetlb, timed, sequence, published, fit, json_file):
+def validate(directory, live, seed, seconds, hugetlb, folios, timed, sequence, published, fit, json_file):
     """Do again what running kernels did, and compare: map counts, page tables, smaps, errors.
 
     DIRECTORY holds kernel recordings (*.jsonl, plain or packed); default: those of the package, of Linux 6.18 and
@@ -49,20 +51,20 @@ def validate(directory, live, seed, seconds, hugetlb, timed, sequence, published
     exit status 1 where a goal is missed.
     """
     if published or fit:
-        if directory or live or seed is not None or seconds is not None or hugetlb or timed or sequence:
+        if directory or live or seed is not None or seconds is not None or hugetlb or folios or timed or sequence:
             raise click.UsageError("--published takes no DIRECTORY and nothing of --live")
         return _validate_published(json_file, fit)
     if sequence:
-        if not live or directory or seed is not None or seconds is not None or hugetlb or timed:
+        if not live or directory or seed is not None or seconds is not None or hugetlb or folios or timed:
             raise click.UsageError("--sequence needs --live, and takes no DIRECTORY, --seed, --seconds, --hugetlb or "
                                    "--time")
         from hgmcore.kernel.live import validate_sequence
 
         return _shown_live(validate_sequence(sequence), json_file)
     if live:
-        return _validate_live(directory, json_file, seed or 0, seconds or 10.0, hugetlb, timed)
-    if seed is not None or seconds is not None or hugetlb or timed:
-        raise click.UsageError("--seed, --seconds, --hugetlb and --time are for --live")
+        return _validate_live(directory, json_file, seed or 0, seconds or 10.0, hugetlb, folios, timed)
+    if seed is not None or seconds is not None or hugetlb or folios or timed:
+        raise click.UsageError("--seed, --seconds, --hugetlb, --folios and --time are for --live")
     with progress() as show:
         result = run_validate(directory or SHIPPED, progress=show)
     if json_file:
@@ -72,13 +74,13 @@ def validate(directory, live, seed, seconds, hugetlb, timed, sequence, published
     return OK if result["equal"] == result["observations"] else DIFFERENT
 
 
-def _validate_live(directory, json_file, seed, seconds, hugetlb, timed):
+def _validate_live(directory, json_file, seed, seconds, hugetlb, folios, timed):
     if directory:
         raise click.UsageError("--live makes its own recordings: no DIRECTORY")
     from hgmcore.kernel.live import validate_live  # the rest of hgmcore runs where this cannot be imported
 
     with progress() as show:
-        result = validate_live(seed, seconds, hugetlb, timed, progress=show)
+        result = validate_live(seed, seconds, hugetlb, timed, progress=show, folios=folios)
     return _shown_live(result, json_file)
 
 

@@ -65,7 +65,7 @@ cdef inline bint options_fit(const hgm_options *o) noexcept nogil:
             and o.zap_frees_tables <= 1 and o.rmap_aware <= 1 and o.base_only <= 1 and o.batch <= HGM_BATCH_6_12
             and o.transient_real <= 1 and o.overflow_check <= HGM_CHECK_HALF and o.posted <= 1
             and 3 <= o.rmap_values <= 4 and o.rmap_batch <= 1 and o.rmap_exclusive <= 2
-            and o.locks <= HGM_LOCKS_POSTED and o.fault_around <= HGM_AROUND_FOLIO)
+            and o.locks <= HGM_LOCKS_POSTED and o.fault_around <= HGM_AROUND_FOLIO and o.top_down <= 1)
 
 cdef inline bint mutexes_make(Machine *m) noexcept nogil:
     """Make the fault mutexes, which only operations beside others, or option `locks`, take. False: no memory."""

@@ -56,6 +56,7 @@ cdef struct Process:
     uint32_t root                      # table number, NO_TABLE before the first mapping
     bint exited
     uint64_t next_address              # where the next mapping may start
+    bint placed                        # a mapping may be anywhere: not each has spans of its own
     uint32_t first_mapping             # number + 1 of the first mapping declared for it, 0: none
     uint32_t last_mapping
 
@@ -81,6 +82,8 @@ cdef struct Mapping:
     uint64_t address
     uint64_t length
     uint64_t file_offset
+    uint64_t at                        # the address that HGM_OPF_AT gives it
+    uint64_t resized                   # the length that HGM_OPF_RESIZED gives it
     uint32_t nr_vmas
     uint32_t max_vmas
     Vma *vmas

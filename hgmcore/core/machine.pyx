@@ -62,6 +62,7 @@ cdef hgm_options options_of(dict options):
     o.rmap_batch = code["rmap_batch"]
     o.rmap_exclusive = code["rmap_exclusive"]
     o.pmd_order = code["pmd_order"]
+    o.top_down = code["top_down"]
     return o
 
 
@@ -166,6 +167,13 @@ cdef class Contents:
             raise MemoryError("no memory for the machine's table of processes")
         return number
 
+    def place_mapping(self, uint32_t mapping, uint64_t at, uint64_t resized):
+        """The address and the length that HGM_OPF_AT and HGM_OPF_RESIZED give a declared mapping."""
+        if mapping >= self.m.state.nr_mappings:
+            raise IndexError(f"no mapping {mapping}")
+        self.m.state.mappings[mapping].at = at
+        self.m.state.mappings[mapping].resized = resized
+
     def add_mapping(self, uint32_t process, uint32_t name) -> int:
         """Declare a mapping's name (a number that stands for it) in a process. Returns its number."""
         self.enter()
@@ -251,6 +259,26 @@ cdef class Contents:
             row[i, 2] = m.state.mappings[i].address
             row[i, 3] = m.state.mappings[i].length
             row[i, 4] = m.state.mappings[i].file_offset
+        return rows
+
+    def areas(self):
+        """(process, address, mapping) of each VMA, as a uint64 array (n, 3)."""
+        cdef Machine *m = &self.m
+        cdef Mapping *v
+        cdef uint32_t i, j
+        cdef size_t n = 0
+        for i in range(m.state.nr_mappings):
+            n += m.state.mappings[i].nr_vmas
+        rows = np.empty((n, 3), np.uint64)
+        cdef unsigned long[:, ::1] row = rows
+        n = 0
+        for i in range(m.state.nr_mappings):
+            v = &m.state.mappings[i]
+            for j in range(v.nr_vmas):
+                row[n, 0] = v.process
+                row[n, 1] = v.address + v.vmas[j].start
+                row[n, 2] = i
+                n += 1
         return rows
 
     def vmas(self, uint32_t mapping):

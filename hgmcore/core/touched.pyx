@@ -121,6 +121,8 @@ cdef void operation_mark(Machine *m, const hgm_operation *op) noexcept nogil:
         process_mark(m, op.arg)
     elif code == HGM_OP_EXIT:
         process_mark(m, op.target)
+    elif code in (HGM_OP_MMAP, HGM_OP_MREMAP) and op.flags & HGM_OPF_AT:    # what was there is unmapped
+        process_mark(m, m.state.mappings[op.target].process)
     elif code in (HGM_OP_MMAP, HGM_OP_REGISTER, HGM_OP_UNREGISTER, HGM_OP_SPLIT, HGM_OP_MUNMAP, HGM_OP_MPROTECT):
         mapping_mark(m, op.target)
     elif code == HGM_OP_MREMAP:

@@ -5,7 +5,8 @@ arguments and its answer, and an `obs` with the state behind it. Steps become th
 offsets from the start of their mapping, and every `obs` an `observe`; `hgmcore validate` compares the rest.
 
 A file's pages are populated as its first observation has them. Anonymous memory gets huge pages if MADV_HUGEPAGE
-is the first that is done to it, and is of hugetlb if VmFlags has `ht`. A read or write of several pages is a touch of
+is the first that is done to it, in folios as large as page flags show, and is of hugetlb if VmFlags has `ht`. Addresses
+are kept as far as they matter: modulo 2M. A read or write of several pages is a touch of
 each. A touch by a thread that waits for userfaultfd is repeated where the thread ends. An mlock of what may only be
 read gives it the right to be written, which cuts the mapping in the same places, and touches each page.
 
@@ -24,6 +25,7 @@ import json
 import struct
 import tempfile
 
+from hgmcore.importers.processes.kernel_mappings import PAGE
 from hgmcore.importers.processes.kernel_steps import Translation
 from hgmcore.importers.report import Report
 from hgmcore.trace import Trace, TraceError
@@ -118,8 +120,15 @@ def fill_in(lacking, record) -> None:
     """
     if is_anonymous_mmap(record):
         lacking[record["proc"], record["region"]] = record
+        if "page" not in record:
+            lacking["page", record["proc"], record["region"]] = record
     for key in [key for key in lacking if isinstance(key, tuple) and record["t"] == "obs"]:
-        seen = record["procs"].get(key[0], {}).get("regions", {}).get(key[1])
+        seen = record["procs"].get(key[-2], {}).get("regions", {}).get(key[-1])
+        if key[0] == "page" and len(key) == 3:
+            largest = largest_folio(seen["kflags"]) if seen and "kflags" in seen else 1
+            if largest > 1:
+                lacking.pop(key)["page"] = largest * PAGE
+            continue
         if seen is not None:
             mmap = lacking.pop(key)
             if any("ht" in vma[3].split() for vma in seen.get("vmas", ()) if len(vma) > 3):
@@ -133,6 +142,16 @@ def fill_in(lacking, record) -> None:
                 runs[-1][1] += count
             else:
                 runs.append([first, count])
+
+
+def largest_folio(kflags) -> int:
+    """Pages of the largest folio of anonymous memory that runs [first, count, flags] of a region show, 1: none is."""
+    largest = 1
+    for (first, count, flags), (after, tails, more) in zip(kflags, kflags[1:]):
+        words = flags.split("|")
+        if {"ANON", "HEAD"} <= set(words) and "TAIL" in more.split("|") and after == first + count:
+            largest = max(largest, 1 << int(tails).bit_length())
+    return min(largest, 512)
 
 
 def translated(function, record, name, line):

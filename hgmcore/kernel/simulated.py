@@ -14,22 +14,30 @@ from hgmcore.api import Machine
 from hgmcore.core.machine import FOLIO_CACHED
 from hgmcore.errnos import error_name
 from hgmcore.geometry import PTE
-from hgmcore.importers.processes.kernel_steps import PAGE, REASONS, Translation
+from hgmcore.importers.processes.kernel_mappings import PAGE, REASONS
+from hgmcore.importers.processes.kernel_steps import Translation
 from hgmcore.runs import UNKNOWN, dense, value_at
 from hgmcore.seen import Seen
 from hgmcore.trace.statements import NAMES, READ, WRITE
 from hgmcore.trace.writer import Writer
 
 ANSWERS = ("error", "bytes done", "event")
-STATES = ("map count", "leaf", "exclusive bit", "Rss", "Pss", "shared", "private", "mapped by PMD", "page-table pages")
+STATES = ("VMAs", "map count", "leaf", "frame", "references", "exclusive bit", "Rss", "Pss", "shared", "private",
+          "mapped by PMD", "page-table pages")
 KINDS = ANSWERS + STATES
-"""Kinds of values that are compared: of the answer to a step, and of the state behind it."""
+"""Kinds of values that are compared: of the answer to a step, and of the state behind it.
+
+A frame is one that others map too, or the same as before, or it is not: numbers of frames are each side's own.
+"""
 
 COUNTED = ("touch", "continue", "migrate")
 """Statements of which the kernel's answer tells how many bytes they did."""
 
 SIGNALS = {4: "EHWPOISON", 5: "EHWPOISON"}
 """si_code of a SIGBUS that tells of poisoned memory (BUS_MCEERR_AR, BUS_MCEERR_AO); any other is a bad address."""
+
+MOVES = ("move_pages", "mbind")
+"""Steps that move what is not yet where it is to go: the simulator has no nodes, and moves what may be moved."""
 
 LEAVES = ("none", "PTE", "HUGE")
 
@@ -96,6 +104,7 @@ class Simulated:
         self.reason: str | None = None
         self.doubtful: dict[tuple, str] = {}  # memory -> the step out of scope that may have changed it
         self.lost: dict[tuple, str] = {}  # memory that is not compared any more -> likewise
+        self.frames: dict[tuple, tuple] = {}  # (process, region) -> frames of its pages at last, there and here
 
     def file(self, record) -> None:
         """Declare the file of a `file` record; `cached` of it has runs (first, count) of the pages that are there."""
@@ -136,7 +145,8 @@ class Simulated:
             if int(row["index"]) in done:
                 done[int(row["index"])] = int(row["done"])
             events += int(row["event"])
-            if row["errno"] and error is None:
+            unpin = NAMES[records[int(row["index"]) - first]["op"]] == "unpin"  # never fails: what it held may be gone
+            if row["errno"] and error is None and not unpin:
                 error = error_name(row["errno"])
         return error, sum(done.values()), events
 
@@ -238,14 +248,14 @@ class Simulated:
 
     def differences(self, obs) -> list[Difference]:
         """Compare the state with that of an `obs`, by 4K page, region and process."""
-        machine, found = self.machine, []
+        machine, found, places = self.machine, [], {}
         state = _State(machine)
         for process, seen in obs["procs"].items():
             name = self.translation.names.get(process)
             foreign = [reason for (owner, _), reason in self.translation.foreign.items() if owner == process]
             for region, kernel in seen["regions"].items():
                 if region in self.translation.regions.get(process, ()) or not self.translation.lenient:
-                    found += self._region(state, process, region, kernel)
+                    found += self._region(state, process, region, kernel, places)
                 else:
                     reason = self.translation.foreign.get((process, region), REASONS["unmapped"])
                     self.skipped[reason] += 1
@@ -259,18 +269,63 @@ class Simulated:
             index = self.translation.files[file][0]
             counts = state.file_counts(index)
             found += self._many("map count", file, dense(kernel["mapcount"], len(counts)), counts, [("file", file)])
+            places[file, None] = frames_of(kernel, len(counts)), state.file_frames(index), [("file", file)]
+            found += self._references(state, file, kernel, places[file, None])
+        return found + self._compare_frames(places)
+
+    def _compare_frames(self, places):
+        """Do pages have one frame where the kernel has one, and another than before where it has another?
+
+        places: (process, region) or (file, None) -> frames of its pages in the kernel, and here, -1 where there is
+        none, and the memory. Of a file it does not matter what was before: a folio that is split gets others here.
+        """
+        places = {key: each for key, each in places.items() if not any(memory in self.lost for memory in each[2])}
+        if not places:
+            return []
+        kernel, simulator = (np.concatenate([each[side] for each in places.values()]) for side in (0, 1))
+        both = (kernel >= 0) & (simulator >= 0)
+        bad = np.zeros(len(kernel), bool)
+        bad[both] = ~same_classes(kernel[both], simulator[both])
+        found, start, last = [], 0, self.frames
+        for key, (there, here, memories) in places.items():
+            wrong, start = bad[start:start + len(there)].copy(), start + len(there)
+            before = last.get(key) if key[1] is not None and self.op["op"] not in MOVES else None
+            if before is not None:
+                pages = min(len(there), len(before[0]))
+                old, new = [each[:pages] for each in before], [each[:pages] for each in (there, here)]
+                known = np.logical_and.reduce([each >= 0 for each in (*old, *new)])
+                wrong[:pages] |= known & ((old[0] != new[0]) != (old[1] != new[1]))
+            where = " ".join(each for each in key if each)
+            both = (there >= 0) & (here >= 0)
+            expected = np.where(both, 1, UNKNOWN)
+            found += self._many("frame", where, expected, np.where(wrong, 2, 1), memories,
+                                {1: "another or the same", 2: "the contrary"})
+        self.frames = {key: each[:2] for key, each in places.items() if key[1] is not None}
         return found
 
-    def _region(self, state, process, name, kernel):
+    def _references(self, state, where, kernel, place):
+        """Reference counts of the large folios whose head a region or file has, where they were recorded."""
+        _, frames, memories = place
+        shown = dense(kernel.get("refs", ()), len(frames))
+        there = dense([[first, count, 1] for first, count, _ in kernel.get("refs", ())], len(frames)) == 1
+        shown = np.where(there, shown, UNKNOWN)
+        return self._many("references", where, shown, np.where(there, state.references(frames), 0), memories)
+
+    def _region(self, state, process, name, kernel, places):
         region = self.translation.regions[process][name]
         pages, where, memories = -(-region.length // PAGE), f"{process} {name}", [region.memory]
-        leaf, count, exclusive, row = state.mapping(region.mapping, pages)
-        found = self._many("leaf", where, dense(kernel["map"], pages, {"PTE": 1, "HUGE": 2}), leaf, memories,
-                           LEAVES)
+        leaf, count, exclusive, frames, row = state.mapping(region.mapping, pages)
+        places[process, name] = frames_of(kernel, pages), frames, memories
+        references = self._references(state, where, kernel, places[process, name])
+        found = []
+        if region.mapping is not None and "vmas" in kernel and not region.divided:
+            found += self._one("VMAs", where, kernel_vmas(kernel["vmas"]), state.vmas(region.mapping), memories)
+        found += self._many("leaf", where, dense(kernel["map"], pages, {"PTE": 1, "HUGE": 2}), leaf, memories,
+                            LEAVES)
         found += self._many("map count", where, dense(kernel["mapcount"], pages), count, memories)
         if "excl" in kernel:
             found += self._many("exclusive bit", where, dense(kernel["excl"], pages), exclusive, memories)
-        return found + self._smaps(state, where, region, kernel["smaps"], row, memories)
+        return found + references + self._smaps(state, where, region, kernel["smaps"], row, memories)
 
     def _smaps(self, state, where, region, kernel, row, memories):
         if region.kind == "hugetlb":
@@ -309,6 +364,34 @@ def _bytes(op, page):
     return None
 
 
+def kernel_vmas(vmas):
+    """[(start, end, rights)] of the VMAs that an observation shows for a region."""
+    return [(start, end, rights[:2]) for start, end, rights, *_ in vmas]
+
+
+def frames_of(kernel, pages):
+    """The frames that an observation shows for the pages of a region or file, as numbers; -1 where it shows none."""
+    frames = np.full(pages, -1, np.int64)
+    if "pfn" in kernel:
+        runs = kernel["pfn"]
+    else:
+        runs = [(first, count, at if block == "S" else (int(block[1:]) + 1 << 32) + at)
+                for first, count, block, at in kernel.get("phys", ())]
+    for first, count, frame in runs:
+        count = min(count, pages - first)
+        frames[first:first + count] = frame + np.arange(max(count, 0))
+    return frames
+
+
+def same_classes(a, b):
+    """Of two arrays, where equal elements of one stand beside equal elements of the other, and only those."""
+    def first(of, beside):
+        _, index, inverse = np.unique(of, return_index=True, return_inverse=True)
+        return beside[index][inverse] == beside
+
+    return first(a, b) & first(b, a)
+
+
 class _State:
     """What a machine shows of itself at one moment, by 4K page."""
 
@@ -321,35 +404,55 @@ class _State:
         self.page_tables = {row["process"]: row["page_tables"] for row in seen["processes"]}
 
     def mapping(self, number, pages):
-        """(leaf as an index of LEAVES, map count, exclusive bit) of each page, and the row of smaps."""
+        """(leaf as an index of LEAVES, map count, exclusive bit, frame) of each page, and the row of smaps."""
         leaf, count, exclusive = (np.zeros(pages, np.int64) for _ in range(3))
+        frames = np.full(pages, -1, np.int64)
         header, seen = self.machine.header, self.all
         none = {"rss": 0, "levels": {"pmd": 0}, **dict.fromkeys(
             ("shared", "private", "shared_hugetlb", "private_hugetlb", "pss"), 0)}
         if number is None:
-            return leaf, count, exclusive, none
+            return leaf, count, exclusive, frames, none
         mapping = header.mappings[number]
         row = self.rows.get((header.processes[mapping.process], mapping.name), none)
         for i in np.flatnonzero(seen.mapping == number):
             first, length = int(seen.page[i]), int(seen.length[i])
             length = min(length, pages - first)
             if length > 0:
+                frames[first:first + length] = int(seen.pfn[i]) + np.arange(length)
                 leaf[first:first + length] = 1 if seen.leaves["level"][i] == PTE else 2
                 count[first:first + length] = value_at(self.counts, int(seen.pfn[i]) + np.arange(length))
         for first, last, value in row.get("exclusive", ()):
             exclusive[first:last] = value
-        return leaf, count, exclusive, row
+        return leaf, count, exclusive, frames, row
 
-    def file_counts(self, index):
-        """Map count of each 4K page of a file, 0 where it is not in the page cache."""
+    def vmas(self, number):
+        """[(start, end, rights)] of what is left of a mapping."""
+        return [(start, end, ("r" if flags & READ else "-") + ("w" if flags & WRITE else "-"))
+                for start, end, flags in self.machine.core.vmas(number)]
+
+    def references(self, frames):
+        """The reference count of the folio of each frame, 0 where that is -1."""
+        folios = self.all.folios
+        if not len(folios):
+            return np.zeros(len(frames), np.int64)
+        at = np.searchsorted(folios["pfn"].astype(np.int64), frames, side="right") - 1
+        return np.where(frames < 0, 0, folios["refcount"][np.maximum(at, 0)].astype(np.int64))
+
+    def file_frames(self, index):
+        """The frame of each 4K page of a file, -1 where it is not in the page cache."""
         file = self.machine.header.files[index]
-        counts = np.zeros(file.pages * file.page_size // PAGE, np.int64)
+        frames = np.full(file.pages * file.page_size // PAGE, -1, np.int64)
         for folio in self.all.folios[self.all.folios["file"] == index]:
             if folio["flags"] & FOLIO_CACHED:
                 length = int(folio["nr_pages"])
                 first = int(folio["page"]) * (length if file.kind == "hugetlb" else 1)
-                counts[first:first + length] = value_at(self.counts, int(folio["pfn"]) + np.arange(length))
-        return counts
+                frames[first:first + length] = int(folio["pfn"]) + np.arange(length)
+        return frames
+
+    def file_counts(self, index):
+        """Map count of each 4K page of a file, 0 where it is not in the page cache."""
+        frames = self.file_frames(index)
+        return np.where(frames < 0, 0, value_at(self.counts, np.maximum(frames, 0)))
 
     def tables(self, process):
         """Page-table pages of a process below its root; 0 where it has none, or has ended."""

@@ -50,7 +50,8 @@ def validate(directory=SHIPPED, progress=None) -> dict:
             values[kind].update(counts)
     return {"format": "hgmcore-validate 1", "directory": str(directory), **total,
             "out_of_scope": sum(len(result["out_of_scope"]) for result in results),
-            "values": {kind: dict(counts) for kind, counts in values.items()}, "not_compared": dict(skipped),
+            "values": {kind: dict(counts) for kind, counts in values.items() if counts["compared"]},
+            "not_compared": dict(skipped),
             "recordings": results}
 
 

@@ -1,14 +1,13 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""Shared by both families: results, the range that an operation is about, where mappings come to stand, and the
-only constructors of `hgm_leaf` and `hgm_subtree`."""
+"""Shared by both families: results, the range that an operation is about, and the only constructors of `hgm_leaf`
+and `hgm_subtree`."""
 from libc.errno cimport EFAULT, EINVAL, ENOENT, ENOMEM, ESRCH
 from libc.stdint cimport INT32_MAX
 from hgmcore.hgm cimport *
 from hgmcore.core.folio cimport folio_get, folio_put, page_cache_get
-from hgmcore.core.machine cimport File, Machine, Mapping, NO_TABLE, Process, Vma
+from hgmcore.core.machine cimport File, Machine, Mapping, Vma
 from hgmcore.core.memory cimport region_grow
-from hgmcore.core.table cimport table_alloc
-from hgmcore.core.vma cimport vma_insert, vma_search
+from hgmcore.core.vma cimport vma_search
 from hgmcore.scheme cimport *
 
 cdef extern from "hgmcore/host.h" nogil:
@@ -185,59 +184,6 @@ cdef inline Vma *vma_next(const Mapping *v, VmaWalk *w) noexcept nogil:
     w.start = max(w.stop, vma.start)
     w.stop = min(w.end, vma.end)
     return vma
-
-cdef inline uint64_t task_size(Machine *m) noexcept nogil:
-    """The end of a process's address space."""
-    return <uint64_t>1 << (m.config.geometry.level_shift[m.config.geometry.levels] + m.config.geometry.index_bits - 1)
-
-cdef inline bint maps_nothing(Machine *m, const Process *p) noexcept nogil:
-    cdef uint32_t next = p.first_mapping
-    while next:
-        if m.state.mappings[next - 1].nr_vmas:
-            return False
-        next = m.state.mappings[next - 1].next
-    return True
-
-cdef inline bint get_unmapped_area(Machine *m, Process *p, uint64_t file_offset, uint64_t length,
-                                   uint64_t *address) noexcept nogil:
-    """Find room for a mapping. False: the address space is full.
-
-    A mapping of small huge pages agrees in address and file offset modulo the span of the largest leaf and has
-    that span to itself, so that mappings of one file at one offset can share the table below it. Addresses are used
-    once; where none is left and the process maps nothing, they begin anew.
-    """
-    cdef uint64_t span = <uint64_t>1 << m.config.geometry.leaf_shift[m.config.geometry.nr_leaves - 1]
-    cdef uint64_t limit = task_size(m)
-    cdef uint64_t at = ((p.next_address + span - 1) & ~(span - 1)) + (file_offset & (span - 1))
-    if at > limit - length and maps_nothing(m, p):
-        at = file_offset & (span - 1)
-    if length > limit or at > limit - length:
-        return False
-    address[0] = at
-    p.next_address = at + length
-    return True
-
-cdef inline void mapping_set(Mapping *v, uint32_t file, uint64_t file_offset, uint64_t address,
-                             uint64_t length) noexcept nogil:
-    """A declared name becomes a mapping, as yet without a VMA."""
-    v.file = file
-    v.file_offset = file_offset
-    v.address = address
-    v.length = length
-
-cdef inline bint mmap_region(Machine *m, Mapping *v, uint32_t file, uint64_t file_offset, uint64_t length,
-                             uint32_t flags) noexcept nogil:
-    """Put a mapping of one VMA into its process's address space. False: no room there, or no memory."""
-    cdef Process *p = &m.state.processes[v.process]
-    cdef uint64_t address
-    if p.root == NO_TABLE:
-        p.root = table_alloc(m)
-        if p.root == NO_TABLE:
-            return False
-    if not get_unmapped_area(m, p, file_offset, length, &address):
-        return False
-    mapping_set(v, file, file_offset, address, length)
-    return vma_insert(m, v, 0, 0, length, flags)
 
 cdef inline hgm_leaf new_leaf(Machine *m, const Mapping *v, hgm_folio *folio, uint64_t first, uint64_t nr_pages,
                               int origin) noexcept nogil:

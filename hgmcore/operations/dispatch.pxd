@@ -15,9 +15,9 @@ cimport hgmcore.operations.hugetlb.file as hugetlbfs
 from hgmcore.operations.hugetlb.hwpoison cimport hwpoison
 from hgmcore.operations.hugetlb.migrate cimport migrate
 from hgmcore.operations.hugetlb.streaks cimport streaks
+from hgmcore.operations.mremap cimport mremap
 cimport hgmcore.operations.thp.address_space as thp
 cimport hgmcore.operations.thp.collapse as khugepaged
-cimport hgmcore.operations.thp.mremap as thp_mremap
 cimport hgmcore.operations.thp.shmem_fault as shmem_fault
 cimport hgmcore.operations.thp.shmem_file as shmem
 from hgmcore.scheme cimport STOPPED
@@ -82,7 +82,7 @@ cdef inline Row row_of(int op) noexcept nogil:
     if op == HGM_OP_MPROTECT:
         return row(TARGET_MAPPING, LENGTH, hugetlb.mprotect, thp.mprotect)
     if op == HGM_OP_MREMAP:
-        return row(TARGET_MAPPING, LENGTH, hugetlb.mremap, thp_mremap.mremap)
+        return row(TARGET_MAPPING, LENGTH, mremap, mremap)
     if op == HGM_OP_FORK:
         return row(NO_FILE, LENGTH, fork, fork)
     if op == HGM_OP_EXIT:

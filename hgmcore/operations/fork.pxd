@@ -13,7 +13,8 @@ from hgmcore.core.table cimport (
     is_leaf, is_table, number_of_table, PTE, table_alloc, table_desc, table_entries, table_number, upper_tables_free
 )
 from hgmcore.core.vma cimport vma_insert
-from hgmcore.operations.common cimport mapping_set, Outcome, outcome, page_mask
+from hgmcore.operations.addresses cimport mapping_set
+from hgmcore.operations.common cimport Outcome, outcome, page_mask
 from hgmcore.operations.hugetlb.address_space cimport do_munmap as hugetlb_munmap
 from hgmcore.operations.hugetlb.huge_page cimport (
     counted, entry_for, huge_page, huge_page_none, HugePage, install_at, mapped_folio, tables_alloc
@@ -129,10 +130,11 @@ cdef inline int copy_hugetlb_page_range(Machine *m, Mapping *v, const Vma *vma, 
     cdef int error
     while at < vma.end:
         parent = huge_page(m, v, at, False)
-        if parent.entry is not NULL and not huge_page_none(&parent):
+        if parent.entry is not NULL:    # upper tables as the parent has them
             child = huge_page(m, w, at, True)
             if child.entry is NULL:
                 return ENOMEM
+        if parent.entry is not NULL and not huge_page_none(&parent):
             if is_leaf(parent.entry[0]):
                 child.folio = mapped_folio(m, &parent)
             error = copy_entries(m, &child, parent.entry, parent.file.level, parent.file.entries, at)
@@ -142,7 +144,8 @@ cdef inline int copy_hugetlb_page_range(Machine *m, Mapping *v, const Vma *vma, 
     return 0
 
 cdef inline int dup_vmas(Machine *m, Mapping *v, Mapping *w) noexcept nogil:
-    """Give the child's mapping `w` the VMAs of `v`, and their page tables where fork copies them. 0 or an errno."""
+    """Give the child's mapping `w` the VMAs of `v`, and their page tables where fork copies them: of private VMAs that
+    had pages of their own, and of those with write protection (vma_needs_copy). 0 or an errno."""
     cdef uint32_t i, flags
     cdef int error
     cut(READS, &v.nr_vmas)
@@ -160,7 +163,9 @@ cdef inline int dup_vmas(Machine *m, Mapping *v, Mapping *w) noexcept nogil:
             w.vmas[i].anon_vma = 1 + (v.vmas[i].start >> m.config.geometry.base_shift)
         if flags & HGM_OPF_WP or not flags & HGM_OPF_SHARED:
             if m.state.files[v.file].kind == HUGETLB:
-                error = copy_hugetlb_page_range(m, v, &v.vmas[i], w)
+                error = 0
+                if flags & HGM_OPF_WP or v.vmas[i].anon_vma:
+                    error = copy_hugetlb_page_range(m, v, &v.vmas[i], w)
             else:
                 error = copy_page_range(m, v, &v.vmas[i], w)
             if error:
@@ -201,6 +206,7 @@ cdef inline Outcome fork(Machine *m, const hgm_operation *op) noexcept nogil:
         child.exited = True
         return outcome(0, ESRCH)
     child.next_address = parent.next_address
+    child.placed = parent.placed
     if parent.root != NO_TABLE and child.root == NO_TABLE:
         child.root = table_alloc(m)
         if child.root == NO_TABLE:

@@ -179,6 +179,7 @@ Options._fields_ = [
             "rmap_batch",
             "rmap_exclusive",
             "pmd_order",
+            "top_down",
         )
     ),
     ("scheme", POINTER(Table)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 from hgmcore.core.calls import size
 from hgmcore.core.core import Core
@@ -20,6 +20,11 @@ from hgmcore.trace.names import File as FileName
 from hgmcore.trace.names import Mapping as MappingName
 
 
+def bare(entry: Any) -> Any:
+    """An entry of a header's table as it was declared: a mapping without address and length, which may come later."""
+    return MappingName(*entry[:2]) if isinstance(entry, MappingName) else entry
+
+
 class Numbers:
     """The number of each name in a header's tables, so that none is looked for in a list.
 
@@ -30,7 +35,7 @@ class Numbers:
     def __init__(self, header: Header, words: dict[str, int]) -> None:
         self.files: dict[str, int] = {file.name: number for number, file in enumerate(header.files)}
         self.processes: dict[str, int] = {name: number for number, name in enumerate(header.processes)}
-        self.mappings: dict[MappingName, int] = {one: number for number, one in enumerate(header.mappings)}
+        self.mappings: dict[MappingName, int] = {bare(one): number for number, one in enumerate(header.mappings)}
         self.of_process: list[list[int]] = [[] for _ in header.processes]
         for number, mapping in enumerate(header.mappings):
             self.of_process[mapping.process].append(number)
@@ -98,6 +103,9 @@ class Declares:
             self._add_process(name)
         for mapping in header.mappings[len(self.header.mappings):]:
             self._add_mapping(mapping)
+        for number, mapping in enumerate(header.mappings):
+            if mapping != self.header.mappings[number]:    # an address or a length came to stand with it
+                self._place(number, mapping)
 
     def file(self, name: str, page_size: Size = "2M", pages: SupportsIndex = 1, populate: bool = False,
              kind: str = "hugetlb") -> File:
@@ -108,7 +116,7 @@ class Declares:
         name : str
             A word that no other file has.
         page_size : size
-            Bytes of a huge page; of shmem of a folio: a base page, or what one entry of PMD level maps.
+            Bytes of a huge page; of shmem of a folio, one of `Geometry.page_sizes`.
         pages : int
             How many huge pages or folios it may have.
         populate : bool
@@ -195,10 +203,18 @@ class Declares:
         words = self._numbers.words
         number = self.core.add_mapping(mapping.process, words.setdefault(mapping.name, len(words)))
         self._declared = None
-        self._numbers.mappings[mapping] = number
+        self._numbers.mappings[bare(mapping)] = number
         self._numbers.of_process[mapping.process].append(number)
-        self.header.mappings.append(mapping)
+        self.header.mappings.append(bare(mapping))
+        if mapping != bare(mapping):
+            self._place(number, mapping)
         return number
+
+    def _place(self, number: int, mapping: MappingName) -> None:
+        """Let an address and a length stand with a mapping."""
+        self.header.mappings[number] = mapping
+        self._declared = None
+        self.core.place_mapping(number, mapping.address or 0, mapping.length or 0)
 
     def _mapping_of(self, number: int) -> Mapping:
         return Mapping(self, number)  # type: ignore[arg-type]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple, SupportsIndex, overload
 
 from hgmcore.core.calls import size
 from hgmcore.parts.batches import Outcomes, Size, Sizes
@@ -12,7 +12,7 @@ from hgmcore.parts.pagetables import Entry
 from hgmcore.parts.process import Process
 from hgmcore.parts.shapes import quoted, shaped
 from hgmcore.sizes import format_size
-from hgmcore.trace.statements import ALL, CODES, HGM, MINOR, NO_ARG, READ, SHARED, URGENT, WP, WRITE
+from hgmcore.trace.statements import ALL, AT, CODES, HGM, KEEP, MINOR, NO_ARG, READ, RESIZED, SHARED, URGENT, WP, WRITE
 
 (COLLAPSE, CONTINUE, DONTNEED, HWPOISON, MIGRATE, MPROTECT, MREMAP, MUNMAP, REGISTER, SPLIT, TOUCH, UNREGISTER) = (
     CODES[name] for name in ("collapse", "continue", "dontneed", "hwpoison", "migrate", "mprotect", "mremap", "munmap",
@@ -456,12 +456,14 @@ class Mapping(Handle):
         return self.machine._calls.part(MPROTECT, self.number, offset, length, RIGHTS[rights])
 
     @overload
-    def mremap(self, length: Size, offset: Size = ..., *, to: None = ...) -> int: ...
+    def mremap(self, length: Size, offset: Size = ..., *, to: None = ..., move: bool = ...) -> int: ...
     @overload
-    def mremap(self, length: Size, offset: Size = ..., *, to: str) -> Mapping: ...
+    def mremap(self, length: Size, offset: Size = ..., *, to: str, new_length: Size | None = ...,
+               at: SupportsIndex | None = ..., keep: bool = ...) -> Mapping: ...
     @overload
-    def mremap(self, length: Sizes, offset: Size = ..., *, to: None = ...) -> Outcomes: ...
-    def mremap(self, length: Any, offset: Any = 0, *, to: str | None = None) -> Any:
+    def mremap(self, length: Sizes, offset: Size = ..., *, to: None = ..., move: bool = ...) -> Outcomes: ...
+    def mremap(self, length: Any, offset: Any = 0, *, to: str | None = None, new_length: Any = None,
+               at: Any = None, keep: bool = False, move: bool = False) -> Any:
         """Grow or shrink the mapping in place, or move a part of it to a new one: mremap().
 
         Parameters
@@ -472,6 +474,14 @@ class Mapping(Handle):
             Where the part begins that moves, in bytes from the mapping's start.
         to : str, optional
             The name of the new mapping, of the same process; None: the mapping changes in place.
+        new_length : size, optional
+            Bytes of the new mapping; None: those of the part.
+        at : int, optional
+            The new mapping's address (MREMAP_FIXED): what is there goes. None: the machine chooses.
+        keep : bool
+            The part stays mapped, to nothing (MREMAP_DONTUNMAP).
+        move : bool
+            In place: the whole mapping moves where it has room, if it cannot grow (MREMAP_MAYMOVE).
 
         Returns
         -------
@@ -484,7 +494,7 @@ class Mapping(Handle):
             EINVAL: no such range; EFAULT: the range has a hole; ENOMEM: the address space ends; ESRCH: the process has
             exited.
         ValueError
-            The name is none, or `offset` is given without one.
+            The name is none or has another address or length, or what is of a move is given without one.
 
         Notes
         -----
@@ -492,9 +502,10 @@ class Mapping(Handle):
         """
         calls = self.machine._calls
         if to is None:
-            if offset != 0:
+            if offset != 0 or keep or at is not None or new_length is not None:
                 raise ValueError("mremap: a part that moves needs a name (to)")
-            return calls.one(MREMAP, self.number, 0, length, NO_ARG)
-        number = self.process._mapping(to)
-        calls.one(MREMAP, self.number, size(offset), size(length), number)
+            return calls.one(MREMAP, self.number, 0, length, NO_ARG, KEEP * move)
+        number = self.process._mapping(to, address=at, length=new_length)
+        flags = AT * (at is not None) | RESIZED * (new_length is not None) | KEEP * keep
+        calls.one(MREMAP, self.number, size(offset), size(length), number, flags)
         return Mapping(self.machine, number)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsIndex
 
 from hgmcore.core.calls import size
 from hgmcore.parts.batches import Size
@@ -10,7 +10,8 @@ from hgmcore.parts.file import File
 from hgmcore.parts.handle import Handle, checked_name
 from hgmcore.parts.shapes import quoted, shaped
 from hgmcore.trace.names import Mapping as MappingName
-from hgmcore.trace.statements import CODES, HGM, MINOR, SHARED, WP
+from hgmcore.trace.names import placed
+from hgmcore.trace.statements import AT, CODES, HGM, MINOR, SHARED, WP
 
 if TYPE_CHECKING:
     from hgmcore.parts.mapping import Mapping
@@ -46,7 +47,7 @@ class Process(Handle):
 
     def mmap(self, file: File | None = None, name: str | None = None, *, shared: bool | None = None,
              minor: bool = False, wp: bool = False, hgm: bool = False, offset: Size = 0, length: Size | None = None,
-             anon: Size | None = None) -> Mapping:
+             anon: Size | None = None, at: SupportsIndex | None = None) -> Mapping:
         """Map a part of a file, or anonymous memory.
 
         Parameters
@@ -67,6 +68,8 @@ class Process(Handle):
             Bytes that are mapped; None: up to the file's end. Anonymous memory needs it.
         anon : size, optional
             Instead of a file: anonymous memory in folios of that size.
+        at : int, optional
+            The address; a name has one. None: the machine chooses (option `addresses`).
 
         Returns
         -------
@@ -76,10 +79,11 @@ class Process(Handle):
         Raises
         ------
         OperationError
-            EINVAL: no such range; EEXIST: the name is mapped; ENOMEM: the address space ends; ESRCH: the process has
-            exited.
+            EINVAL: no such range; EEXIST: the name is mapped, or something is at the address; ENOMEM: the address space
+            ends; ESRCH: the process has exited.
         ValueError
-            The file belongs to another machine, the name is none, or file and `anon` do not fit together.
+            The file belongs to another machine, the name is none or has another address, or file and `anon` do not fit
+            together.
 
         Notes
         -----
@@ -98,16 +102,21 @@ class Process(Handle):
             raise ValueError(f"file {file.name!r} belongs to another machine")
         offset = size(offset)
         length = file.size - offset if length is None else size(length)
-        number = self._mapping(name or f"v{len(machine.header.mappings)}")
-        flags = SHARED * shared | MINOR * minor | WP * wp | HGM * hgm
+        number = self._mapping(name or f"v{len(machine.header.mappings)}", address=at)
+        flags = SHARED * shared | MINOR * minor | WP * wp | HGM * hgm | AT * (at is not None)
         machine._calls.one(MMAP, number, offset, length, file.number, flags)
         return machine._mapping_of(number)
 
-    def _mapping(self, name):
-        """The number of a mapping's name, declared where it is new."""
+    def _mapping(self, name, **given):
+        """The number of a mapping's name, declared where it is new; given: address and length that stand with it."""
         mapping = MappingName(self.number, checked_name(name))
-        known = self.machine._numbers.mappings.get(mapping)
-        return self.machine._add_mapping(mapping) if known is None else known
+        number = self.machine._numbers.mappings.get(mapping)
+        if number is None:
+            number = self.machine._add_mapping(mapping)
+        given = {what: size(value) for what, value in given.items() if value is not None}
+        if given:
+            self.machine._place(number, placed(self.machine.header.mappings[number], **given))
+        return number
 
     def fork(self, name: str) -> Process:
         """Make a child that has this process's mappings under the same names (`mapping`).

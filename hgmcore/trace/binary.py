@@ -95,7 +95,8 @@ def _columns(pa, file, name):
 def header_json(header):
     tables = {"version": VERSION, **vars(header)}
     for table in ("files", "mappings"):
-        tables[table] = [entry._asdict() for entry in tables[table]]
+        tables[table] = [{key: value for key, value in entry._asdict().items() if value is not None}
+                         for entry in tables[table]]
     return json.dumps(tables).encode()
 
 
@@ -111,18 +112,19 @@ def _header(metadata, name):
             _of(str, tables["geometry"]),
             [File(**_typed(file, name=str, page_size=int, pages=int, kind=str)) for file in tables["files"]],
             [_of(str, process) for process in tables["processes"]],
-            [Mapping(**_typed(mapping, process=int, name=str)) for mapping in tables["mappings"]],
+            [Mapping(**_typed(mapping, ("address", "length"), process=int, name=str, address=int, length=int))
+             for mapping in tables["mappings"]],
             {key: _of(str, value) for key, value in tables["provenance"].items()},
             [_of(str, phase) for phase in tables.get("phases", [])])  # older files have none
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise TraceError(name, f"damaged header: {type(error).__name__}: {_first_line(error)}") from error
 
 
-def _typed(entry, **types):
-    """The fields of a JSON object, which must have these and no others."""
-    if set(entry) != set(types):
+def _typed(entry, optional=(), **types):
+    """The fields of a JSON object, which must have these, or lack those that are optional, and no others."""
+    if not set(types) - set(optional) <= set(entry) <= set(types):
         raise ValueError(f"fields {sorted(entry)}, expected {sorted(types)}")
-    return {field: _of(kind, entry[field]) for field, kind in types.items()}
+    return {field: _of(types[field], value) for field, value in entry.items()}
 
 
 def _of(kind, value):

@@ -31,10 +31,15 @@ class File(NamedTuple):
 
 
 class Mapping(NamedTuple):
-    """A name for an address range. process: index."""
+    """A name for an address range. process: index.
+
+    address, length: what statements say with `at ADDRESS`, and as an mremap's second length; None where none does.
+    """
 
     process: int
     name: str
+    address: int | None = None
+    length: int | None = None
 
 
 class Names:
@@ -107,6 +112,10 @@ class Names:
             self._add_process(process)
         return self._add_mapping(self._processes[process], name)
 
+    def place(self, mapping: int, **given) -> None:
+        """Let an address or a length stand with a mapping; it has one of each."""
+        self.mappings[mapping] = placed(self.mappings[mapping], **given)
+
     def fork(self, parent: int, child: str) -> int:
         """Index of a new process that has the mappings that the parent declared so far."""
         if child in self._processes:
@@ -150,6 +159,15 @@ class Names:
         self.mappings.append(Mapping(process, name))
         self._of_process[process].append(index)
         return index
+
+
+def placed(mapping: Mapping, **given: int) -> Mapping:
+    """A mapping with an address or a length that comes to stand with it. ValueError: it has another one."""
+    for what, value in given.items():
+        if getattr(mapping, what) not in (None, value):
+            raise ValueError(f"mapping {mapping.name!r} was given another {what} before, "
+                             f"{getattr(mapping, what):#x}: another name may have this one")
+    return mapping._replace(**given)  # type: ignore[arg-type]
 
 
 def is_word(name) -> bool:

@@ -22,6 +22,10 @@ OPERATION = np.dtype([("offset", "<u8"), ("length", "<u8"), ("target", "<u4"), (
 
 SHARED, MINOR, WP, HGM, URGENT, WRITE, ALL, READ = (1 << bit for bit in range(8))
 
+AT, RESIZED, KEEP = 16, 32, 64
+"""Of mmap and mremap: at the address, to the length, that stands with the mapping's name; of mremap: MREMAP_DONTUNMAP,
+or, in place, MREMAP_MAYMOVE."""
+
 NO_ARG = 0xFFFF  # `arg` of an mremap in place
 
 # A record on its way from or to text is a list in the order of OPERATION.
@@ -134,6 +138,36 @@ class NewName(Reference):
 
     def write(self, record, header):
         return header.mappings[record[ARG]].name
+
+
+class Placed(Operand):
+    """An address or a second length, which stands with the name of a mapping: the one in `column`."""
+
+    def __init__(self, what, bit, column, word=""):
+        super().__init__(f"[{word} ADDRESS]" if word else "[NEW_LENGTH]", 0, 2 if word else 1)
+        self.what, self.bits, self.column, self.word = what, bit, column, word
+
+    def read(self, words, at, record, names):
+        if at == len(words) or (words[at] != self.word if self.word else not words[at][0].isdigit()):
+            return at
+        at += bool(self.word)
+        try:
+            names.place(record[self.column], **{self.what: parse_size(words[at])})
+        except IndexError:
+            raise ValueError(f"ADDRESS is missing behind {self.word!r}") from None
+        record[FLAGS] |= self.bits
+        return at + 1
+
+    def write(self, record, header):
+        if not record[FLAGS] & self.bits:
+            return ""
+        value = getattr(header.mappings[record[self.column]], self.what)
+        return f"{self.word} {value:#x}" if self.word else format_size(value)
+
+    def faults(self, records, header):
+        given = np.array([getattr(mapping, self.what) is not None for mapping in header.mappings] or [False])
+        at = np.minimum(records[OPERATION.names[self.column]], len(given) - 1)
+        yield (records["flags"] & self.bits != 0) & ~given[at], f"no {self.what} stands with the mapping"
 
 
 class NewProcess(Reference):
@@ -312,9 +346,10 @@ STATEMENTS = (
     Statement("populate", 1, _file, _first, _count, limits=(pages_in_file,), example="populate F 0 4",
               help="Bring huge pages [FIRST, FIRST + COUNT) into the page cache."),
     Statement("mmap", 2, NewMapping(), MappedFile(), _offset, _length, OneOf(shared=SHARED, private=0),
-              AnyOf(minor=MINOR, wp=WP, hgm=HGM), limits=(anonymous_is_private,),
-              example="mmap A w F 2M 4M shared minor",
-              help="Map LENGTH bytes of a file from OFFSET on; minor and wp: registered as by `register`; hgm: split."),
+              AnyOf(minor=MINOR, wp=WP, hgm=HGM), Placed("address", AT, TARGET, "at"), limits=(anonymous_is_private,),
+              example="mmap A w F 2M 4M shared minor at 0x7f0000000000",
+              help="Map LENGTH bytes of a file from OFFSET on; minor and wp: registered as by `register`; hgm: split. "
+                   "A mapping has one address that is given."),
     Statement("register", 3, _mapping, AnyOf(minor=MINOR, wp=WP, required=True), example="register A v minor",
               help="userfaultfd: minor allows `continue`; wp write-protects, and fork then copies the tables."),
     Statement("unregister", 4, _mapping, example="unregister A v", help="End what `register` began."),
@@ -331,10 +366,13 @@ STATEMENTS = (
               help="Unmap the range; a part leaves a hole, and offsets stay relative to the original start."),
     Statement("mprotect", 11, *_range, OneOf(r=READ, rw=READ | WRITE, none=0), example="mprotect A v 0 2M r",
               help="Change what accesses the range allows."),
-    Statement("mremap", 12, _mapping, _length, arg=NO_ARG, example="mremap A v 4M",
-              help="Grow or shrink a mapping in place to LENGTH."),
-    Statement("mremap", 12, *_range, NewName(), example="mremap A v 0 2M moved",
-              help="Move the range to a new mapping of the same process."),
+    Statement("mremap", 12, _mapping, _length, AnyOf(move=KEEP), arg=NO_ARG, example="mremap A v 4M",
+              help="Grow or shrink a mapping in place to LENGTH; move (MAYMOVE): elsewhere, with all of it, where it "
+                   "cannot grow."),
+    Statement("mremap", 12, *_range, NewName(), Placed("length", RESIZED, ARG), Placed("address", AT, ARG, "at"),
+              AnyOf(keep=KEEP), example="mremap A v 0 2M moved 4M at 0x7f0000000000",
+              help="Move the range to a new mapping of the same process, of NEW_LENGTH where that differs, and (FIXED) "
+                   "at an address, where what is there goes; keep (DONTUNMAP): the range stays mapped, to nothing."),
     Statement("fork", 13, _process, NewProcess(), example="fork A B",
               help="A child gets the parent's mappings under the same names."),
     Statement("exit", 14, _process, example="exit A", help="The process ends; all its mappings go."),

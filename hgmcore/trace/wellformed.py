@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from hgmcore.trace.names import Names, is_word
-from hgmcore.trace.statements import ARG, CODES, FORMS, LENGTH, NAMES, NO_ARG, OFFSET, TARGET, Reference
+from hgmcore.trace.statements import ARG, AT, CODES, FORMS, LENGTH, NAMES, NO_ARG, OFFSET, RESIZED, TARGET, Reference
 
 CHUNK = 1 << 20  # records at a time, to bound temporary memory
 
@@ -118,6 +118,7 @@ def _declares(records):
     again = np.flatnonzero(~new)
     key = records["target"][again].astype(np.uint64) << np.uint64(24)
     key |= records["op"][again].astype(np.uint64) << np.uint64(16) | records["arg"][again]
+    key |= (records["flags"][again] & AT != 0).astype(np.uint64) << np.uint64(23)
     _, first = np.unique(key, return_index=True)
     new[again[first]] = True
     return new
@@ -133,7 +134,9 @@ def _declare(names, header, offset, length, target, arg, op, flags):
         if file.kind == "anon":
             names.anonymous(file.name)
         mapping = header.mappings[target]
-        names.declare_mapping(header.processes[mapping.process], mapping.name)
+        index = names.declare_mapping(header.processes[mapping.process], mapping.name)
+        if flags & AT:
+            names.place(index, address=mapping.address)
     elif name == "fork":
         if target >= len(names.processes):
             raise ValueError("the parent is used before it is declared")
@@ -144,4 +147,8 @@ def _declare(names, header, offset, length, target, arg, op, flags):
         source, moved = header.mappings[target], header.mappings[arg]
         if source.process != moved.process:
             raise ValueError(f"mapping {moved.name!r} belongs to another process")
-        names.declare_mapping(header.processes[source.process], moved.name)
+        index = names.declare_mapping(header.processes[source.process], moved.name)
+        if flags & AT:
+            names.place(index, address=moved.address)
+        if flags & RESIZED:
+            names.place(index, length=moved.length)

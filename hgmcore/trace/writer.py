@@ -9,6 +9,7 @@ and mapping.
 from __future__ import annotations
 
 import functools
+import itertools
 import mmap
 import os
 import re
@@ -20,7 +21,7 @@ import numpy as np
 from hgmcore.sizes import format_size
 from hgmcore.trace.header import NO_TIME, Header
 from hgmcore.trace.names import Names, is_word
-from hgmcore.trace.statements import CODES, NO_ARG, OPERATION
+from hgmcore.trace.statements import AT, CODES, KEEP, NO_ARG, OPERATION, RESIZED
 from hgmcore.trace.trace import Trace
 
 _CHUNK = 1 << 16  # operations
@@ -126,17 +127,31 @@ class Writer:
         return self._unique("process", name)
 
     def mmap(self, process: str, name: str, file: int, offset: int, length: int, flags=0, thread=0,
-             time=NO_TIME) -> int:
-        """Map bytes of a file, and return the mapping. A name may be given again once its mapping is gone."""
-        index = self.names.declare_mapping(process, word(name))
+             time=NO_TIME, at: int | None = None) -> int:
+        """Map bytes of a file, and return the mapping. A name may be given again once its mapping is gone, but at
+        another address `at` the mapping gets a number."""
+        index = self._mapping(process, name, at)
+        flags |= AT * (at is not None)
         self.emit("mmap", index, offset, length, _as_arg(file, "files"), flags, thread, time)
         return index
 
-    def move(self, mapping: int, offset: int, length: int, name: str, thread=0, time=NO_TIME) -> int:
+    def move(self, mapping: int, offset: int, length: int, name: str, thread=0, time=NO_TIME, *,
+             new_length: int | None = None, at: int | None = None, keep=False) -> int:
         """Move a part of a mapping to a new one (mremap), and return that."""
-        index = self.names.declare_mapping(self.names.process_of(mapping), word(name))
-        self.emit("mremap", mapping, offset, length, _as_arg(index, "mappings"), 0, thread, time)
+        index = self._mapping(self.names.process_of(mapping), name, at, new_length)
+        flags = AT * (at is not None) | RESIZED * (new_length is not None) | KEEP * keep
+        self.emit("mremap", mapping, offset, length, _as_arg(index, "mappings"), flags, thread, time)
         return index
+
+    def _mapping(self, process, name, address=None, length=None):
+        """The mapping of a name, or of one with a number behind it if that has another address or length."""
+        given = {key: value for key, value in (("address", address), ("length", length)) if value is not None}
+        for number in itertools.count(1):
+            index = self.names.declare_mapping(process, word(name if number == 1 else f"{name}.{number}"))
+            there = self.names.mappings[index]
+            if all(getattr(there, key) in (None, value) for key, value in given.items()):
+                self.names.place(index, **given)
+                return index
 
     def fork(self, parent: str, name: str, thread=0, time=NO_TIME) -> str:
         """Fork a process that has mapped something, and return the child's name, made unique."""

@@ -208,7 +208,7 @@ class AddressSpaces(Memory):
         part = mapping.cut(vma, first, last)
         moved = {mapping.offset + i: mapping.subtree(i) for i in mapping.indices(first, last)}
         self.place(to, mapping.file, mapping.offset + first // mapping.file.page_size, last - first,
-                   mapping.private, [Vma(0, last - first, hgm=part.hgm, rights=part.rights)])
+                   mapping.private, [Vma(0, last - first, hgm=part.hgm, rights=part.rights, anon=part.anon)])
         for page, subtree in moved.items():
             mapping.drop_subtree(page - mapping.offset)
             to.subtree(page - to.offset)
@@ -237,7 +237,7 @@ class AddressSpaces(Memory):
         try:
             for source, copy in copies:
                 for vma in source.vmas:
-                    if vma.wp or source.private:
+                    if vma.wp or source.private and vma.anon:
                         self.copy_tables(source, copy, vma)
         except NoMemory:
             self.end(child)

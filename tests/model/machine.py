@@ -6,7 +6,7 @@ from .files import Files
 from .memory import NoMemory
 from .observe import observe
 from .schemes import Place
-from .tables import POISON, Leaf, Table, leaves_in
+from .tables import POISON, AnonVma, Leaf, Table, leaves_in
 from .thp_collapse import Collapse
 
 Result = namedtuple("Result", "error done event", defaults=(0, None))
@@ -150,7 +150,7 @@ class Model(Files, Collapse):
         if entry is None:
             event = self.fault(mapping, vma, index, page, write)
         else:
-            event = self.copy_on_write(mapping, index, entry.folio) if mapping.private and write else None
+            event = self.copy_on_write(mapping, vma, index, entry.folio) if mapping.private and write else None
         return (0, event) if event else self.geometry.base
 
     def fault(self, mapping, vma, index, page, write):
@@ -170,7 +170,7 @@ class Model(Files, Collapse):
             if folio.bad:
                 raise Refused("EHWPOISON")
         if mapping.private and (write or folio is None):
-            self.map_own_page(mapping, index, self.new_folio(file, number))
+            self.map_own_page(mapping, vma, index, self.new_folio(file, number))
         else:
             self.fault_in(mapping, vma, index, page, self.add_to_cache(file, number))
         return None
@@ -196,17 +196,18 @@ class Model(Files, Collapse):
                 raise
         self.add_looked_up(table, leaf, place, refs)
 
-    def map_own_page(self, mapping, index, folio):
+    def map_own_page(self, mapping, vma, index, folio):
         """Install a huge page of the private mapping's own."""
+        vma.anon = vma.anon or AnonVma()
         subtree = mapping.subtree(index)
         place = Place(subtree, mapping.owner, "fault", subtree.is_none)
         self.add_leaves(subtree.root, [Leaf(folio, 0, folio.pages)], place)
 
-    def copy_on_write(self, mapping, index, folio):
+    def copy_on_write(self, mapping, vma, index, folio):
         if folio.cached or self.scheme.mapcount(folio) != 1:
             copy = self.new_folio(mapping.file, mapping.offset + index)
             self.zap(mapping, index, origin="fault")
-            self.map_own_page(mapping, index, copy)
+            self.map_own_page(mapping, vma, index, copy)
 
     # -- MADV_DONTNEED
 

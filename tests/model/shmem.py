@@ -15,12 +15,12 @@ FAULT_AROUND = 64 * 2**10  # bytes
 class Shmem(Spaces):
     # -- folios
 
-    def new_frames(self, file, index, pages):
+    def new_frames(self, file, index, pages, anon=False):
         """A folio; this is no allocation that can be made to fail."""
         pfn = -(-self.frames // pages) * pages
         self.frames = pfn + pages
         self.cost_counts.hold(range(pfn, pfn + 1))
-        self.folios.append(Folio(file.name, index, pages, pfn, anon=file.kind == "anon"))
+        self.folios.append(Folio(file.name, index, pages, pfn, anon=anon or file.kind == "anon"))
         return self.folios[-1]
 
     def enter(self, file, folio):
@@ -89,14 +89,14 @@ class Shmem(Spaces):
 
     # -- hole punch and truncate
 
-    def unmap_pages(self, file, first, last):
-        """Unmap base pages [first, last) of a file everywhere."""
+    def unmap_pages(self, file, first, last, even_cows=False):
+        """Unmap base pages [first, last) of a file everywhere; even_cows: with what private mappings have for them."""
         base = self.geometry.base
         for mapping in self.mappings.values():
             start = (first - mapping.file_page) * base
             for vma in mapping.vmas_in(start, start + (last - first) * base) if mapping.file is file else ():
                 a, b = vma.clip(start, start + (last - first) * base)
-                self.zap_memory(mapping, a, b, "truncate")
+                self.zap_memory(mapping, a, b, "truncate", keep_cows=not even_cows)
 
     def remove_folio(self, file, folio):
         self.unmap_pages(file, folio.page, folio.page + folio.pages)
@@ -178,7 +178,7 @@ class Shmem(Spaces):
             raise Refused("EINVAL")
         before, file.length, file.size = file.length, size, -(-size // self.geometry.base)
         if size < before:
-            self.unmap_pages(file, file.size, end // self.geometry.base)
+            self.unmap_pages(file, file.size, end // self.geometry.base, even_cows=True)
             self.undo_range(file, size, end)
         return 0
 
@@ -208,13 +208,23 @@ class Shmem(Spaces):
     def touch_shmem(self, mapping, vma, offset, write):
         """The event that a registration makes of it, or None."""
         file, index = mapping.file, self.file_index(mapping, offset)
+        copies, space, (number, slot) = write and mapping.private, self.space(mapping), self.where(mapping, offset)
+        if copies and number in space.pmds and not isinstance(space.pmds[number], dict):
+            self.zap_whole(space, mapping, number, "zap")
         if self.is_mapped(mapping, offset):
+            if copies and not space.pmds[number][slot].exclusive:
+                self.write_private(mapping, vma, offset)
             return None
         around = FAULT_AROUND // self.geometry.base
         if self.options["fault_around"] != "none" and around > 1 and not (write or vma.minor or vma.wp):
             self.fault_around(mapping, vma, offset, around)
             if self.is_mapped(mapping, offset):
                 return None
+        copy = None
+        if copies:
+            self.prepare(mapping, vma)
+            copy = self.new_copy(file, index)
+            copy.freed = True  # until it is mapped
         if index >= file.size:
             raise Refused("EFAULT")
         folio = file.cache.get(index)
@@ -224,10 +234,35 @@ class Shmem(Spaces):
         if folio and vma.minor:
             self.put_back()
             return "minor"
+        existed = folio is not None
         if folio is None:
             folio = self.bring_in(file, index, self.fits(mapping, vma, offset, file.page_size))
-        self.finish_fault(mapping, vma, offset, folio)
+        if copies:
+            if existed:
+                self.put_back()
+            self.need_table(space, number)
+            copy.freed = False
+            self.map_ptes(space, number, slot, copy, 0, 1, "fault", exclusive=True)
+        else:
+            self.finish_fault(mapping, vma, offset, folio)
         return None
+
+    def new_copy(self, file, index):
+        """A base page that a private mapping has in place of one of the file."""
+        self.allocate()
+        return self.new_frames(file, index, 1, anon=True)
+
+    def write_private(self, mapping, vma, offset):
+        """A write to what a PTE of a private mapping maps: the file's page, or one that was shared with a child."""
+        space, (number, slot) = self.space(mapping), self.where(mapping, offset)
+        entry = space.pmds[number][slot]
+        self.prepare(mapping, vma)
+        if entry.folio.anon and self.may_reuse(entry.folio):
+            space.pmds[number][slot] = entry._replace(exclusive=True)
+            return
+        copy = self.new_copy(mapping.file, self.file_index(mapping, offset))
+        self.unmap_ptes(space, number, [slot], "fault")
+        self.map_ptes(space, number, slot, copy, 0, 1, "fault", exclusive=True)
 
     def try_pmd(self, mapping, vma, offset, folio):
         """Map a folio that fills a PMD by one leaf, if nothing is there and it fits the VMA."""

@@ -118,7 +118,8 @@ class Collapse(Anon):
         for mapping in self.mappings.values():
             start = (first - mapping.file_page) * base
             vma = mapping.vma_around(start, self.pmd_size) if mapping.file is file else None
-            if vma and not vma.wp:
+            aligned = (mapping.address + start) % self.pmd_size == 0
+            if vma and aligned and not (vma.wp or vma.anon):
                 space, (number, _) = self.space(mapping), self.where(mapping, start)
-                if isinstance(space.pmds.get(number), dict):
+                if isinstance(space.pmds.get(number), dict) and not space.pmds[number]:
                     self.free_table(space, number)

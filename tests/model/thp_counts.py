@@ -24,6 +24,7 @@ class Space:
     process: str
     owner: int
     next_address: int = 0
+    placed: bool = False  # mappings may lie anywhere
     pmds: dict = field(default_factory=dict)  # number of a PMD entry -> an Entry, or a table: dict of slot -> Entry
     upper: set = field(default_factory=set)  # ("pmd" or "pud", number): tables with entries of that level
 
@@ -39,6 +40,7 @@ class Counts(Memory):
     def __init__(self, scheme, geometry="x86-64", **options):
         super().__init__(scheme, geometry, **options)
         self.options.setdefault("fault_around", "none")
+        self.options.setdefault("addresses", "apart")
         self.spaces = {}  # process -> Space
         self.pieces = {}  # (process, number of the PMD entry, folio) -> Pieces
 
@@ -111,10 +113,11 @@ class Counts(Memory):
         if first and not exchange:
             scheme.first_leaf(folio, place)
 
-    def unmap_ptes(self, space, number, slots, origin):
-        """Empty those of the slots that are not none, folio by folio."""
+    def unmap_ptes(self, space, number, slots, origin, keep_cows=False):
+        """Empty those of the slots that are not none, folio by folio; keep_cows: but for a process's own pages."""
         table = space.pmds[number]
-        gone = [(slot, table.pop(slot)) for slot in slots if slot in table]
+        gone = [(slot, table.pop(slot)) for slot in slots
+                if slot in table and not (keep_cows and table[slot].folio and table[slot].folio.anon)]
         covered = len(slots) == self.geometry.fanout
         for folio in dict.fromkeys(entry.folio for _, entry in gone if entry.folio):
             leaves = [(slot, Leaf(folio, entry.page, 1)) for slot, entry in gone if entry.folio is folio]

@@ -16,9 +16,11 @@ class Seen:
         for space in model.spaces.values():
             for number, entry in sorted(space.pmds.items()):
                 for slot, folio, first, n, level in runs_of(entry):
-                    part = self.part_at(space, number * model.geometry.fanout + slot, folio, first, n, level)
-                    self.of_folio[folio].append(part)
-                    self.of_mapping[part.mapping].append(part)
+                    while n:
+                        part = self.part_at(space, number * model.geometry.fanout + slot, folio, first, n, level)
+                        self.of_folio[folio].append(part)
+                        self.of_mapping[part.mapping].append(part)
+                        slot, first, n = slot + part.n, first + part.n, n - part.n
         known = [folio for folio in model.folios if model.files[folio.file].kind != "hugetlb"]
         self.truth = {folio: coverage([(p.first, p.first + p.n) for p in self.of_folio[folio]], folio.pages)
                       for folio in known}
@@ -31,7 +33,7 @@ class Seen:
         base = self.model.geometry.base
         mapping = next(m for m in self.model.placed_mappings(space.process)
                        if m.vma_at(page * base - m.address))
-        assert mapping.vma_at((page + n) * base - 1 - mapping.address), "what is mapped lies in VMAs"
+        n = min(n, (mapping.address + mapping.vma_at(page * base - mapping.address).last) // base - page)
         return Part(mapping, page - mapping.address // base, folio, first, n, level)
 
     def folio_row(self, folio):

@@ -1,7 +1,9 @@
 """Statements about mappings of shmem and anonymous memory, whose VMAs may be cut at any base page."""
+from dataclasses import replace
+
 from .address_space import AddressSpaces, Refused, parse_size
 from .memory import NoMemory
-from .tables import File, Vma
+from .tables import File, Mapping, Vma
 from .thp_counts import ZERO, Entry
 from .thp_tables import PageTables
 
@@ -29,24 +31,79 @@ class Spaces(AddressSpaces, PageTables):
         self.mapping(process, name)
         mapping, file = self.living(process, name), self.file_called(file)
         offset, asked, anon = parse_size(offset), parse_size(length), file.kind == "anon"
+        at = parse_size(flags[-1]) if "at" in flags else None
         if offset % self.geometry.base or asked == 0 or "hgm" in flags:
             raise Refused("EINVAL")
-        if anon == (kind == "shared") or anon and "minor" in flags:
+        if anon and (kind == "shared" or "minor" in flags):
             raise Refused("EINVAL")
         if mapping.vmas:
             raise Refused("EEXIST")
-        self.place_memory(mapping, file, offset // self.geometry.base, self.whole_base_pages(asked))
+        if at is not None:
+            self.check_place(process, at, self.whole_base_pages(asked), "ENOMEM")
+            if self.has_vma(process, at, at + self.whole_base_pages(asked)):
+                raise Refused("EEXIST")
+        self.place_memory(mapping, file, offset // self.geometry.base, self.whole_base_pages(asked), at)
+        mapping.private = kind == "private"
         mapping.vmas = [Vma(0, mapping.length, "minor" in flags, "wp" in flags)]
         return asked
 
-    def place_memory(self, mapping, file, file_page, length):
-        """Find addresses: in a span of the largest leaf where nothing is yet, and there as in the file."""
-        span, space = max(self.geometry.leaves) * self.geometry.base, self.space(mapping)
-        at = file_page * self.geometry.base
-        mapping.address = -(-space.next_address // span) * span + at % span
-        space.next_address = mapping.address + length
+    @property
+    def end_of_addresses(self):
+        return self.geometry.base * self.geometry.fanout**self.geometry.tables // 2
+
+    def check_place(self, process, at, length, beyond):
+        if at % self.geometry.base:
+            raise Refused("EINVAL")
+        if at + length > self.end_of_addresses:
+            raise Refused(beyond)
+
+    def place_memory(self, mapping, file, file_page, length, at=None):
+        """Put a mapping at an address, or find one."""
+        space = self.space(mapping)
+        mapping.address = self.free_address(mapping.process, file, file_page, length) if at is None else at
+        space.placed = space.placed or at is not None or self.options["addresses"] == "kernel"
         mapping.file, mapping.file_page, mapping.length = file, file_page, length
-        mapping.private = file.kind == "anon"
+
+    def free_address(self, process, file, file_page, length):
+        """In a span of the largest leaf where nothing is yet, and there as in the file; or as Linux finds one."""
+        if self.options["addresses"] == "kernel":
+            return self.top_down(process, file, file_page * self.geometry.base, length)
+        span, space = max(self.geometry.leaves) * self.geometry.base, self.spaces[process]
+        inside = file_page * self.geometry.base % span
+        start = -(-space.next_address // span) * span
+        while space.placed and self.has_vma(process, start, start + -(-(inside + length) // span) * span):
+            start += span
+        space.next_address = start + inside + length
+        return start + inside
+
+    def highest_gap(self, process, length):
+        """Where the highest gap of so many bytes ends."""
+        ends = self.end_of_addresses - self.geometry.base - (128 << 20)
+        for first, last in sorted(((m.address + v.first, m.address + v.last) for m in self.placed_mappings(process)
+                                   for v in m.vmas), reverse=True):
+            if ends - last >= length:
+                break
+            ends = min(ends, first)
+        return ends
+
+    def top_down(self, process, file, offset, length):
+        """The highest free address: of memory that may have folios of a size, if it is so long, as they are aligned."""
+        size = self.pmd_size if file.kind == "anon" else file.page_size
+        place = self.highest_gap(process, length) - length
+        if length < size or file.kind == "anon" and length % size:
+            return place
+        inside = 0 if file.kind == "anon" else offset % size
+        if place % size == inside or inside and inside + length < 2 * size:
+            return place
+        room = length + size - (self.geometry.base if file.kind == "shmem" else 0)
+        place = self.highest_gap(process, room) - length
+        return place - (place - inside) % size
+
+    def unmap_addresses(self, process, first, last):
+        for mapping in list(self.placed_mappings(process)):
+            a, b = max(first - mapping.address, 0), min(last - mapping.address, mapping.length)
+            if a < b:
+                self.unmap(mapping, a, b)
 
     def alike(self, a, b):
         flags = [(v.minor, v.wp, v.rights, v.accounted) for v in (a, b)]
@@ -116,7 +173,7 @@ class Spaces(AddressSpaces, PageTables):
                 self.split_pmd(mapping, b)
                 part = mapping.cut(vma, first, last)
                 part.rights = rights
-                if mapping.private:
+                if mapping.file.kind == "anon":
                     part.accounted = "w" in rights or part.accounted and part.anon is not None
             at = b
         self.merge(mapping)
@@ -140,7 +197,7 @@ class Spaces(AddressSpaces, PageTables):
     # -- mremap
 
     def memory_mremap(self, process, name, *words):
-        if len(words) > 1:
+        if len(words) > 2:
             return self.move_memory(process, name, *words)
         mapping, asked = self.living(process, name), parse_size(words[0])
         length = self.whole_base_pages(asked)
@@ -154,30 +211,71 @@ class Spaces(AddressSpaces, PageTables):
         elif length > mapping.length:
             first, last = mapping.address + mapping.length, mapping.address + length
             if self.has_vma(process, first, last):
-                raise Refused("ENOMEM")
+                if "move" not in words:
+                    raise Refused("ENOMEM")
+                self.move_whole(mapping, vma, length)
+                return asked
             vma.last = length
             space = self.space(mapping)
-            space.next_address = max(space.next_address, last)
+            if not space.placed:
+                space.next_address = max(space.next_address, last)
         mapping.length = length
         return asked
 
-    def move_memory(self, process, name, offset, length, new):
+    def move_whole(self, mapping, vma, length):
+        """MREMAP_MAYMOVE of a mapping that cannot grow where it is."""
+        there = Mapping(mapping.process, mapping.name, mapping.owner, self.geometry, file=mapping.file)
+        there.address = self.free_address(mapping.process, mapping.file, mapping.file_page, length)
+        there.vmas, there.length = [Vma(0, length)], length
+        moved = self.move_leaves(mapping, 0, vma.last, there, 0)
+        if moved < vma.last:
+            self.move_leaves(there, 0, moved, mapping, 0)
+            self.free_unused_tables(there, 0, length)
+            raise NoMemory
+        before = replace(mapping, vmas=[])
+        mapping.address, mapping.length = there.address, length
+        vma.last, vma.minor, vma.wp = length, False, False
+        self.free_unused_tables(before, 0, before.length)
+
+    def move_memory(self, process, name, offset, length, new, *words):
         to = self.mapping(process, new)  # it is declared whatever follows
         mapping, first, last, asked = self.memory_range(process, name, offset, length)
-        if asked == 0:
+        resized, keep = words and words[0][0].isdigit(), "keep" in words
+        size = self.whole_base_pages(parse_size(words[0])) if resized else last - first
+        at = parse_size(words[words.index("at") + 1]) if "at" in words else None
+        start = mapping.address + first
+        if not 0 < size <= self.end_of_addresses or keep and size != last - first:
             raise Refused("EINVAL")
-        vma = mapping.vma_around(first, last - first)
-        if vma is None:
+        if at is not None:
+            self.check_place(process, at, size, "EINVAL")
+            if at < start + last - first and start < at + size:
+                raise Refused("EINVAL")
+        vma = mapping.vma_at(first)
+        if asked == 0 and vma is not None and mapping.private:
+            raise Refused("EINVAL")
+        if vma is None or last > vma.last:
             raise Refused("EFAULT")
         if to.vmas:
             raise Refused("EEXIST")
-        self.place_memory(to, mapping.file, mapping.file_page + first // self.geometry.base, last - first)
-        to.vmas = [Vma(0, last - first, rights=vma.rights, anon=vma.anon, accounted=vma.accounted)]
+        if at is not None:
+            self.unmap_addresses(process, at, at + size)
+            vma = mapping.vma_at(first)
+        if first + size < last:
+            self.unmap(mapping, first + size, last)
+            last = first + size
+            vma = mapping.vma_at(first)
+        self.place_memory(to, mapping.file, mapping.file_page + first // self.geometry.base, size, at)
+        to.private = mapping.private
+        to.vmas = [Vma(0, size, rights=vma.rights, anon=vma.anon, accounted=vma.accounted)]
         moved = self.move_leaves(mapping, first, last, to, 0)
         if moved < last:  # no memory: what was moved moves back
             self.move_leaves(to, 0, moved - first, mapping, first)
-            self.unmap(to, 0, last - first)
+            self.unmap(to, 0, size)
             raise NoMemory
+        if keep and (vma.first, vma.last) == (first, last):
+            vma.anon = None
+        if keep or asked == 0:
+            return asked
         mapping.vmas.remove(mapping.cut(vma, first, last))
         self.free_unused_tables(mapping, first, last)
         return asked
@@ -185,7 +283,7 @@ class Spaces(AddressSpaces, PageTables):
     def move_leaves(self, mapping, first, last, to, start):
         """Move what bytes [first, last) map to byte `start` of another mapping. Returns the byte it came to."""
         space = self.space(mapping)
-        for number, a, b in self.spans(mapping, first, last):
+        for number, a, b in self.moved_spans(mapping, first, last, to, start):
             target, inside = self.where(to, start + a - first)[0], b - a == self.pmd_size
             if number not in space.pmds:
                 continue
@@ -202,8 +300,15 @@ class Spaces(AddressSpaces, PageTables):
                 self.need_table(space, target)
             except NoMemory:
                 return a
-            self.move_ptes(space, number, self.slots(mapping, a, b), target, was_none)
+            self.move_ptes(space, number, self.slots(mapping, a, b), target,
+                           self.slots(to, start + a - first, start + b - first), was_none)
         return last
+
+    def moved_spans(self, mapping, first, last, to, start):
+        """The spans of PMD entries on both sides: (number in the old place, first byte, last byte)."""
+        for number, a, b in self.spans(mapping, first, last):
+            for _, c, d in self.spans(to, start + a - first, start + b - first):
+                yield number, c - start + first, d - start + first
 
     def split_pmd_for_move(self, space, mapping, number):
         if mapping.file.kind == "anon":
@@ -211,16 +316,16 @@ class Spaces(AddressSpaces, PageTables):
         else:
             self.zap_whole(space, mapping, number, "zap")
 
-    def move_ptes(self, space, number, slots, target, was_none):
-        """To the same slots of another table. No mapping comes or goes, but where a scheme counts what is below one
+    def move_ptes(self, space, number, slots, target, new_slots, was_none):
+        """To slots of another table. No mapping comes or goes, but where a scheme counts what is below one
         PMD entry, a new subtree begins and the old one may end."""
         old, new = space.pmds[number], space.pmds[target]
-        for slot in slots:
+        for slot, there in zip(slots, new_slots):
             entry = old.get(slot)
             if entry and entry.folio and self.scheme.counts_subtrees:
-                self.map_ptes(space, target, slot, entry.folio, entry.page, 1, "fault", was_none, entry.exclusive)
+                self.map_ptes(space, target, there, entry.folio, entry.page, 1, "fault", was_none, entry.exclusive)
             elif entry:
-                new[slot] = old.pop(slot)
+                new[there] = old.pop(slot)
         self.unmap_ptes(space, number, slots, "zap")
 
     # -- fork
@@ -229,13 +334,12 @@ class Spaces(AddressSpaces, PageTables):
         if source.file.kind == "hugetlb":
             return super().copy_tables(source, copy, vma)
         anon = source.file.kind == "anon"
-        if anon and not vma.anon and not vma.wp:
-            return None  # nothing but zero pages was ever there
+        if source.private and not vma.anon and not vma.wp:
+            return None  # nothing but zero pages, or those of the file, was ever there
         parent, child = self.space(source), self.space(copy)
         self.known = set()  # each VMA is a step of its own
         for number, a, b in self.spans(source, vma.first, vma.last):
-            if self.has_upper(parent, number):
-                self.make_upper(child, number)
+            child.upper |= self.upper_tables(number) & parent.upper
             entry = parent.pmds.get(number)
             if isinstance(entry, dict):
                 self.copy_ptes(parent, child, number, self.slots(source, a, b))

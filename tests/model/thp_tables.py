@@ -14,7 +14,8 @@ class PageTables(Counts):
     def copy_space(self, parent, child):
         """For a child that is forked; nothing is mapped yet."""
         if parent in self.spaces:
-            self.spaces[child] = Space(child, self.owner(child), self.spaces[parent].next_address)
+            self.spaces[child] = Space(child, self.owner(child), self.spaces[parent].next_address,
+                                       self.spaces[parent].placed)
 
     def drop_tables(self, process):
         """Of a process that exited; it maps nothing any more."""
@@ -77,10 +78,10 @@ class PageTables(Counts):
 
     # -- removing leaves
 
-    def zap_memory(self, mapping, first, last, origin, frees_tables=False):
+    def zap_memory(self, mapping, first, last, origin, frees_tables=False, keep_cows=False):
         """Unmap the bytes [first, last). A PMD leaf of a file goes as a whole, whatever part of it that is.
 
-        frees_tables: page tables go too that lie inside.
+        frees_tables: page tables go too that lie inside. keep_cows: a private mapping's own pages stay.
         """
         space = self.space(mapping)
         for number, a, b in self.spans(mapping, first, last):
@@ -91,7 +92,7 @@ class PageTables(Counts):
                 else:
                     self.exchange_whole(space, number)
             if number in space.pmds:
-                self.unmap_ptes(space, number, self.slots(mapping, a, b), origin)
+                self.unmap_ptes(space, number, self.slots(mapping, a, b), origin, keep_cows)
                 if frees_tables and inside:
                     self.free_table(space, number)
 

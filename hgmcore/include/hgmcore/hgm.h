@@ -18,7 +18,7 @@ extern "C" {
  * refuses another module's structure where either differs. A new operation raises it by itself: an engine compiled
  * before would take the operation for none.
  */
-#define HGM_ABI (600 + HGM_NR_OPS)
+#define HGM_ABI (700 + HGM_NR_OPS)
 
 #define HGM_INLINE static inline __attribute__((always_inline))
 
@@ -163,6 +163,9 @@ enum hgm_op {
 #define HGM_OPF_WRITE 32
 #define HGM_OPF_ALL 64
 #define HGM_OPF_READ 128
+#define HGM_OPF_AT 16		/* mmap, mremap: to the address that stands with the mapping's name */
+#define HGM_OPF_RESIZED 32	/* mremap: to the length that stands with the new mapping's name */
+#define HGM_OPF_KEEP 64		/* mremap: MREMAP_DONTUNMAP; of one in place: MREMAP_MAYMOVE */
 
 /* What an operation that failed, raised an event or did less than it was asked to, came to. */
 typedef struct hgm_result {
@@ -272,6 +275,7 @@ typedef struct hgm_options {
 	uint8_t rmap_batch;	/* the split of a PMD is one call */
 	uint8_t rmap_exclusive;	/* enum hgm_rmap_exclusive */
 	uint8_t pmd_order;	/* of the geometry: a PMD entry maps 1 << pmd_order base pages, a PUD entry the square of that */
+	uint8_t top_down;	/* mappings get the addresses that Linux chooses, not spans of their own */
 	struct hgm_scheme *scheme;	/* the table of a scheme whose reactions are called through pointers; else NULL */
 } hgm_options;
 

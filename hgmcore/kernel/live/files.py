@@ -2,7 +2,9 @@
 
 import contextlib
 import errno
+import fcntl
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -11,8 +13,11 @@ import numpy as np
 from hgmcore.kernel.live import kernel
 from hgmcore.kernel.live.kernel import HUGE, MAP_FLAGS, PAGE
 
+_THP = Path("/sys/kernel/mm/transparent_hugepage")
 _NR_HUGEPAGES = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
-_POOL = 64  # pages: more than the mappings of a sequence reserve
+_NR_GIANT = Path("/sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages")
+GIANT = 1 << 30
+_POOL = 320  # pages: more than the mappings of a sequence reserve
 _BASE = 0x20_0000_0000  # where this process maps files, without page tables except for a moment
 
 
@@ -27,14 +32,15 @@ class FileSystem:
 
 
 class ShmemFile:
-    """A shmem file of huge pages, all there (`page` 2M), or of 4K pages, none there (`page` 4096).
+    """A shmem file of huge pages, all there (`page` 2M), of 4K pages, none there (`page` 4096), or of folios between,
+    which settings enable (`folios`), all there or none.
 
     `address` is where this process maps it; nothing of it is mapped there except during a call.
     """
 
     kind = "shmem"
 
-    def __init__(self, filesystem, slot, size, page):
+    def __init__(self, filesystem, slot, size, page, cached=()):
         self.size = size
         self.fd = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=filesystem.root)
         self.address = _BASE + (slot << 30)
@@ -43,6 +49,7 @@ class ShmemFile:
             kernel.checked("mmap", kernel.mmap(self.address, size, kernel.PROT["rw"], MAP_FLAGS["SHARED"], self.fd, 0))
             if page == HUGE:
                 self._advise("HUGEPAGE")
+            if page == HUGE or cached:
                 self._advise("POPULATE_WRITE")
                 self._advise("DONTNEED")
         except BaseException:
@@ -73,13 +80,14 @@ class ShmemFile:
 
 
 class HugetlbFile:
-    """A hugetlb file of 2M pages, none there; otherwise as ShmemFile."""
+    """A hugetlb file of pages of 2M, or 1G, none there; otherwise as ShmemFile."""
 
     kind = "hugetlb"
 
-    def __init__(self, filesystem, slot, size, page):
-        self.size = size
-        self.fd = os.memfd_create("hgmcore", os.MFD_CLOEXEC | os.MFD_HUGETLB | os.MFD_HUGE_2MB)
+    def __init__(self, filesystem, slot, size, page, cached=()):
+        self.size, self.page = size, page
+        which = os.MFD_HUGE_1GB if page == GIANT else os.MFD_HUGE_2MB
+        self.fd = os.memfd_create("hgmcore", os.MFD_CLOEXEC | os.MFD_HUGETLB | which)
         self.address = _BASE + (slot << 30)
         self.uffd = -1
         try:
@@ -95,9 +103,10 @@ class HugetlbFile:
             raise
 
     def cache(self):
-        present = [first for first in range(0, self.size // PAGE, 512)
-                   if kernel.madvise(self.address + first * PAGE, HUGE, kernel.ADVICE["POPULATE_READ"]) == 0]
-        pages = (np.array(present, np.int64)[:, None] + np.arange(512)).ravel()
+        unit = self.page // PAGE
+        present = [first for first in range(0, self.size // PAGE, unit)
+                   if kernel.madvise(self.address + first * PAGE, self.page, kernel.ADVICE["POPULATE_READ"]) == 0]
+        pages = (np.array(present, np.int64)[:, None] + np.arange(unit)).ravel()
         frames = _own_frames(self.address, self.size // PAGE)[pages]
         kernel.checked("DONTNEED", kernel.madvise(self.address, self.size, kernel.ADVICE["DONTNEED"]))
         return pages, frames
@@ -118,23 +127,68 @@ def _own_frames(address, pages):
     return (entries & ((1 << 55) - 1)).astype(np.int64)
 
 
+def keeper(before):
+    """A process that writes {path: text} once its standard input ends, as it does whatever becomes of us."""
+    script = "read end; " + "; ".join(f"echo {text} > {path}" for path, text in before.items())
+    return subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE, start_new_session=True)
+
+
+class Folios:
+    """The settings that enable folios between 4K and 2M; `use` chooses a size; at the end of a `with` all is as before.
+
+    2M is then only what MADV_COLLAPSE makes. Other programs have such folios meanwhile.
+    """
+
+    def __enter__(self):
+        files = [path / kind for path in _THP.glob("hugepages-*kB") for kind in ("enabled", "shmem_enabled")]
+        self._before = {path: chosen(path) for path in files if path.exists()}
+        self._keeper, self._now = keeper(self._before), dict(self._before)
+        return self
+
+    def use(self, size):
+        """Folios of `size` bytes and no others; None: as before."""
+        for path, before in self._before.items():
+            this = size is not None and path.parent.name == f"hugepages-{size // 1024}kB"
+            word = ("madvise" if path.name == "enabled" else "always") if this else before
+            if size is not None and path.parent.name == "hugepages-2048kB" and path.name == "enabled":
+                word = "never"
+            if self._now[path] != word:
+                path.write_text(word)
+                self._now[path] = word
+
+    def __exit__(self, *exception):
+        self._keeper.communicate()
+
+
+def chosen(path):
+    """The [chosen] word of a setting."""
+    return re.search(r"\[(\w+)\]", path.read_text())[1]
+
+
+@contextlib.contextmanager
+def alone(wanted):
+    """Beside other runs of this kind, or alone if `wanted`: settings that one changes would mislead the others."""
+    with open(_THP / "enabled") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX if wanted else fcntl.LOCK_SH)
+        yield
+
+
 @contextlib.contextmanager
 def pool(wanted):
     """If `wanted`, hugetlb pages for the time of a `with`: raises nr_hugepages, and puts it back, also if killed.
 
-    OSError: there is no such setting, or too little memory in one piece.
+    Yields whether there is a page of 1G, too. OSError: there is no such setting, or too little memory in one piece.
     """
     if not wanted:
-        yield
+        yield False
         return
-    before = int(_NR_HUGEPAGES.read_text())
-    # The keeper waits until its standard input ends, as it does whatever becomes of us.
-    keeper = subprocess.Popen(["sh", "-c", f"read end; echo {before} > {_NR_HUGEPAGES}"], stdin=subprocess.PIPE,
-                              start_new_session=True)
+    before = {path: int(path.read_text()) for path in (_NR_HUGEPAGES, _NR_GIANT) if path.exists()}
+    process = keeper(before)
     try:
-        _NR_HUGEPAGES.write_text(str(before + _POOL))
-        if int(_NR_HUGEPAGES.read_text()) < before + _POOL:
+        for path, count in before.items():
+            path.write_text(str(count + (_POOL if path == _NR_HUGEPAGES else 1)))
+        if int(_NR_HUGEPAGES.read_text()) < before[_NR_HUGEPAGES] + _POOL:
             raise OSError(errno.ENOMEM, f"no {_POOL} free 2M pages could be had", str(_NR_HUGEPAGES))
-        yield
+        yield _NR_GIANT in before and int(_NR_GIANT.read_text()) > before[_NR_GIANT]
     finally:
-        keeper.communicate()
+        process.communicate()

@@ -3,7 +3,7 @@
 from hgmcore import importers
 from hgmcore.importers.kernel_recording import read_records
 from hgmcore.kernel.live import kernel
-from hgmcore.kernel.live.files import KINDS
+from hgmcore.kernel.live.files import GIANT, KINDS
 from hgmcore.kernel.live.kernel import HUGE, PAGE
 
 LARGEST = 1 << 30  # bytes of a file or a mapping: they lie a GiB apart
@@ -14,7 +14,7 @@ _NEEDED = {"mmap": (*_RANGE, "prot", "flags", "addr_mod_2M", "fileoff"), "munmap
            "mlock": _RANGE, "munlock": _RANGE,
            "mremap": (*_RANGE, "newlen", "flags"), "read": _RANGE, "write": _RANGE, "fork": ("child",), "exit": (),
            "uffd_open": ("asked", "flags"), "uffd_register": (*_RANGE, "mode"), "uffd_unregister": _RANGE,
-           "uffd_continue": (*_RANGE, "mode")}
+           "uffd_continue": (*_RANGE, "mode"), "pin": (*_RANGE, "pin"), "unpin": (*_RANGE, "pin")}
 _OF_FILES = {"fallocate": (*_RANGE, "mode"), "ftruncate": ("region", "len")}
 _WORDS = {"advice": kernel.ADVICE, "mode": (*kernel.UFFD_MODES, *kernel.FALLOCATE, 0, 1, 2), "flags": kernel.MAP_FLAGS}
 
@@ -39,8 +39,8 @@ def _wrong(statement):
         if statement["kind"] not in KINDS:
             return f"a file of {statement['kind']!r}: there are {', '.join(KINDS)}"
         size, page = statement["size"], statement["page"]
-        if not (type(size) is int and 0 < size <= LARGEST and size % PAGE == 0 and page in (PAGE, HUGE)):
-            return f"a file of {size} bytes in folios of {page}: at most 1G, in folios of 4K or 2M"
+        if not (type(size) is int and 0 < size <= LARGEST and size % PAGE == 0 and page in (PAGE, HUGE, GIANT)):
+            return f"a file of {size} bytes in folios of {page}: at most 1G, in folios of 4K, 2M or 1G"
     if statement["t"] != "op":
         return None
     known, op = _OF_FILES if statement["proc"] == "driver" else _NEEDED, statement["op"]
@@ -49,7 +49,7 @@ def _wrong(statement):
     for key in known[op]:
         if key not in statement:
             return f"{op}: no {key!r}"
-        if key in ("off", "len", "prot", "newlen", "fileoff", "addr_mod_2M"):
+        if key in ("off", "len", "prot", "newlen", "fileoff", "addr_mod_2M", "to_mod_2M"):
             value = statement[key]
             if not (type(value) is int and 0 <= value <= LARGEST):
                 return f"{op}: {key} is {value!r}, not a number up to 1G"

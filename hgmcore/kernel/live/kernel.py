@@ -22,7 +22,8 @@ FALLOCATE = {"": 0, "PUNCH_HOLE": 0x01 | 0x02}  # a hole keeps the size
 CLONE_PARENT, SIGCHLD = 0x8000, 17
 PR_SET_PDEATHSIG = 1
 
-_SYSCALLS = {"x86_64": {"clone": 56, "userfaultfd": 323}, "aarch64": {"clone": 220, "userfaultfd": 282}}
+_SYSCALLS = {"x86_64": {"clone": 56, "userfaultfd": 323, "bpf": 321},
+             "aarch64": {"clone": 220, "userfaultfd": 282, "bpf": 280}}
 _NUMBERS = {"fsopen": 430, "fsconfig": 431, "fsmount": 432, **_SYSCALLS.get(platform.machine(), {})}
 CLOSE_ON_EXEC, FSCONFIG_SET_STRING, FSCONFIG_CMD_CREATE = 1, 1, 6
 
@@ -57,8 +58,20 @@ read = _function("read", _long, _int, _pointer, _size)
 write = _function("write", _long, _int, _pointer, _size)
 prctl = _function("prctl", _int, _int, _long, _long, _long, _long)
 _ioctl = _function("ioctl", _int, _int, ctypes.c_ulong, _pointer)
+_vmsplice = _function("vmsplice", _long, _int, _pointer, ctypes.c_ulong, ctypes.c_uint)
 _syscall = _libc.syscall
 _syscall.restype = _long
+
+
+def vmsplice(pipe, address, length):
+    """Put references on the pages of a range into a pipe; bytes, or -1."""
+    return _vmsplice(pipe, ctypes.create_string_buffer(struct.pack("=QQ", address, length), 16), 1, 0)
+
+
+def bpf(command, attributes):
+    """bpf(2), its attributes as packed."""
+    attributes = ctypes.create_string_buffer(attributes, 128)
+    return _syscall(_long(_NUMBERS["bpf"]), _long(command), attributes, _long(128))
 
 
 def error():

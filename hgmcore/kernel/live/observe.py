@@ -11,6 +11,7 @@ import numpy as np
 
 from hgmcore.kernel.live import kernel
 from hgmcore.kernel.live.kernel import PAGE
+from hgmcore.kernel.live.references import References
 
 COUNTS = "/proc/kpagecount"
 _PAGEMAP_SCAN = 0xC0606610
@@ -46,8 +47,14 @@ class Observer:
         self.counts = os.open(COUNTS, os.O_RDONLY | os.O_CLOEXEC)
         self.flags = os.open("/proc/kpageflags", os.O_RDONLY | os.O_CLOEXEC)
         self.blocks, self.small = _Numbers(), _Numbers()
+        try:
+            self.references = References()
+        except OSError:
+            self.references = None
 
     def close(self):
+        if self.references:
+            self.references.close()
         os.close(self.counts)
         os.close(self.flags)
 
@@ -101,7 +108,9 @@ class Observer:
         for run in kinds:
             run[2] = "|".join(name for name, bit in _FLAGS.items() if run[2] >> bit & 1)
         same = np.zeros(len(pages), np.int8)
-        return {"phys": self._names(pages, frames, flags),
+        heads = flags >> _FLAGS["HEAD"] & 1 == 1
+        refs = {"refs": runs(pages[heads], self.references.of(frames[heads]))} if self.references else {}
+        return {**refs, "phys": self._names(pages, frames, flags),
                 "pfn": [[first, count, frame] for first, count, _, frame in runs(pages, same, frames)],
                 "mapcount": runs(pages, counts), "kflags": kinds, "sum_mapcount": int(counts.sum())}
 

@@ -7,9 +7,9 @@ from collections import Counter
 from pathlib import Path
 
 from hgmcore.kernel.live.conditions import check
-from hgmcore.kernel.live.files import pool
+from hgmcore.kernel.live.files import Folios, alone, pool
 from hgmcore.kernel.live.given import given, shown
-from hgmcore.kernel.live.sequences import sequence
+from hgmcore.kernel.live.sequences import folio_of, giant_of, sequence
 from hgmcore.kernel.live.session import Session
 from hgmcore.kernel.live.shrink import shortest
 from hgmcore.kernel.live.timing import Times
@@ -69,10 +69,11 @@ class Outcome:
         return stream.getvalue().decode()
 
 
-def validate_live(seed=0, seconds=10.0, hugetlb=False, timed=False, progress=None):
+def validate_live(seed=0, seconds=10.0, hugetlb=False, timed=False, progress=None, folios=False):
     """Run sequences seed, seed + 1, ... for `seconds` or until one differs: "hgmcore-validate-live 1", as JSON types.
 
-    hugetlb: every second sequence is on hugetlb files, and nr_hugepages is raised meanwhile. timed: the same
+    hugetlb: every second sequence is on hugetlb files, and nr_hugepages is raised meanwhile. folios: of the others,
+    every second has folios between 4K and 2M, and settings are changed meanwhile. timed: the same
     sequences are then timed, see `timing`. progress: called with (tenths of seconds gone, all).
     Of the result, "disturbed" are sequences left out because khugepaged collapsed pages meanwhile; "not_repeated" are
     the seeds of differences that the kernel did not show again, and "not_repeated_differences" what each was (seed,
@@ -81,8 +82,9 @@ def validate_live(seed=0, seconds=10.0, hugetlb=False, timed=False, progress=Non
     ValueError: this machine cannot, and what is missing; OSError: the pool of huge pages.
     """
     check()
-    run = _Run(seed, hugetlb)
-    with pool(hugetlb), Session() as session:
+    run = _Run(seed, hugetlb, folios)
+    settings = Folios() if folios else contextlib.nullcontext()
+    with alone(folios), settings as run.settings, pool(hugetlb) as run.giant, Session() as session:
         start = time.monotonic()
         while (gone := time.monotonic() - start) < seconds and not run.difference:
             if progress:
@@ -103,7 +105,7 @@ def validate_sequence(path):
     check()
     hugetlb = any(statement.get("kind") == "hugetlb" for statement in statements)
     run = _Run(0, hugetlb)
-    with pool(hugetlb), Session() as session:
+    with alone(False), pool(hugetlb), Session() as session:
         outcomes = [Outcome(session, statements, hugetlb)]
         while outcomes[0].differences and len(outcomes) < TIMES:
             outcomes.append(Outcome(session, statements, hugetlb))
@@ -121,8 +123,9 @@ def validate_sequence(path):
 class _Run:
     """The result so far."""
 
-    def __init__(self, seed, hugetlb):
-        self.seed, self.hugetlb = seed, hugetlb
+    def __init__(self, seed, hugetlb, folios=False):
+        self.seed, self.hugetlb, self.folios, self.settings = seed, hugetlb, folios, None
+        self.giant = False
         self.done, self.disturbed, self.not_repeated = [], 0, []
         self.unsure = []
         self.kernel, self.steps, self.difference = "", 0, None
@@ -132,7 +135,11 @@ class _Run:
         """Run one more."""
         seed = self.seed + len(self.done) + self.disturbed + len(self.not_repeated)
         hugetlb = self.hugetlb and seed % 2 == 1
-        statements, before = sequence(seed, hugetlb=hugetlb), _COLLAPSED.read_text()
+        folio = folio_of(seed) if self.folios and not hugetlb and seed // (1 + self.hugetlb) % 2 else None
+        if self.settings:
+            self.settings.use(folio)
+        giant = giant_of(seed, self.giant) if hugetlb else None
+        statements, before = sequence(seed, hugetlb=hugetlb, folio=folio, giant=giant), _COLLAPSED.read_text()
         outcome = Outcome(session, statements, hugetlb)
         if outcome.differences and _COLLAPSED.read_text() != before:
             self.disturbed += 1

@@ -1,12 +1,13 @@
 """Random operation sequences, the same for the same seed: statements of a recording without results.
 
 They hold what the simulator models: shmem files of 2M folios (mappings of them have MADV_HUGEPAGE, so that holes are
-filled as in a simulated file) and of 4K pages, anonymous memory with MADV_HUGEPAGE, on request hugetlb files; accesses
+filled as in a simulated file) and of 4K pages, anonymous memory with MADV_HUGEPAGE, on request hugetlb files, or folios
+of a size between; shared and private, at addresses of any alignment; references that a pipe holds on pages; accesses
 that fail included. Left out, because the simulator leaves it out or because it is somebody else's:
 
-* private mappings of files; MADV_PAGEOUT, NOHUGEPAGE; MADV_COLD and FREE where they could split a folio
+* MADV_PAGEOUT, NOHUGEPAGE; MADV_COLD and FREE where they could split a folio
 * mlock of a part of a mapping, or of a registered one; what moves a locked one or makes copies in it
-* mremap of a range with holes or of several VMAs, and of two lengths at a time
+* mremap of a range with holes or of several VMAs, and one that moves to an address of the kernel's choice
 * userfaultfd for private memory, for a part of a mapping or a resized one, and its events: it is asked to fail where it
   would raise one
 * a munmap or mprotect of hugetlb that is refused for its end, which divides the VMA at its start all the same, and
@@ -20,24 +21,32 @@ from hgmcore.kernel.live.kernel import HUGE, PAGE, PROT
 
 _LENGTHS = (1, 1, 1, 2, 3, 8, 16, 17, 64, 100, 256, 511, 512, 512, 512, 1024)  # 4K pages
 _WEIGHTS = {"mmap": 6, "touch": 14, "dontneed": 8, "collapse": 4, "populate": 4, "munmap": 5, "mprotect": 4,
-            "mremap": 3, "fork": 3, "exit": 2, "register": 2, "unregister": 1, "uffd_continue": 16, "punch": 3,
-            "truncate": 1, "lock": 2, "unlock": 1, "advise": 2}
-_PROCESSES, _REGIONS = 4, 5  # at a time; regions of one process
+            "mremap": 4, "fork": 4, "exit": 2, "register": 2, "unregister": 1, "uffd_continue": 16, "punch": 3,
+            "truncate": 1, "pin": 2, "unpin": 1, "lock": 2, "unlock": 1, "advise": 2}
+_AT_MOST = 5  # processes at a time; regions of one process
+_PINNED = 16  # pages, for which a pipe has room
+_POPULATED = 16 << 20  # bytes that are populated at once, so that the pool is not used up
+_MIDDLE = tuple(PAGE << order for order in range(2, 9))
+MAYMOVE, FIXED, DONTUNMAP = 1, 2, 4
+GIANT = 1 << 30
 
 
 class _Region:
     """whole: it has the length that it was made with. cut: it may be several VMAs, or have holes."""
 
-    def __init__(self, pages, file, whole, cut=False):
+    def __init__(self, pages, file, whole, cut=False, shared=True):
         self.pages, self.file, self.whole, self.cut, self.registered = pages, file, whole, cut, False
-        self.locked = False
+        self.locked, self.shared = False, shared
 
 
 class _Maker:
     """The files, processes and regions that exist so far, without asking a kernel; a method for each kind of step."""
 
-    def __init__(self, rng, hugetlb):
-        self.rng, self.hugetlb = rng, hugetlb
+    def __init__(self, rng, hugetlb, folio, giant):
+        self.rng, self.hugetlb, self.folio, self.giant = rng, hugetlb, folio, giant
+        self.processes_at_most = self.regions_at_most = 3 if giant else _AT_MOST
+        self.pinned, self.holed = [], set()  # holed: files whose folios may have been split
+        self.protected = []
         self.files, self.huge, self.processes, self.armed = {}, {}, {}, set()
         self.named = 0
         self.statements = []
@@ -52,14 +61,17 @@ class _Maker:
         return self.statements
 
     def _begin(self):
-        for number in range(self.rng.choice((1, 1, 2))):
+        for number in range(1 if self.giant else self.rng.choice((1, 1, 2))):
             kind = "hugetlb" if self.hugetlb else "shmem"
-            page = HUGE if self.hugetlb else self.rng.choice((HUGE, HUGE, HUGE, PAGE))
-            size = self.rng.choice((1, 2, 3)) * HUGE
+            page = self.folio or (HUGE if self.hugetlb else self.rng.choice((HUGE, HUGE, HUGE, PAGE)))
+            size = self.rng.choice((1, 2, 2, 3, 3, 5)) * HUGE
+            if self.giant:
+                size, page = GIANT, self.giant
             self.files[f"f{number}"] = size
             self.huge[f"f{number}"] = kind == "shmem" and page == HUGE
+            there = self.huge[f"f{number}"] or self.folio and self.rng.random() < 0.7
             self.statements.append({"t": "file", "file": f"f{number}", "kind": kind, "size": size, "page": page,
-                                    "cached": [[0, size // PAGE]] if (kind, page) == ("shmem", HUGE) else []})
+                                    "cached": [[0, size // PAGE]] if there else []})
         for name in "AB"[:self.rng.choice((1, 2))]:
             self.processes[name] = {}
             self.statements.append({"t": "proc", "proc": name})
@@ -76,6 +88,8 @@ class _Maker:
 
     def _range(self, pages, lengths=_LENGTHS):
         """{off, len} in bytes of a range inside `pages`, at borders more often than elsewhere."""
+        if self.giant:
+            return self._giant_range(pages, max(lengths) <= _PINNED)
         length = min(self.rng.choice(lengths), pages)
         if self.hugetlb and self.rng.random() < 0.8:
             length = min(-(-length // 512) * 512, pages)
@@ -86,9 +100,15 @@ class _Maker:
         first = self.rng.choice((*borders, self.rng.randint(0, last)))
         return {"off": first * PAGE, "len": length * PAGE}
 
+    def _giant_range(self, pages, few):
+        """One in a file of 1G, at few places, so that what is done there meets; `few`: pages of 4K."""
+        first = min(self.rng.choice((0, 0, 1, 2, 511)) * 512, pages - 1)
+        length = self.rng.choice((1, 1, 2, 5) if few else (1, 512, 512, 1024, pages))
+        return {"off": first * PAGE, "len": min(length, pages - first) * PAGE}
+
     def mmap(self):
         process = self.rng.choice(list(self.processes))
-        if len(self.processes[process]) == _REGIONS:
+        if len(self.processes[process]) == self.regions_at_most:
             return
         name = f"m{self.named}"
         self.named += 1
@@ -100,17 +120,29 @@ class _Maker:
             pages = self.rng.choice((size - first, size - first, self.rng.randint(1, size - first)))
             if self.hugetlb:
                 first, pages = first // 512 * 512, -(-pages // 512) * 512
-            fields.update(len=pages * PAGE, file=file, fileoff=first * PAGE, flags="SHARED",
-                          addr_mod_2M=first * PAGE % HUGE)  # as the kernel chooses it
+            shared = self.rng.random() < 0.7 or self.giant is not None
+            if self.giant:
+                first, pages = 0, GIANT // PAGE
+            fields.update(len=pages * PAGE, file=file, fileoff=first * PAGE, flags="SHARED" if shared else "PRIVATE",
+                          addr_mod_2M=first * PAGE % HUGE if self.hugetlb else self._aligned(first * PAGE))
         else:
-            file, pages = None, self.rng.choice((512, 512, 1024, 1000))
-            fields.update(len=pages * PAGE, fileoff=0, flags="PRIVATE")
+            file, shared, pages = None, False, self.rng.choice((512, 512, 1024, 1000))
+            fields.update(len=pages * PAGE, fileoff=0, flags="PRIVATE", addr_mod_2M=self._aligned(0),
+                          page=self.folio or HUGE)
+        if self.giant:
+            fields["flags"] += "|NORESERVE"
         self._op(process, "mmap", **fields)
         if file is None or self.huge[file]:
             self._op(process, "madvise", region=name, off=0, len=pages * PAGE, advice="HUGEPAGE")
-        self.processes[process][name] = _Region(pages, file, True)
-        if file and self.rng.random() < 0.4:
+        self.processes[process][name] = _Region(pages, file, True, shared=shared)
+        if file and shared and self.rng.random() < 0.4:
             self._register(process, name)
+
+    def _aligned(self, offset):
+        """An address modulo 2M: mostly that of the file, as the kernel chooses it; else another one."""
+        if self.rng.random() < 0.75:
+            return offset % HUGE
+        return self.rng.choice((PAGE, HUGE // 2, HUGE - PAGE, 64 * PAGE, self.rng.randrange(512) * PAGE))
 
     def touch(self):
         process, name, region = self._any()
@@ -122,7 +154,9 @@ class _Maker:
         process, name, region = self._any()
         if name:
             advice = self.rng.choice(("POPULATE_READ", "POPULATE_WRITE"))
-            self._op(process, "madvise", region=name, **self._range(region.pages), advice=advice)
+            part = self._range(region.pages)
+            part["len"] = min(part["len"], _POPULATED)
+            self._op(process, "madvise", region=name, **part, advice=advice)
 
     def dontneed(self):
         self._advise("DONTNEED")
@@ -159,7 +193,12 @@ class _Maker:
         self._cut("munmap")
 
     def mprotect(self):
-        self._cut("mprotect", prot=self.rng.choice((0, 1, 3, 3)))
+        """Rights of a part, or those back that the last such step took, so that VMAs merge."""
+        if self.protected and self.rng.random() < 0.5:
+            process, name, part = self.protected.pop()
+            self._op(process, "mprotect", region=name, **part, prot=PROT["rw"])
+        else:
+            self._cut("mprotect", prot=self.rng.choice((0, 1, 1, 3)))
 
     def _cut(self, op, **fields):
         """A step that divides a VMA."""
@@ -170,6 +209,8 @@ class _Maker:
                 part["len"] = -(-part["len"] // HUGE) * HUGE  # otherwise it is refused, but divides the VMA at `off`
             region.cut = True
             self._op(process, op, region=name, **part, **fields)
+            if op == "mprotect":
+                self.protected.append((process, name, part))
 
     def mremap(self):
         process, name, region = self._any(lambda region: not (region.cut or region.locked))
@@ -177,13 +218,22 @@ class _Maker:
             return
         if self.rng.random() < 0.5:
             part, to = self._range(region.pages), f"m{self.named}"
-            if self.hugetlb:
-                part["len"] = -(-part["len"] // HUGE) * HUGE
+            flags, fields, unit = MAYMOVE | FIXED, {}, HUGE if self.hugetlb else PAGE
+            part["len"] = -(-part["len"] // unit) * unit
+            new = part["len"]
+            how = self.rng.random()
+            if how < 0.25:
+                flags |= DONTUNMAP
+            elif how < 0.5:
+                new = max(unit, self.rng.choice((new // 2 // unit * unit, new - unit, new + unit, new + HUGE)))
+            if not self.hugetlb and self.rng.random() < 0.4:
+                fields["to_mod_2M"] = self._aligned(0)
             self.named += 1
-            region.cut = True
-            self._op(process, "mremap", region=name, **part, newlen=part["len"], flags=3, to=to)
-            self.processes[process][to] = _Region(part["len"] // PAGE, region.file, region.whole)
-        else:
+            region.cut |= not flags & DONTUNMAP
+            self._op(process, "mremap", region=name, **part, newlen=new, flags=flags, to=to, **fields)
+            self.processes[process][to] = _Region(new // PAGE, region.file, region.whole and new == part["len"],
+                                                  shared=region.shared)
+        elif self.giant != GIANT:
             pages = self.rng.choice((max(1, region.pages // 2), region.pages + 512, region.pages + 1))
             if self.hugetlb:
                 pages = max(512, region.pages // 1024 * 512)
@@ -191,11 +241,11 @@ class _Maker:
             region.pages, region.whole = pages, False
 
     def fork(self):
-        if len(self.processes) < _PROCESSES:
+        if len(self.processes) < self.processes_at_most:
             parent, child = self.rng.choice(list(self.processes)), f"P{self.named}"
             self.named += 1
             self._op(parent, "fork", child=child)
-            self.processes[child] = {name: _Region(r.pages, r.file, r.whole, r.cut)
+            self.processes[child] = {name: _Region(r.pages, r.file, r.whole, r.cut, r.shared)
                                      for name, r in self.processes[parent].items()}
 
     def exit(self):
@@ -204,9 +254,27 @@ class _Maker:
             self._op(process, "exit")
             del self.processes[process]
             self.armed.discard(process)
+            self.pinned = [pin for pin in self.pinned if pin[0] != process]
+            self.protected = [part for part in self.protected if part[0] != process]
+
+    def pin(self):
+        """A reference on each of some pages, which an access brings there first."""
+        process, name, region = self._any(lambda it: it.file and it.shared and it.file not in self.holed)
+        if name:
+            part = self._range(region.pages, (1, 1, 2, _PINNED))
+            part["len"] = min(part["len"], _PINNED * PAGE)
+            self._op(process, "read", region=name, **part)
+            self._op(process, "pin", region=name, **part, pin=self.named)
+            self.pinned.append((process, name, part, self.named))
+            self.named += 1
+
+    def unpin(self):
+        if self.pinned:
+            process, name, part, number = self.pinned.pop(self.rng.randrange(len(self.pinned)))
+            self._op(process, "unpin", region=name, **part, pin=number)
 
     def register(self):
-        process, name, _ = self._any(lambda region: region.file and region.whole and not region.locked)
+        process, name, _ = self._any(lambda it: it.file and it.whole and it.shared and not it.locked)
         if name:
             self._register(process, name)
 
@@ -232,16 +300,31 @@ class _Maker:
 
     def punch(self):
         file = self.rng.choice(list(self.files))
+        self.holed.add(file)
         self._op("driver", "fallocate", region=file, mode="PUNCH_HOLE", **self._range(self.files[file] // PAGE))
 
     def truncate(self):
         file = self.rng.choice(list(self.files))
         pages = self.rng.randrange(self.files[file] // PAGE)
+        self.holed.add(file)
         if self.hugetlb:
             pages = pages // 512 * 512
         self._op("driver", "ftruncate", region=file, off=0, len=pages * PAGE)
 
 
-def sequence(seed, steps=40, hugetlb=False):
-    """The sequence of `seed`, a list of statements with about `steps` operations, on hugetlb files alone or on none."""
-    return _Maker(random.Random(seed), hugetlb).make(steps)
+def sequence(seed, steps=None, hugetlb=False, folio=None, giant=None):
+    """The sequence of `seed`, a list of statements with about `steps` operations (None: 40, or 150), on hugetlb files
+    alone or on none. folio: bytes of the folios of shmem and anonymous memory; None: 2M, or 4K. giant: instead, the one
+    hugetlb file has 1G, in pages of 1G or of 2M, whose page tables processes share."""
+    rng = random.Random(seed)
+    return _Maker(rng, hugetlb, folio, giant).make(steps or (40 if giant else rng.choice((40, 40, 150))))
+
+
+def giant_of(seed, there):
+    """Of some seeds of hugetlb, the size of pages of a file of 1G; None: it has small ones. there: is a page of 1G?"""
+    return {1: HUGE, 5: GIANT if there else None}.get(seed // 2 % 8)
+
+
+def folio_of(seed):
+    """The size of the folios of a sequence that is to have them between 4K and 2M."""
+    return _MIDDLE[seed // 2 % len(_MIDDLE)]

@@ -55,7 +55,7 @@ class Session:
                 if statement["t"] == "file":
                     kind = KINDS[statement["kind"]]
                     self._files[statement["file"]] = kind(self._filesystem, len(self._files), statement["size"],
-                                                          statement["page"])
+                                                          statement["page"], statement.get("cached"))
                     yield statement
                 elif statement["t"] == "proc":
                     worker = self._nursery.fork()[1]
@@ -128,7 +128,7 @@ class Session:
         if region:
             request["address"] = process.regions[region][0] + op["off"]
         if "to" in op:
-            request["to_address"] = self._place(op["to"]) + request["address"] % HUGE
+            request["to_address"] = self._place(op["to"]) + op.get("to_mod_2M", request["address"] % HUGE)
         result = process.worker.ask(request, fd)
         if op["op"] == "mmap" and result["ret"] == -1:
             del process.regions[region]

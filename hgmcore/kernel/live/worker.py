@@ -26,9 +26,11 @@ class Worker:
         self.own = _own_memory()
         self.zero = os.open("/dev/zero", os.O_RDWR | os.O_CLOEXEC)
         self.pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.pins = {}
 
     def mmap(self, op, fd):
-        flags = kernel.MAP_FLAGS[op["flags"]] | (kernel.MAP_FLAGS["ANONYMOUS"] if fd == -1 else 0)
+        flags = sum(kernel.MAP_FLAGS[word] for word in op["flags"].split("|"))
+        flags |= kernel.MAP_FLAGS["ANONYMOUS"] if fd == -1 else 0
         return _call(kernel.mmap, op["address"], op["len"], op["prot"], flags, fd, op.get("fileoff", 0))
 
     def munmap(self, op, fd):
@@ -69,6 +71,21 @@ class Worker:
             os.read(self.pipe[0], done)
         return {"errno": result["errno"], "ns": total, "accessed": done}
 
+    def pin(self, op, fd):
+        """Let a pipe hold a reference on each page of the range, as many as it has room for."""
+        pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        result = _call(kernel.vmsplice, pipe[1], op["address"], op["len"])
+        self.pins[op["pin"]] = pipe
+        return {"errno": result["errno"], "ns": result["ns"], "accessed": max(result["ret"], 0) // kernel.PAGE}
+
+    def unpin(self, op, fd):
+        self._end(self.pins.pop(op["pin"], ()))
+        return {"ret": 0, "errno": "", "ns": 0}
+
+    def _end(self, pipe):
+        for end in pipe:
+            os.close(end)
+
     def uffd_open(self, op, fd):
         if self.uffd != -1:
             os.close(self.uffd)
@@ -98,7 +115,10 @@ class Worker:
         return {}
 
     def forget(self):
-        """In a child: its parent's userfaultfd is of its parent's memory."""
+        """In a child: its parent's userfaultfd is of its parent's memory; and pins are their process's alone."""
+        for pipe in self.pins.values():
+            self._end(pipe)
+        self.pins = {}
         if self.uffd != -1:
             os.close(self.uffd)
         self.uffd = -1

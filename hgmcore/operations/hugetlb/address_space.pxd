@@ -1,15 +1,16 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""mmap, munmap, mremap and mprotect of hugetlb: where mappings come from, move and go."""
-from libc.errno cimport EEXIST, EFAULT, EINVAL, ENOMEM, ESRCH
+"""mmap, munmap and mprotect of hugetlb: where mappings come from and go."""
+from libc.errno cimport EEXIST, EINVAL, ENOMEM, ESRCH
 from hgmcore.hgm cimport *
 from hgmcore.core.machine cimport File, Machine, Mapping, Vma
 from hgmcore.core.share cimport unshare_range
 from hgmcore.core.table cimport entry_index, is_table, table_entries, table_none, table_number, table_release
-from hgmcore.core.vma cimport vma_delete, vma_find, vma_search, vma_split
+from hgmcore.core.vma cimport vma_delete, vma_search, vma_split
+from hgmcore.operations.addresses cimport at_refused, mmap_region
 from hgmcore.operations.common cimport (
-    base_mask, mmap_region, mprotect_range, Outcome, outcome, page_mask, process_exited, Range, range_of, round_up
+    base_mask, mprotect_range, Outcome, outcome, page_mask, process_exited, Range, range_of, round_up
 )
-from hgmcore.operations.hugetlb.huge_page cimport huge_page, huge_page_none, HugePage, maps_pieces
+from hgmcore.operations.hugetlb.huge_page cimport HugePage, maps_pieces
 from hgmcore.operations.hugetlb.zap cimport unmap_hugepage_range
 
 cdef inline void mean(Mapping *v, uint32_t file) noexcept nogil:
@@ -21,6 +22,7 @@ cdef inline Outcome mmap(Machine *m, const hgm_operation *op) noexcept nogil:
     cdef Mapping *v = &m.state.mappings[op.target]
     cdef File *f = &m.state.files[op.arg]
     cdef uint64_t mask = page_mask(f), length = round_up(op.length, mask)
+    cdef int error
     if process_exited(m, v):
         return outcome(0, ESRCH)
     mean(v, op.arg)
@@ -31,10 +33,12 @@ cdef inline Outcome mmap(Machine *m, const hgm_operation *op) noexcept nogil:
     if length < op.length or op.offset >> f.page_shift > f.pages or (
             length >> f.page_shift > f.pages - (op.offset >> f.page_shift)):
         return outcome(0, ENOMEM)
-    if v.nr_vmas > 0:
-        return outcome(0, EEXIST)
+    error = at_refused(m, v, v.at, length, mask, False) if op.flags & HGM_OPF_AT else 0
+    if v.nr_vmas > 0 or error:
+        return outcome(0, EEXIST if v.nr_vmas > 0 else error)
     if not mmap_region(m, v, op.arg, op.offset, length, HGM_OPF_READ | HGM_OPF_WRITE
-                       | (op.flags & (HGM_OPF_SHARED | HGM_OPF_MINOR | HGM_OPF_WP | HGM_OPF_HGM))):
+                       | (op.flags & (HGM_OPF_SHARED | HGM_OPF_MINOR | HGM_OPF_WP | HGM_OPF_HGM)),
+                       op.flags & HGM_OPF_AT != 0):
         return outcome(0, ENOMEM)
     f.size = max(f.size, (op.offset + length) >> f.page_shift)    # hugetlbfs_file_mmap() makes the file longer
     return outcome(op.length, 0)
@@ -69,10 +73,11 @@ cdef inline bint vma_in(const Mapping *v, uint64_t start, uint64_t end) noexcept
     return i < v.nr_vmas and v.address + v.vmas[i].start < end
 
 cdef inline bint span_used(Machine *m, const Mapping *v, uint64_t start, uint64_t span) noexcept nogil:
-    """Does a VMA of the process of `v` reach into the span at `start`? Small ones `v` has to itself: see
-    get_unmapped_area()."""
+    """Does a VMA of the process of `v` reach into the span at `start`? Small ones `v` has to itself, if no mapping was
+    placed otherwise: see get_unmapped_area()."""
     cdef uint32_t next = m.state.processes[v.process].first_mapping
-    if span <= <uint64_t>1 << m.config.geometry.leaf_shift[m.config.geometry.nr_leaves - 1]:
+    if not m.state.processes[v.process].placed and (
+            span <= <uint64_t>1 << m.config.geometry.leaf_shift[m.config.geometry.nr_leaves - 1]):
         return vma_in(v, start, start + span)
     while next:
         if vma_in(&m.state.mappings[next - 1], start, start + span):
@@ -152,67 +157,3 @@ cdef inline Outcome mprotect(Machine *m, const hgm_operation *op) noexcept nogil
         at = stop
         i += 1
     return outcome(min(at - op.offset, op.length), 0 if at >= end else ENOMEM)
-
-cdef inline bint move_hugetlb_page_tables(Machine *m, Mapping *v, uint64_t start, uint64_t end,
-                                          Mapping *w) noexcept nogil:
-    """Move the hstate-level entries of [start, end) to the start of mapping `w`. Nothing is counted."""
-    cdef HugePage source, target
-    cdef uint64_t at = start
-    cdef int i
-    unshare_range(m, v, start, end)
-    while at < end:
-        source = huge_page(m, v, at, False)
-        if source.entry is not NULL and not huge_page_none(&source):
-            target = huge_page(m, w, at - start, True)
-            if target.entry is NULL:
-                return False
-            for i in range(source.file.entries):
-                target.entry[i] = source.entry[i]
-                source.entry[i] = 0
-        at = source.start + page_mask(source.file) + 1
-    return True
-
-cdef inline Outcome mremap_to(Machine *m, Mapping *v, const hgm_operation *op) noexcept nogil:
-    """Move a part to a new mapping; it keeps what userfaultfd does not own. The length is rounded to huge pages."""
-    cdef Mapping *w = &m.state.mappings[op.arg]
-    cdef Vma *vma
-    cdef uint64_t mask = page_mask(&m.state.files[v.file]), length = round_up(op.length, mask)
-    cdef Range r = range_of(m, op, mask)
-    cdef uint64_t end = r.end
-    cdef uint32_t flags
-    mean(w, v.file)
-    if r.error or op.length == 0:
-        return outcome(0, r.error if r.error else EINVAL)
-    vma = vma_find(v, op.offset)
-    if vma is NULL or end > vma.end:
-        return outcome(0, EFAULT)
-    if w.nr_vmas > 0:
-        return outcome(0, EEXIST)
-    flags = vma.flags
-    if (not mmap_region(m, w, v.file, v.file_offset + op.offset, length,
-                        flags & ~<uint32_t>(HGM_OPF_MINOR | HGM_OPF_WP))
-            or not move_hugetlb_page_tables(m, v, op.offset, end, w)
-            or not vma_split(m, v, op.offset) or not vma_split(m, v, end)):
-        return outcome(0, ENOMEM)
-    vma_delete(v, vma_search(v, op.offset))
-    free_pgtables(m, v, op.offset, end)
-    return outcome(op.length, 0)
-
-cdef inline Outcome mremap(Machine *m, const hgm_operation *op) noexcept nogil:
-    """Shrink in place, or move a part; hugetlb mappings cannot grow (EINVAL)."""
-    cdef Mapping *v = &m.state.mappings[op.target]
-    cdef uint64_t mask = page_mask(&m.state.files[v.file]), length = round_up(op.length, mask)
-    if process_exited(m, v):
-        return outcome(0, ESRCH)
-    if op.arg != HGM_NO_ARG:
-        return mremap_to(m, v, op)
-    if op.length == 0 or length < op.length:
-        return outcome(0, EINVAL)
-    if v.nr_vmas == 0 or v.vmas[0].start > 0:
-        return outcome(0, EFAULT)
-    if length > v.length:
-        return outcome(0, EINVAL)
-    if do_munmap(m, v, length, v.length):
-        free_pgtables(m, v, length, v.length)
-    v.length = length
-    return outcome(op.length, 0)

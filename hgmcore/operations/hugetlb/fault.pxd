@@ -39,7 +39,12 @@ cdef inline Outcome map_private(Machine *m, HugePage *h, hgm_folio *folio, bint 
         look_up_and_put(m, &m.context.cost, folio)
     return outcome(base_mask(m) + 1, 0)
 
-cdef inline Outcome hugetlb_wp(Machine *m, HugePage *h) noexcept nogil:
+cdef inline void anon_vma_prepare(Vma *vma) noexcept nogil:
+    """The VMA gets a huge page of its own: from now on a fork copies what it maps (vma_needs_copy)."""
+    if vma.anon_vma == 0:
+        vma.anon_vma = 1
+
+cdef inline Outcome hugetlb_wp(Machine *m, HugePage *h, Vma *vma) noexcept nogil:
     """A write to a private huge page: reuse an anonymous page that nobody else maps, else copy."""
     cdef hgm_folio *old = NULL
     cdef hgm_folio *copy
@@ -51,12 +56,13 @@ cdef inline Outcome hugetlb_wp(Machine *m, HugePage *h) noexcept nogil:
     if copy is NULL:
         return outcome(0, ENOMEM)
     copy.flags = HGM_FOLIO_ANON
+    anon_vma_prepare(vma)
     if old is not NULL:
         hgm_event_copy(old.nr_pages)
         zap_huge_page(m, h, h.start, h.start + page_mask(h.file) + 1, HGM_BY_FAULT, False)
     return map_private(m, h, copy, False)
 
-cdef inline Outcome private_fault(Machine *m, HugePage *h, const hgm_operation *op, uint32_t vma_flags) noexcept nogil:
+cdef inline Outcome private_fault(Machine *m, HugePage *h, const hgm_operation *op, Vma *vma) noexcept nogil:
     """A fault in a private mapping: the page cache's page to read, a copy to write. Whole huge pages only."""
     cdef hgm_folio *page
     cdef Outcome event
@@ -65,7 +71,7 @@ cdef inline Outcome private_fault(Machine *m, HugePage *h, const hgm_operation *
         error = lookup_refused(m, h.folio, True)
         if error:
             return outcome(0, error)
-        if vma_flags & HGM_OPF_MINOR:
+        if vma.flags & HGM_OPF_MINOR:
             look_up_and_put(m, &m.context.cost, h.folio)
             event = outcome(0, 0)
             event.event = HGM_EVENT_MINOR
@@ -78,13 +84,14 @@ cdef inline Outcome private_fault(Machine *m, HugePage *h, const hgm_operation *
     if not is_leaf(h.entry[0]) and behind_end(h):
         return outcome(0, EFAULT)
     if op.flags & HGM_OPF_WRITE:
-        return hugetlb_wp(m, h)
+        return hugetlb_wp(m, h, vma)
     if h.folio is not NULL:
         return map_private(m, h, h.folio, True)
     page = folio_alloc(m, h.mapping.file, file_index(h))
     if page is NULL:
         return outcome(0, ENOMEM)
     page.flags = HGM_FOLIO_ANON
+    anon_vma_prepare(vma)
     return map_private(m, h, page, False)
 
 cdef inline hgm_folio *look_up_or_alloc(Machine *m, const HugePage *h, bint *cached) noexcept nogil:
@@ -193,7 +200,7 @@ cdef inline Outcome hugetlb_fault(Machine *m, Mapping *v, Vma *vma, const hgm_op
     if vma.flags & HGM_OPF_SHARED:
         done = hugetlb_no_page(m, h, op, vma.flags, entry, level, path)
     else:
-        done = private_fault(m, h, op, vma.flags)
+        done = private_fault(m, h, op, vma)
     if m.context.exclusion != ALONE:
         huge_page_unlock(&locks, m.context.exclusion)
     return done

@@ -4,8 +4,9 @@ from libc.errno cimport EEXIST, EFAULT, EINVAL, ENOMEM, ESRCH
 from hgmcore.hgm cimport *
 from hgmcore.core.machine cimport ANON, File, Machine, Mapping, Vma, VMA_FORKED, VMA_UNACCOUNTED
 from hgmcore.core.vma cimport vma_delete, vma_find, vma_search, vma_split
+from hgmcore.operations.addresses cimport at_refused, mmap_region
 from hgmcore.operations.common cimport (
-    base_mask, mmap_region, mprotect_range, Outcome, outcome, process_exited, Range, range_of, round_up, vma_next,
+    base_mask, mprotect_range, Outcome, outcome, process_exited, Range, range_of, round_up, vma_next,
     VmaWalk, walk_vmas
 )
 from hgmcore.operations.thp.anon cimport anon_fault
@@ -32,22 +33,24 @@ cdef inline void vmas_merge(Mapping *v) noexcept nogil:
             i += 1
 
 cdef inline Outcome mmap(Machine *m, const hgm_operation *op) noexcept nogil:
-    """mmap of a shmem file, shared only, or of anonymous memory, private only. A mapping may reach beyond the file."""
+    """mmap of a shmem file, or of anonymous memory, private only. A mapping may reach beyond the file."""
     cdef Mapping *v = &m.state.mappings[op.target]
     cdef File *f = &m.state.files[op.arg]
     cdef uint64_t length = round_up(op.length, base_mask(m))
+    cdef int error
     if process_exited(m, v):
         return outcome(0, ESRCH)
     if op.offset & base_mask(m) or op.length == 0 or op.flags & HGM_OPF_HGM:
         return outcome(0, EINVAL)
-    if (f.kind == ANON) == (op.flags & HGM_OPF_SHARED != 0) or (f.kind == ANON and op.flags & HGM_OPF_MINOR):
+    if f.kind == ANON and op.flags & (HGM_OPF_SHARED | HGM_OPF_MINOR):
         return outcome(0, EINVAL)
     if length < op.length or op.offset + length < length:
         return outcome(0, ENOMEM)
-    if v.nr_vmas > 0:
-        return outcome(0, EEXIST)
+    error = at_refused(m, v, v.at, length, base_mask(m), False) if op.flags & HGM_OPF_AT else 0
+    if v.nr_vmas > 0 or error:
+        return outcome(0, EEXIST if v.nr_vmas > 0 else error)
     if not mmap_region(m, v, op.arg, op.offset, length, HGM_OPF_READ | HGM_OPF_WRITE
-                       | (op.flags & (HGM_OPF_SHARED | HGM_OPF_MINOR | HGM_OPF_WP))):
+                       | (op.flags & (HGM_OPF_SHARED | HGM_OPF_MINOR | HGM_OPF_WP)), op.flags & HGM_OPF_AT != 0):
         return outcome(0, ENOMEM)
     return outcome(op.length, 0)
 
@@ -102,7 +105,7 @@ cdef inline Outcome dontneed(Machine *m, const hgm_operation *op) noexcept nogil
     w = walk_vmas(v, &r)
     while vma_next(v, &w) is not NULL:
         unmap_page_range(m, v, w.start, w.stop, HGM_BY_ZAP, m.config.options.era >= 615
-                         or m.config.options.zap_frees_tables)
+                         or m.config.options.zap_frees_tables, False)
         done += w.stop - w.start
     return outcome(min(done, op.length), ENOMEM if w.gap else 0)
 

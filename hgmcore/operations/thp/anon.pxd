@@ -8,8 +8,11 @@ folio and is not counted: HGM_PTE_ZERO stands in its place.
 from libc.errno cimport ENOMEM
 from hgmcore.hgm cimport *
 from hgmcore.core.folio cimport folio_of, frames_alloc
-from hgmcore.core.machine cimport ANON, File, Machine, Mapping, Vma, VMA_FORKED
-from hgmcore.core.table cimport allocation_fails, is_leaf, is_table, subtree_table_alloc
+from hgmcore.core.machine cimport ANON, File, Machine, Mapping, NO_TABLE, Vma, VMA_FORKED
+from hgmcore.core.table cimport (
+    allocation_fails, entry_index, is_leaf, is_table, PMD, subtree_table_alloc, table_entries, table_number,
+    upper_table_add
+)
 from hgmcore.operations.common cimport base_mask, folio_answer, Outcome, outcome, page_mask
 from hgmcore.operations.thp.pmd cimport (
     deposit_alloc, frame, install_pmd, install_ptes, maps, mm_find_pmd, pgtable_trans_huge_deposit, Pmd, pmd_mask,
@@ -20,14 +23,16 @@ from hgmcore.operations.thp.zap cimport split_huge_pmd, zap_pte_range
 cdef enum:
     FALLBACK = -1    # VM_FAULT_FALLBACK
 
-cdef inline hgm_folio *anon_alloc(Machine *m, uint32_t file, uint64_t nr_pages) noexcept nogil:
-    """A folio for anonymous memory, in no page cache and with no reference yet. NULL: no memory."""
+cdef inline hgm_folio *anon_alloc(Machine *m, uint32_t file, uint64_t index, uint64_t nr_pages) noexcept nogil:
+    """A folio of a process's own, in no page cache and with no reference yet: for anonymous memory, or in place of base
+    page `index` of a shmem file. NULL: no memory."""
+    cdef bint anon = m.state.files[file].kind == ANON
     cdef hgm_folio *folio = NULL
     if not allocation_fails(m):
-        folio = frames_alloc(m, file, m.state.files[file].size, nr_pages)
+        folio = frames_alloc(m, file, m.state.files[file].size if anon else index, nr_pages)
     if folio is not NULL:
         folio.flags = HGM_FOLIO_ANON
-        m.state.files[file].size += 1
+        m.state.files[file].size += anon
     return folio
 
 cdef inline bint wp_can_reuse_anon_folio(Machine *m, const hgm_folio *folio, bint by_pmd) noexcept nogil:
@@ -55,7 +60,7 @@ cdef inline bint access_huge_pmd(Machine *m, Pmd *pmd, bint write) noexcept nogi
             return True
     elif m.config.options.era >= 615:
         # do_huge_zero_wp_pmd, from 6.13
-        folio = anon_alloc(m, pmd.mapping.file, m.state.files[pmd.mapping.file].nr_pages)
+        folio = anon_alloc(m, pmd.mapping.file, 0, ptes_per_table(m))
         if folio is not NULL:
             install_pmd(m, pmd, folio, HGM_PTE_EXCLUSIVE, HGM_BY_FAULT)
             return True
@@ -67,7 +72,7 @@ cdef inline int do_huge_pmd_anonymous_page(Machine *m, Pmd *pmd, bint write) noe
     cdef uint64_t table
     cdef hgm_folio *folio = NULL
     if write:
-        folio = anon_alloc(m, pmd.mapping.file, m.state.files[pmd.mapping.file].nr_pages)
+        folio = anon_alloc(m, pmd.mapping.file, 0, ptes_per_table(m))
         if folio is NULL:
             return FALLBACK
     if not deposit_alloc(m, &table):
@@ -79,6 +84,19 @@ cdef inline int do_huge_pmd_anonymous_page(Machine *m, Pmd *pmd, bint write) noe
         install_pmd(m, pmd, folio, HGM_PTE_EXCLUSIVE, HGM_BY_FAULT)
     else:
         pmd.entry[0] = HGM_PTE_ZERO
+    return 0
+
+cdef inline int wp_page_copy(Machine *m, Pmd *pmd, uint64_t address, uint64_t index) noexcept nogil:
+    """Put a base page of the process's own at the address, in place of what its PTE stands for; `index` as for
+    anon_alloc(). 0 or ENOMEM."""
+    cdef uint64_t *entry = pte_offset(m, pmd, address)
+    cdef hgm_folio *copy = anon_alloc(m, pmd.mapping.file, index, 1)
+    if copy is NULL:
+        return ENOMEM
+    hgm_event_copy(is_leaf(entry[0]))
+    if entry[0] != 0:
+        zap_pte_range(m, pmd, address, address + base_mask(m) + 1, HGM_BY_FAULT)
+    install_ptes(m, pmd, entry, copy, 0, 1, HGM_PTE_EXCLUSIVE, HGM_BY_FAULT)
     return 0
 
 cdef inline bint do_anonymous_page(Machine *m, Pmd *pmd, const Vma *vma, uint64_t address) noexcept nogil:
@@ -95,7 +113,7 @@ cdef inline bint do_anonymous_page(Machine *m, Pmd *pmd, const Vma *vma, uint64_
     for i in range(f.nr_pages):
         if entries[i] != 0:
             return False
-    folio = anon_alloc(m, pmd.mapping.file, f.nr_pages)
+    folio = anon_alloc(m, pmd.mapping.file, 0, f.nr_pages)
     if folio is not NULL:
         install_ptes(m, pmd, entries, folio, 0, f.nr_pages, HGM_PTE_EXCLUSIVE, HGM_BY_FAULT)
     return folio is not NULL
@@ -103,7 +121,6 @@ cdef inline bint do_anonymous_page(Machine *m, Pmd *pmd, const Vma *vma, uint64_
 cdef inline int handle_pte_fault(Machine *m, Pmd *pmd, const Vma *vma, uint64_t address, bint write) noexcept nogil:
     """An access to a base page; the PMD entry is a table. 0 or ENOMEM."""
     cdef uint64_t *entry = pte_offset(m, pmd, address)
-    cdef hgm_folio *copy
     if entry[0] & HGM_PTE_EXCLUSIVE or (entry[0] != 0 and not write):
         return 0
     if not write:
@@ -115,14 +132,7 @@ cdef inline int handle_pte_fault(Machine *m, Pmd *pmd, const Vma *vma, uint64_t 
         return 0
     if entry[0] == 0 and do_anonymous_page(m, pmd, vma, address):
         return 0
-    copy = anon_alloc(m, pmd.mapping.file, 1)
-    if copy is NULL:
-        return ENOMEM
-    hgm_event_copy(is_leaf(entry[0]))
-    if entry[0] != 0:
-        zap_pte_range(m, pmd, address, address + base_mask(m) + 1, HGM_BY_FAULT)
-    install_ptes(m, pmd, entry, copy, 0, 1, HGM_PTE_EXCLUSIVE, HGM_BY_FAULT)
-    return 0
+    return wp_page_copy(m, pmd, address, 0)
 
 cdef inline bint reusable_anon_vma(const Vma *vma, const Vma *neighbour) noexcept nogil:
     """May a VMA share the anon_vma of its neighbour: could they be one VMA but for what may be done to them?"""
@@ -204,24 +214,38 @@ cdef inline int copy_pte_range(Machine *m, Pmd *parent, Pmd *child, uint64_t sta
         i += run
     return 0
 
+cdef inline bint copy_upper_tables(Machine *m, uint32_t parent, uint32_t child, uint64_t address) noexcept nogil:
+    """Make the child's upper tables for an address, down to the last that the parent has. False: no memory."""
+    cdef int at = m.config.geometry.levels
+    cdef uint64_t *theirs = &table_entries(m, m.state.processes[parent].root)[entry_index(m, address, at)]
+    cdef uint64_t *mine = &table_entries(m, m.state.processes[child].root)[entry_index(m, address, at)]
+    while at > PMD and theirs[0] != 0:
+        if mine[0] == 0 and not upper_table_add(m, mine):
+            return False
+        at -= 1
+        theirs = &table_entries(m, table_number(theirs[0]))[entry_index(m, address, at)]
+        mine = &table_entries(m, table_number(mine[0]))[entry_index(m, address, at)]
+    return True
+
 cdef inline int copy_page_range(Machine *m, Mapping *v, const Vma *vma, Mapping *w) noexcept nogil:
     """Copy what a VMA of the parent's mapping `v` maps to the child's `w`. 0 or ENOMEM.
 
-    PMD leaves of a file are left out: the child can fault them in; and a VMA that never had an anonymous folio, unless
-    its write protection follows into the child (vma_needs_copy).
+    PMD leaves of a file are left out: the child can fault them in; and a private VMA that never had an anonymous folio,
+    unless its write protection follows into the child (vma_needs_copy).
     """
     cdef Pmd parent, child
     cdef uint64_t at = vma.start, stop
     cdef bint anon = m.state.files[v.file].kind == ANON
     cdef int error
-    if anon and not vma.anon_vma and not vma.flags & HGM_OPF_WP:
+    if not vma.flags & (HGM_OPF_SHARED | HGM_OPF_WP) and not vma.anon_vma:
         return 0
     while at < vma.end:
         parent = mm_find_pmd(m, v, at, False)
         stop = min(parent.address + pmd_mask(m) + 1 - v.address, vma.end)
-        child = mm_find_pmd(m, w, at, parent.entry is not NULL)    # upper tables as the parent has them
-        if parent.entry is not NULL and child.entry is NULL:
+        if m.state.processes[v.process].root != NO_TABLE and not copy_upper_tables(m, v.process, w.process,
+                                                                                   v.address + at):
             return ENOMEM
+        child = mm_find_pmd(m, w, at, False)
         if parent.entry is not NULL and parent.entry[0] != 0 and (anon or is_table(parent.entry[0])):
             if is_table(parent.entry[0]):
                 error = copy_pte_range(m, &parent, &child, v.address + at, v.address + stop)

@@ -20,7 +20,8 @@ from hgmcore.operations.thp.zap cimport pte_table_free, table_empty, zap_folio, 
 cdef inline void retract_page_tables(Machine *m, uint32_t file, uint64_t first) noexcept nogil:
     """Free the page tables, now empty, of all that map a PMD's range of the file from base page `first` on.
 
-    Where userfaultfd protects from writes they stay, as they may hold its marks.
+    Where userfaultfd protects from writes they stay, as they may hold its marks; and those of private mappings
+    that were written to.
     """
     cdef uint64_t start = first << m.config.geometry.base_shift
     cdef uint32_t i, j
@@ -29,7 +30,8 @@ cdef inline void retract_page_tables(Machine *m, uint32_t file, uint64_t first) 
     for i in range(m.state.nr_mappings):
         v = &m.state.mappings[i]
         for j in range(v.nr_vmas):
-            if (v.file == file and not v.vmas[j].flags & HGM_OPF_WP and v.file_offset + v.vmas[j].start <= start
+            if (v.file == file and not v.vmas[j].flags & HGM_OPF_WP and not v.vmas[j].anon_vma
+                    and v.file_offset + v.vmas[j].start <= start
                     and start + pmd_mask(m) < v.file_offset + v.vmas[j].end
                     and (v.address - v.file_offset) & pmd_mask(m) == 0):
                 pmd = mm_find_pmd(m, v, start - v.file_offset, False)
@@ -54,7 +56,7 @@ cdef inline int collapse_file(Machine *m, uint32_t file, uint64_t first) noexcep
     folio = NULL if allocation_fails(m) else frames_alloc(m, file, first, n)
     if folio is NULL:
         return -ENOMEM
-    unmap_mapping_range(m, file, first, first + n)
+    unmap_mapping_range(m, file, first, first + n, False)
     for at in range(n):
         if cache[at] and folio_at(m, cache[at] - 1).page._refcount != <int64_t>folio_at(m, cache[at] - 1).nr_pages:
             folio.flags |= HGM_FOLIO_FREED
@@ -126,7 +128,7 @@ cdef inline int collapse_huge_page(Machine *m, Pmd *pmd, const Vma *vma) noexcep
             return -EBUSY
         if is_leaf(entries[i]) and extra_references(m, folio_of(m, frame(entries[i]))):
             return EAGAIN
-    folio = anon_alloc(m, pmd.mapping.file, ptes_per_table(m))
+    folio = anon_alloc(m, pmd.mapping.file, 0, ptes_per_table(m))
     if folio is NULL:
         return -ENOMEM
     zap_pte_range(m, pmd, pmd.address, pmd.address + pmd_mask(m) + 1, HGM_BY_ZAP)

@@ -25,6 +25,7 @@ cdef struct Pmd:
     uint64_t *entry          # NULL: no upper tables
     uint64_t address         # of the first byte that the entry stands for
     hgm_folio *known         # this step has installed leaves of it here, or NULL
+    bint keep_cows           # a zap leaves the own pages of private mappings
     bint none                # the entry was none when the step, or this leaf's part of it, began
 
 cdef inline bint asks_pieces() noexcept nogil:
@@ -44,6 +45,7 @@ cdef inline Pmd mm_find_pmd(Machine *m, Mapping *v, uint64_t offset, bint alloc)
     pmd.address = (v.address + offset) & ~pmd_mask(m)
     pmd.known = NULL
     pmd.entry = NULL
+    pmd.keep_cows = False
     if m.state.processes[v.process].root != NO_TABLE:
         pmd.entry = hstate_entry(m, &m.state.processes[v.process], pmd.address, PMD, alloc)
     pmd.none = pmd.entry is not NULL and pmd.entry[0] == 0

@@ -5,16 +5,18 @@ Rules of Linux 6.18 (mm/filemap.c, mm/memory.c, mm/userfaultfd.c).
 """
 from libc.errno cimport EAGAIN, EEXIST, EFAULT, EINVAL, EIO, ENOENT, ENOMEM
 from hgmcore.hgm cimport *
-from hgmcore.core.folio cimport folio_alloc, folio_at, folio_number, folio_put, frames_alloc, page_poisoned
+from hgmcore.core.folio cimport folio_alloc, folio_at, folio_number, folio_of, folio_put, frames_alloc, page_poisoned
 from hgmcore.core.machine cimport ANON, File, Machine, Mapping, Vma
-from hgmcore.core.table cimport allocation_fails, entry_index, is_table, PTE, subtree_table_alloc
+from hgmcore.core.table cimport allocation_fails, entry_index, is_leaf, is_table, PTE, subtree_table_alloc
 from hgmcore.core.vma cimport vma_find
 from hgmcore.operations.common cimport (
     base_mask, EHWPOISON, exact_counts, look_up_and_put, lookup_refused, Outcome, outcome, page_mask, uffd_range_error
 )
+from hgmcore.operations.thp.anon cimport anon_alloc, anon_vma_prepare, wp_can_reuse_anon_folio, wp_page_copy
 from hgmcore.operations.thp.pmd cimport (
-    install_pmd, install_ptes, mm_find_pmd, Pmd, pmd_mask, pte_offset, ptes_per_table, thp_vma_suitable_order
+    frame, install_pmd, install_ptes, mm_find_pmd, Pmd, pmd_mask, pte_offset, ptes_per_table, thp_vma_suitable_order
 )
+from hgmcore.operations.thp.zap cimport split_huge_pmd
 
 cdef enum:
     FAULT_AROUND_BYTES = 65536    # fault_around_bytes, however large a base page is
@@ -172,8 +174,30 @@ cdef inline int finish_fault(Machine *m, Pmd *pmd, const Vma *vma, uint64_t offs
         set_pte_range(m, pmd, entry, folio, page, 1)
     return 0
 
-cdef inline Outcome shmem_fault(Machine *m, const hgm_operation *op, const Vma *vma) noexcept nogil:
-    """An access, and the fault that it takes where nothing maps its address (do_read_fault, do_shared_fault)."""
+cdef inline Outcome private_write(Machine *m, Pmd *pmd, Vma *vma, uint64_t address, uint64_t index) noexcept nogil:
+    """A write in a private mapping to what the PMD entry, or a PTE below it, maps (do_wp_page)."""
+    cdef uint64_t entry = pte_offset(m, pmd, address)[0]
+    cdef hgm_folio *folio = folio_of(m, frame(entry))
+    cdef int error
+    anon_vma_prepare(m, pmd.mapping, vma)
+    if folio.flags & HGM_FOLIO_ANON and wp_can_reuse_anon_folio(m, folio, False):
+        pte_offset(m, pmd, address)[0] |= HGM_PTE_EXCLUSIVE
+        hgm_event_reuse()
+        return outcome(base_mask(m) + 1, 0)
+    error = wp_page_copy(m, pmd, address, index)
+    return outcome(0 if error else base_mask(m) + 1, error)
+
+cdef inline Outcome finish_cow_fault(Machine *m, Pmd *pmd, uint64_t address, hgm_folio *copy) noexcept nogil:
+    """Map the copy of a page that the page cache has; nothing stands for the address."""
+    if not pte_alloc(m, pmd):
+        copy.flags |= HGM_FOLIO_FREED
+        return outcome(0, ENOMEM)
+    install_ptes(m, pmd, pte_offset(m, pmd, address), copy, 0, 1, HGM_PTE_EXCLUSIVE, HGM_BY_FAULT)
+    return outcome(base_mask(m) + 1, 0)
+
+cdef inline Outcome shmem_fault(Machine *m, const hgm_operation *op, Vma *vma) noexcept nogil:
+    """An access, and the fault that it takes where nothing maps its address (do_read_fault, do_shared_fault,
+    do_cow_fault) or a private mapping may not be written there. A PMD leaf does not outlive such a write."""
     cdef Mapping *v = &m.state.mappings[op.target]
     cdef File *f = &m.state.files[v.file]
     cdef uint64_t offset = op.offset & ~base_mask(m), index = (v.file_offset + offset) >> m.config.geometry.base_shift
@@ -181,9 +205,14 @@ cdef inline Outcome shmem_fault(Machine *m, const hgm_operation *op, const Vma *
     cdef Outcome done = outcome(base_mask(m) + 1, 0)
     cdef uint64_t entry = 0
     cdef hgm_folio *folio = NULL
+    cdef hgm_folio *copy = NULL
     cdef int error = 0
+    cdef bint existed = False
+    cdef bint cow = op.flags & HGM_OPF_WRITE and not vma.flags & HGM_OPF_SHARED
     if pmd.entry is NULL:
         return outcome(0, ENOMEM)
+    if cow and is_leaf(pmd.entry[0]):
+        split_huge_pmd(m, &pmd)
     if pmd.entry[0] != 0:
         entry = pte_offset(m, &pmd, v.address + offset)[0] if is_table(pmd.entry[0]) else pmd.entry[0]
     if entry == 0 and not op.flags & HGM_OPF_WRITE and should_fault_around(m, vma):
@@ -192,11 +221,20 @@ cdef inline Outcome shmem_fault(Machine *m, const hgm_operation *op, const Vma *
             return outcome(0, error)
         if pmd.entry[0] != 0:
             entry = pte_offset(m, &pmd, v.address + offset)[0] if is_table(pmd.entry[0]) else pmd.entry[0]
+    if entry != 0 and entry & HGM_PTE_POISON:
+        return outcome(0, EHWPOISON)
     if entry != 0:
-        return outcome(0, EHWPOISON) if entry & HGM_PTE_POISON else done
+        return private_write(m, &pmd, vma, v.address + offset, index) if cow and not entry & HGM_PTE_EXCLUSIVE else done
+    if cow:
+        anon_vma_prepare(m, v, vma)
+        copy = anon_alloc(m, v.file, index, 1)
+        if copy is NULL:
+            return outcome(0, ENOMEM)
+        copy.flags |= HGM_FOLIO_FREED    # until it is mapped
     if index >= f.size:
         return outcome(0, EFAULT)
     if f.cache[index] != 0:
+        existed = True
         folio = folio_at(m, f.cache[index] - 1)
         error = lookup_refused(m, folio, True)
         if error:
@@ -214,6 +252,12 @@ cdef inline Outcome shmem_fault(Machine *m, const hgm_operation *op, const Vma *
     if folio.flags & HGM_FOLIO_POISONED and page_poisoned(m, folio.pfn + index - folio.index, 1):
         look_up_and_put(m, &m.context.cost, folio)
         return outcome(0, EHWPOISON)
+    if cow:
+        if existed:
+            look_up_and_put(m, &m.context.cost, folio)
+        copy.flags &= ~HGM_FOLIO_FREED
+        hgm_event_copy(1)
+        return finish_cow_fault(m, &pmd, v.address + offset, copy)
     error = finish_fault(m, &pmd, vma, offset, folio, index - folio.index)
     return outcome(0, error) if error else done
 

@@ -9,8 +9,12 @@ from hgmcore.operations.thp.pmd cimport extra_references
 from hgmcore.operations.thp.shmem_fault cimport shmem_add_to_page_cache, shmem_delete_from_page_cache
 from hgmcore.operations.thp.zap cimport unmap_page_range
 
-cdef inline void unmap_mapping_range(Machine *m, uint32_t file, uint64_t first, uint64_t last) noexcept nogil:
-    """Unmap base pages [first, last) of a file everywhere; a PMD leaf that maps one of them goes as a whole."""
+cdef inline void unmap_mapping_range(Machine *m, uint32_t file, uint64_t first, uint64_t last,
+                                     bint even_cows) noexcept nogil:
+    """Unmap base pages [first, last) of a file everywhere; a PMD leaf that maps one of them goes as a whole.
+
+    even_cows: what private mappings have in place of them, too.
+    """
     cdef int shift = m.config.geometry.base_shift
     cdef uint64_t start = first << shift, end = last << shift, from_byte, to_byte
     cdef uint32_t i, j
@@ -23,11 +27,12 @@ cdef inline void unmap_mapping_range(Machine *m, uint32_t file, uint64_t first, 
             from_byte = max(v.file_offset + v.vmas[j].start, start)
             to_byte = min(v.file_offset + v.vmas[j].end, end)
             if from_byte < to_byte:
-                unmap_page_range(m, v, from_byte - v.file_offset, to_byte - v.file_offset, HGM_BY_TRUNCATE, False)
+                unmap_page_range(m, v, from_byte - v.file_offset, to_byte - v.file_offset, HGM_BY_TRUNCATE, False,
+                                 not even_cows)
 
 cdef inline void truncate_inode_folio(Machine *m, hgm_folio *folio) noexcept nogil:
     """Unmap a folio and take it out of the page cache."""
-    unmap_mapping_range(m, folio.file, folio.index, folio.index + folio.nr_pages)
+    unmap_mapping_range(m, folio.file, folio.index, folio.index + folio.nr_pages, False)
     shmem_delete_from_page_cache(m, folio)
 
 cdef inline bint folio_split(Machine *m, hgm_folio *folio, uint64_t index) noexcept nogil:
@@ -43,7 +48,7 @@ cdef inline bint folio_split(Machine *m, hgm_folio *folio, uint64_t index) noexc
     exact_counts(m, folio)
     if extra_references(m, folio):
         return False
-    unmap_mapping_range(m, file, first, first + half)
+    unmap_mapping_range(m, file, first, first + half, False)
     if folio.page._refcount != <int64_t>folio.nr_pages:    # the scheme's count stays behind: folio_ref_freeze() fails
         return False
     shmem_delete_from_page_cache(m, folio)
@@ -133,7 +138,7 @@ cdef inline Outcome punch_hole(Machine *m, const hgm_operation *op) noexcept nog
     end = min(end, f.pages << f.page_shift)
     last = end >> m.config.geometry.base_shift
     if first < last:
-        unmap_mapping_range(m, op.target, first, last)
+        unmap_mapping_range(m, op.target, first, last, False)
     if op.offset < end:
         shmem_undo_range(m, op.target, op.offset, end)
     return outcome(op.length, 0)
@@ -148,7 +153,7 @@ cdef inline Outcome truncate(Machine *m, const hgm_operation *op) noexcept nogil
     if op.offset > end:
         return outcome(0, EINVAL)
     if op.offset < f.length:
-        unmap_mapping_range(m, op.target, size, end >> m.config.geometry.base_shift)
+        unmap_mapping_range(m, op.target, size, end >> m.config.geometry.base_shift, True)
         f.size = size
         shmem_undo_range(m, op.target, op.offset, end)
     f.size = size

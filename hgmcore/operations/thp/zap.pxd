@@ -8,6 +8,7 @@ from hgmcore.core.table cimport (
     entry_index, hstate_entry, is_leaf, is_table, PMD, PTE, subtree_free, table_entries, table_number, table_release
 )
 from hgmcore.core.vma cimport vma_delete, vma_search, vma_split
+from hgmcore.operations.addresses cimport range_used
 from hgmcore.operations.thp.pmd cimport (
     asks_pieces, folio_below, folio_leaf, folio_subtree, frame, install_ptes, leaf_goes, maps, mm_find_pmd,
     pgtable_trans_huge_withdraw, Pmd, pmd_mask, ptes_per_table
@@ -61,7 +62,10 @@ cdef inline void zap_folio(Machine *m, Pmd *pmd, uint64_t *entries, uint64_t i, 
     pieces_gone(m, pmd, &s)
 
 cdef inline void zap_pte_range(Machine *m, Pmd *pmd, uint64_t start, uint64_t end, int origin) noexcept nogil:
-    """Empty the PTEs for addresses [start, end), folio by folio; the PMD entry is a table."""
+    """Empty the PTEs for addresses [start, end), folio by folio; the PMD entry is a table.
+
+    With pmd.keep_cows, those stay that map a private mapping's own pages (should_zap_cows).
+    """
     cdef uint64_t *entries = table_entries(m, table_number(pmd.entry[0]))
     cdef uint64_t first = entry_index(m, start, PTE), i = first
     cdef uint64_t n = first + ((end - start) >> m.config.geometry.base_shift)
@@ -69,6 +73,9 @@ cdef inline void zap_pte_range(Machine *m, Pmd *pmd, uint64_t start, uint64_t en
     while i < n:
         if is_leaf(entries[i]):
             folio = folio_of(m, frame(entries[i]))
+            if pmd.keep_cows and folio.flags & HGM_FOLIO_ANON:
+                i += 1
+                continue
             # what stands before `i` is none by now
             zap_folio(m, pmd, entries, i if folio.nr_pages == 1 else first, i + 1 if folio.nr_pages == 1 else n,
                       folio, origin)
@@ -127,15 +134,16 @@ cdef inline void split_huge_pmd(Machine *m, Pmd *pmd) noexcept nogil:
     leaf_goes(m, &leaf)
 
 cdef inline void unmap_page_range(Machine *m, Mapping *v, uint64_t start, uint64_t end, int origin,
-                            bint free_tables) noexcept nogil:
+                            bint free_tables, bint keep_cows) noexcept nogil:
     """Remove the leaves of offsets [start, end), and what a PMD leaf of a file maps beyond them.
 
-    free_tables: free a page table that the range covers.
+    free_tables: free a page table that the range covers. keep_cows: see zap_pte_range().
     """
     cdef Pmd pmd
     cdef uint64_t stop
     while start < end:
         pmd = mm_find_pmd(m, v, start, False)
+        pmd.keep_cows = keep_cows
         stop = min(pmd.address + pmd_mask(m) + 1 - v.address, end)
         if pmd.entry is not NULL and pmd.entry[0] != 0:
             if not is_table(pmd.entry[0]) and (stop - start > pmd_mask(m) or m.state.files[v.file].kind != ANON):
@@ -157,19 +165,6 @@ cdef inline void vma_adjust_trans_huge(Machine *m, Mapping *v, uint64_t offset) 
     pmd = mm_find_pmd(m, v, offset, False)
     if pmd.entry is not NULL and pmd.entry[0] != 0 and not is_table(pmd.entry[0]):
         split_huge_pmd(m, &pmd)
-
-cdef inline bint range_used(Machine *m, uint32_t process, uint64_t first, uint64_t last) noexcept nogil:
-    """Does a VMA of the process have one of the addresses [first, last]?"""
-    cdef uint32_t next = m.state.processes[process].first_mapping, i
-    cdef Mapping *v
-    while next:
-        v = &m.state.mappings[next - 1]
-        next = v.next
-        if v.nr_vmas and v.address <= last and v.address + v.length > first:
-            i = vma_search(v, first - v.address if first > v.address else 0)
-            if i < v.nr_vmas and v.address + v.vmas[i].start <= last:
-                return True
-    return False
 
 cdef inline bint table_empty(Machine *m, uint64_t entry) noexcept nogil:
     cdef uint64_t *entries = table_entries(m, table_number(entry))
@@ -211,7 +206,7 @@ cdef inline uint64_t do_munmap(Machine *m, Mapping *v, uint64_t start, uint64_t 
         return 0
     i = vma_search(v, start)
     while i < v.nr_vmas and v.vmas[i].start < end:
-        unmap_page_range(m, v, v.vmas[i].start, v.vmas[i].end, HGM_BY_ZAP, False)
+        unmap_page_range(m, v, v.vmas[i].start, v.vmas[i].end, HGM_BY_ZAP, False, False)
         done += v.vmas[i].end - v.vmas[i].start
         vma_delete(v, i)
     if m.state.processes[v.process].root != NO_TABLE:
