@@ -48,7 +48,7 @@ CYTHON = "build/cython"
 
 
 def counting(name):
-    """The engine of a scheme that counts without atomics: the scheme's C file under another name, compiled in a third of the time."""
+    """The engine of a scheme that counts without atomics: its C file renamed, compiled in a third of the time."""
     found = extension(f"schemes.{name}")
     found.name = f"hgmcore.counting.{name}"
     found.define_macros = [*LIMITED, ("HGM_ALONE", "1")]
