@@ -18,6 +18,7 @@ class Ragged:
 
     def __init__(self, rows, bounds):
         self.rows, self.bounds = rows, bounds
+        rows.flags.writeable = False    # observations share them
 
     def __len__(self):
         return len(self.bounds) - 1

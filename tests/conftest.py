@@ -43,6 +43,12 @@ def modelled():
     return hgmcore.compare(trace, repeat=0, profile="turin-vm", hvo="on")
 
 
+@pytest.fixture(autouse=True)
+def nothing_stays_registered(monkeypatch):
+    """A scheme that a test registers is not there in the next."""
+    monkeypatch.setattr("hgmcore.schemes._registered", dict(hgmcore.schemes._registered))
+
+
 @pytest.fixture(params=[replay_in_model, replay_in_core], ids=["model", "core"])
 def replay(request):
     return request.param

@@ -50,8 +50,9 @@ def test_pieces_collapse_failure_and_back_to_nothing(scheme, geometry, size):
     assert truth(m) == (0, 0)
     v.munmap()
     row, cost = m.observe()["folios"][0], m.cost()
-    if scheme != "subtree_posted":
+    if scheme not in ("subtree_posted", "sloppy_counter", "percpu_ref"):    # of the last two, spares and slots stay
         assert (row["refcount"], row["mapcount"], row["mapped"]) == (1, 0, False)
+    if scheme != "subtree_posted":
         assert (cost["underflows"], cost["leaf_installs"]) == (0, cost["leaf_removes"])
     assert cost["table_allocs"] == cost["table_frees"]
 

@@ -199,7 +199,7 @@ def test_the_baseline_may_be_an_engine_and_options_are_spelled_as_on_the_command
     assert result["baseline"] == "subtree" and result["options"] == {"hvo": "off", "cache_refs": "1"}
 
 
-COUNT_ON_TAILS = {"per_page_posted", "nr_pages_mapped", "double_map", "large_mapcount", "mm_id"}
+COUNT_ON_TAILS = {"per_page_posted", "nr_pages_mapped", "double_map", "large_mapcount", "mm_id", "rmap_id"}
 
 
 def test_schemes_that_hvo_rules_out_are_told_why():

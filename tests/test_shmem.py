@@ -249,7 +249,7 @@ def test_mremap():
 
 def test_what_is_refused():
     for statement in ("split A v 0 2M", "migrate A v 0 2M all", "hwpoison A v 0", "munmap A v 1 4K", "munmap A v 0 0",
-                      "mmap A w F 0 2M private", "mmap A w F 0 2M shared hgm", "dontneed A v 1 4K"):
+                      "mmap A w F 0 2M shared hgm", "dontneed A v 1 4K"):
         assert errors(ONE + statement) == [("EINVAL", 0)], statement
     gap = "munmap A v 4K 4K\ndontneed A v 0 2M\nmprotect A v 0 2M r\ntouch A v 4K\ntouch A v 0 write"
     assert errors(ONE + gap) == [
@@ -299,6 +299,6 @@ def test_declarations():
     (row,) = machine.observe()["mappings"]
     assert row["levels"]["pmd"] == 512 * M
     with pytest.raises(ValueError, match="shmem pages"):
-        machine.file("G", "2M", 1, kind="shmem")
+        machine.file("G", "128K", 1, kind="shmem")    # two base pages
     with pytest.raises(ValueError, match="kind"):
         machine.file("G", "512M", 1, kind="anon")
