@@ -38,8 +38,8 @@ SETTLED = 0.1
 MOST = 15
 """Runs at most, where ROUNDS do not settle: three at either end may then be outliers."""
 
-EXTRA = 4e9
-"""Nanoseconds of CPU time that runs beyond ROUNDS may take in all."""
+EXTRA = 2e9
+"""Nanoseconds of CPU time that runs beyond ROUNDS may take in all; those run on whose intervals are wide."""
 
 NOISY = 0.2
 """Relative width of an interval from which on a machine is called noisy."""
@@ -60,10 +60,11 @@ def measure(trace, names, phases, sizes, rounds=ROUNDS, threads=1, progress=None
         pieces = _pieces(phases, len(trace))
         machines = {name: _Warm(trace, name, pieces, threads, options) for name in group}
         runs, turn, planned = {name: [] for name in group}, 0, done + len(group) * (rounds + 1)
-        while turn <= rounds or rounds >= ROUNDS and turn <= MOST and extra > 0 and not all(
-                _settled(np.array(runs[name]), pieces) for name in group):
-            first = turn % len(group)
-            for name in group[first:] + group[:first]:
+        some = list(group)
+        while turn <= rounds or rounds >= ROUNDS and turn <= MOST and extra > 0 and (
+                some := [name for name in group if not _settled(np.array(runs[name]), pieces)]):
+            first = turn % len(some)
+            for name in some[first:] + some[:first]:
                 if progress:
                     more = f" of {rounds}" if turn <= rounds else ", as the machine is noisy"
                     progress(min(done, planned - 1), f"timing {name}, run {turn}{more}" if turn else f"warming {name}")
