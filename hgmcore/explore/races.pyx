@@ -1,32 +1,33 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """Races: two operations at once from one state of a tiny machine, in every order of their accesses.
 
-The operations are those of the scheme's engine, compiled a second time so that a thread can be cut before each access
-to memory that the other may reach and before each lock (races.h). Each runs on a stack of its own (coroutine.h). A
-global state is the machine, both threads and the locks that they hold, compared byte by byte; from each the explorer
-lets either thread go on to its next cut, so it meets every interleaving. They are sequentially consistent: that a
-processor or a compiler may reorder accesses is out of scope.
+Each operation is a thread that is cut before each access to memory that the other may reach, and before each lock
+(race_threads.pxd). A global state is the machine, both threads and the locks that they hold (race_state.pxd); from each
+the explorer lets either thread go on to its next cut, so it meets every interleaving. They are sequentially consistent:
+that a processor or a compiler may reorder accesses is out of scope.
 
 States are visited by rising number of preemptions: switches away from a thread that could have gone on.
 """
-from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcmp, memset
 
 from hgmcore.hgm cimport *
 from hgmcore.core.core cimport Core, Engine
-from hgmcore.core.machine cimport Machine, State
-from hgmcore.core.core cimport run_function
 from hgmcore.explore.graph cimport Graph, graph_clear, graph_free, graph_new, Node, node_enter, NOWHERE
 from hgmcore.explore.making cimport tiny_make
 from hgmcore.explore.packing cimport look, pack, unpack
-from hgmcore.explore.pool cimport NO_PIECE, Pool, pool_clear, pool_free, pool_new, pool_number, pool_piece
+from hgmcore.explore.pool cimport NO_PIECE, pool_clear
 from hgmcore.explore.race_judge cimport at_rest, DEADLOCK, NR_BROKEN
-from hgmcore.explore.race_memory cimport Beside, Held, memory, place
+from hgmcore.explore.race_memory cimport memory, place
+from hgmcore.explore.race_state cimport (
+    machine_restore, machine_take, race_begin, race_free, race_new, thread_restore, thread_take
+)
+from hgmcore.explore.race_threads cimport (
+    alone, answers_of, by_itself, ended, go, HGM_ACCESSES, hgm_coroutine, HGM_ENDED, hgm_race, HGM_TRIES, HGM_WAITS,
+    hooks, Race, runnable, start
+)
 from hgmcore.explore.states cimport key_hash, NONE, States, states_enter, states_find, states_free, states_new
 from hgmcore.explore.symmetry cimport canonical, Chosen, PAGES_STAY
-from hgmcore.explore.tiny cimport (
-    enabled, FORKABLE, image_restore, image_take, MAX_PROCESSES, MAX_WORDS, Step, Tiny, tiny_free
-)
+from hgmcore.explore.tiny cimport enabled, FORKABLE, MAX_PROCESSES, MAX_WORDS, Step, Tiny
 
 import numpy as np
 
@@ -35,103 +36,12 @@ from hgmcore.explore.search import STEP
 
 ACCESSES, WAITS, TRIES = HGM_ACCESSES, HGM_WAITS, HGM_TRIES
 
-cdef extern from "hgmcore/races.h" nogil:
-    struct hgm_race:
-        void (*cut)(int access, const void *where) noexcept nogil
-        int (*lock)(int lock, const void *of, int how, int wait) noexcept nogil
-        void (*unlock)(int lock) noexcept nogil
-        hgm_racer *me
-        uint32_t repairs
-
-cdef extern from "hgmcore/coroutine.h" nogil:
-    enum:
-        HGM_ACCESSES, HGM_WAITS, HGM_TRIES, HGM_ENDED
-
-    ctypedef struct hgm_coroutine:
-        hgm_racer racer
-        uint64_t low
-        const void *where
-        int32_t next
-        int32_t access
-        int32_t how
-        int32_t number
-
-    void hgm_coroutine_start(hgm_coroutine *c, void (*body)() noexcept nogil) noexcept
-    void hgm_coroutine_resume(hgm_coroutine *c) noexcept
-    void hgm_coroutine_forget(hgm_coroutine *c) noexcept
-    void hgm_coroutine_cut(hgm_coroutine *c) noexcept
-    uint64_t hgm_coroutine_size(const hgm_coroutine *c) noexcept
-    const unsigned char *hgm_coroutine_bytes(const hgm_coroutine *c) noexcept
-    void hgm_coroutine_restore(hgm_coroutine *c, const unsigned char *bytes, uint64_t size) noexcept
-
-cdef extern from "<stdlib.h>" nogil:
-    int posix_memalign(void **to, size_t alignment, size_t size)
-
 # The worst that a pair came to: fewest preemptions, then fewest steps.
 cdef struct Worst:
     bint found
     uint32_t preemptions
     uint32_t depth
     uint32_t node
-
-# Of the explorer that runs now, for functions that engines call. The GIL, which it keeps, makes it the only one.
-cdef hgm_coroutine *running
-cdef Beside beside
-cdef uint32_t locks_in_force
-cdef run_function running_run
-cdef Machine *running_machine
-cdef hgm_operation operations[2]
-
-
-cdef void cut_here(int access, const void *where) noexcept nogil:
-    cdef hgm_coroutine *c = running
-    c.next, c.access, c.where = HGM_ACCESSES, access, where
-    hgm_coroutine_cut(c)
-
-cdef int lock_here(int lock, const void *of, int how, int wait) noexcept nogil:
-    cdef hgm_coroutine *c = running
-    cdef Held *held
-    if not locks_in_force >> lock & 1:
-        return 1
-    c.next, c.access, c.where, c.how = HGM_WAITS if wait else HGM_TRIES, lock, of, how
-    hgm_coroutine_cut(c)
-    if not wait and not lock_free(c):
-        return 0
-    held = &beside.locks[beside.nr_locks]
-    held.of, held.lock, held.how, held.owner = of, lock, how, c.number
-    beside.nr_locks += 1
-    return 1
-
-cdef void unlock_here(int lock) noexcept nogil:
-    cdef int64_t i
-    for i in range(<int64_t>beside.nr_locks - 1, -1, -1):
-        if beside.locks[i].lock == lock and beside.locks[i].owner == running.number:
-            unlock(i)
-            return
-
-cdef void unlock(uint64_t i) noexcept nogil:
-    beside.nr_locks -= 1
-    while i < beside.nr_locks:
-        beside.locks[i] = beside.locks[i + 1]
-        i += 1
-    memset(&beside.locks[beside.nr_locks], 0, sizeof(Held))
-
-cdef bint lock_free(const hgm_coroutine *c) noexcept nogil:
-    """Could the thread take the lock that it wants?"""
-    cdef uint64_t i
-    cdef const Held *held
-    for i in range(beside.nr_locks):
-        held = &beside.locks[i]
-        if (held.owner != c.number and held.lock == c.access and held.of == c.where
-                and (held.how or c.how)):
-            return False
-    return True
-
-cdef void body() noexcept nogil:
-    """A thread: one operation."""
-    running_run(running_machine, &operations[running.number], 1, running.number)
-    running.next = HGM_ENDED
-
 
 cdef class Races:
     """Interleavings of pairs of steps of one scheme on one tiny machine.
@@ -142,16 +52,10 @@ cdef class Races:
     cdef Core core
     cdef Engine engine
     cdef Engine racing
-    cdef hgm_race *race
-    cdef Tiny t
+    cdef Race r
     cdef States states
     cdef object steps_array
     cdef const Step *steps
-    cdef hgm_coroutine *threads[2]
-    cdef hgm_racer solo           # of an operation that runs alone
-    cdef Pool machines
-    cdef Pool stacks
-    cdef unsigned char *scratch
     cdef Graph graph
     cdef uint32_t a, b            # the pair: numbers of steps
     cdef uint32_t start           # the machine that it starts from
@@ -165,151 +69,42 @@ cdef class Races:
     def __cinit__(self, Core core, Engine engine, Engine racing, int born, int maxpins, steps, permutations,
                   uint32_t fields, bint poison, const uint64_t[:, ::1] keys):
         cdef uint64_t i
-        cdef void *placed
         core.fits(engine)
         if racing.race is NULL:
             raise ValueError(f"the engine of {racing.name} was not compiled for races")
         self.core, self.engine, self.racing = core, engine, racing
-        self.race = <hgm_race *>racing.race
+        self.r.hooks = <hgm_race *>racing.race
         self.steps_array = np.ascontiguousarray(steps, STEP)
         self.steps = <const Step *><size_t>self.steps_array.ctypes.data
-        tiny_make(&self.t, core, racing, born, maxpins, permutations, PAGES_STAY, fields, poison)
-        if <int>keys.shape[1] != self.t.words:
+        tiny_make(&self.r.t, core, racing, born, maxpins, permutations, PAGES_STAY, fields, poison)
+        if <int>keys.shape[1] != self.r.t.words:
             raise ValueError("these states are not of this scope")
-        if not states_new(&self.states, self.t.words) or not pool_new(&self.machines) or not pool_new(&self.stacks):
+        if not race_new(&self.r) or not states_new(&self.states, self.r.t.words) or not graph_new(&self.graph):
             raise MemoryError("no memory for races")
         for i in range(<uint64_t>keys.shape[0]):
-            if not states_enter(&self.states, &keys[i, 0], key_hash(&keys[i, 0], self.t.words), NONE, 0):
+            if not states_enter(&self.states, &keys[i, 0], key_hash(&keys[i, 0], self.r.t.words), NONE, 0):
                 raise MemoryError("no memory for races")
-        for i in range(2):
-            if posix_memalign(&placed, 64, sizeof(hgm_coroutine)):
-                raise MemoryError("no memory for races")
-            self.threads[i] = <hgm_coroutine *>placed
-        self.scratch = <unsigned char *>calloc(1, 1 << 20)
-        if self.scratch is NULL or not graph_new(&self.graph):
-            raise MemoryError("no memory for races")
 
     def __dealloc__(self):
-        cdef int i
-        tiny_free(&self.t)
+        race_free(&self.r)
         states_free(&self.states)
-        pool_free(&self.machines)
-        pool_free(&self.stacks)
-        for i in range(2):
-            free(self.threads[i])
-        free(self.scratch)
         graph_free(&self.graph)
-
-    # -- a global state, taken and put back
-
-    cdef uint32_t machine_take(self) noexcept nogil:
-        """The number of the machine as it is now, with what is beside it; NO_PIECE: no memory."""
-        cdef Tiny *t = &self.t
-        cdef unsigned char *data = t.image.data
-        cdef size_t size
-        beside.underflows, beside.overflows = t.m.context.cost.underflows, t.m.context.cost.overflows
-        beside.nr_results = t.m.context.nr_results
-        memcpy(beside.results, t.m.context.results.base, sizeof(beside.results))
-        t.image.data = self.scratch + sizeof(Beside) + sizeof(State)
-        image_take(t)
-        t.image.data = data
-        memcpy(self.scratch, &beside, sizeof(Beside))
-        memcpy(self.scratch + sizeof(Beside), &t.image.state, sizeof(State))
-        size = (t.m.state.tables.used + t.m.state.ptdescs.used + t.m.state.vmemmap.used + t.m.state.folios.used
-                + t.m.state.poisoned.used + t.fixed_size + sizeof(Beside) + sizeof(State) + 7) & ~<size_t>7
-        return pool_number(&self.machines, self.scratch, size)
-
-    cdef void machine_restore(self, uint32_t number) noexcept nogil:
-        cdef Tiny *t = &self.t
-        cdef unsigned char *data = t.image.data
-        cdef const unsigned char *piece = pool_piece(&self.machines, number)
-        memcpy(&beside, piece, sizeof(Beside))
-        memcpy(&t.image.state, piece + sizeof(Beside), sizeof(State))
-        t.image.data = <unsigned char *>piece + sizeof(Beside) + sizeof(State)
-        image_restore(t)
-        t.image.data = data
-        t.m.context.cost.underflows, t.m.context.cost.overflows = beside.underflows, beside.overflows
-        t.m.context.nr_results = beside.nr_results
-        t.m.context.results.used = beside.nr_results * sizeof(hgm_result)
-        memcpy(t.m.context.results.base, beside.results, sizeof(beside.results))
-
-    cdef uint32_t thread_take(self, int i) noexcept nogil:
-        return pool_number(&self.stacks, hgm_coroutine_bytes(self.threads[i]), hgm_coroutine_size(self.threads[i]))
-
-    cdef void thread_restore(self, int i, uint32_t number) noexcept nogil:
-        hgm_coroutine_restore(self.threads[i], pool_piece(&self.stacks, number), self.stacks.pieces[number].size)
-
-    # -- running
-
-    cdef void hooks(self, bint on) noexcept nogil:
-        self.race.cut = NULL
-        self.race.lock = NULL
-        self.race.unlock = NULL
-        if on:
-            self.race.cut, self.race.lock, self.race.unlock = cut_here, lock_here, unlock_here
-
-    cdef void go(self, int i) noexcept nogil:
-        """Let thread `i` go on to its next cut, or its end."""
-        global running
-        cdef hgm_coroutine *c = self.threads[i]
-        cdef int64_t k
-        running = c
-        self.race.me = &c.racer
-        hgm_coroutine_resume(c)
-        if c.next == HGM_ENDED:
-            for k in range(<int64_t>beside.nr_locks - 1, -1, -1):
-                if beside.locks[k].owner == i:
-                    unlock(k)
-            hgm_coroutine_forget(c)
-
-    cdef bint runnable(self, int i) noexcept nogil:
-        cdef const hgm_coroutine *c = self.threads[i]
-        return c.next != HGM_ENDED and (c.next != HGM_WAITS or lock_free(c))
-
-    cdef void alone(self, const hgm_operation *op, int number) noexcept nogil:
-        """An operation without cuts."""
-        memset(&self.solo, 0, sizeof(hgm_racer))
-        self.race.me = &self.solo
-        self.racing.run(&self.t.m, op, 1, number)
-
-    cdef void fresh(self) noexcept nogil:
-        """A run begins: no results, no costs."""
-        cdef Machine *m = &self.t.m
-        memset(&m.context.cost, 0, sizeof(m.context.cost))
-        memset(&beside, 0, sizeof(beside))
-        memset(m.context.results.base, 0, 2 * sizeof(hgm_result))
-        m.context.nr_results = 0
-        m.context.results.used = 0
-        m.context.fail = 0
-
-    cdef void answers_of(self, hgm_result *out) noexcept nogil:
-        """What both operations answered."""
-        cdef Machine *m = &self.t.m
-        cdef const hgm_result *results = <const hgm_result *>m.context.results.base
-        cdef uint64_t i
-        for i in range(2):
-            memset(&out[i], 0, sizeof(hgm_result))
-            out[i].done = operations[i].length
-        for i in range(m.context.nr_results):
-            out[results[i].index] = results[i]
-        out[0].index = out[1].index = 0
 
     # -- judging
 
     cdef uint32_t rest(self) noexcept nogil:
-        memset(&self.solo, 0, sizeof(hgm_racer))
-        self.race.me = &self.solo
-        return at_rest(&self.t)
+        by_itself(&self.r)
+        return at_rest(&self.r.t)
 
     cdef void unborn_after(self) noexcept nogil:
         """Which processes there are not, behind both steps."""
         cdef const Step *step
         cdef int i
-        self.t.seen.unborn = self.t.before.unborn
+        self.r.t.seen.unborn = self.r.t.before.unborn
         for i in range(2):
             step = &self.steps[self.b if i else self.a]
             if step.need == FORKABLE:
-                self.t.seen.unborn &= ~(<uint32_t>1 << step.child)
+                self.r.t.seen.unborn &= ~(<uint32_t>1 << step.child)
 
     cdef void pack_now(self, uint64_t *key) noexcept nogil:
         """The machine behind both steps as a packed state, each process in its own place."""
@@ -318,21 +113,21 @@ cdef class Races:
         for i in range(MAX_PROCESSES):
             order[i] = i
         self.unborn_after()
-        look(&self.t)
-        pack(&self.t, order, key)
+        look(&self.r.t)
+        pack(&self.r.t, order, key)
 
     cdef void one_after_another(self, int first) noexcept nogil:
         """Keep what running step `first` of the pair and then the other comes to."""
-        self.machine_restore(self.start)
-        self.alone(&operations[first], first)
-        self.alone(&operations[1 - first], 1 - first)
+        machine_restore(&self.r, self.start)
+        alone(&self.r, first)
+        alone(&self.r, 1 - first)
         self.pack_now(self.sequential[first])
-        self.answers_of(self.answers[first])
+        answers_of(&self.r, self.answers[first])
         self.anyway |= self.rest()
 
     cdef uint32_t outcome(self) noexcept nogil:
         """Both threads have ended: is it what some order comes to, and if not, what is wrong with it?"""
-        cdef Tiny *t = &self.t
+        cdef Tiny *t = &self.r.t
         cdef uint64_t key[MAX_WORDS]
         cdef hgm_result answers[2]
         cdef uint64_t least[MAX_WORDS]
@@ -346,7 +141,7 @@ cdef class Races:
         self.pack_now(key)
         clean = not (t.seen.strange or t.seen.negative or t.seen.unbounded or t.seen.grow
                      or t.m.context.cost.underflows)
-        self.answers_of(answers)
+        answers_of(&self.r, answers)
         if clean:
             for i in range(2):
                 if (memcmp(key, self.sequential[i], t.words * sizeof(uint64_t)) == 0
@@ -365,14 +160,14 @@ cdef class Races:
 
     cdef int collect(self) except -1 with gil:
         cdef hgm_result answers[2]
-        self.answers_of(answers)
+        answers_of(&self.r, answers)
         both = [(answers[i].error, answers[i].done, answers[i].event) for i in range(2)]
         self.collected.append((both, self.words()))
         return 0
 
     cdef dict words(self):
         """memory() of now, with the struct pages as an array."""
-        cdef dict found = memory(&self.t, &beside)
+        cdef dict found = memory(&self.r.t, &self.r.beside)
         found["pages"] = np.frombuffer(found["pages"], PAGE)
         return found
 
@@ -394,18 +189,18 @@ cdef class Races:
         cdef Node next
         cdef int i
         cdef bint can[2]
-        self.machine_restore(n.machine)
+        machine_restore(&self.r, n.machine)
         for i in range(2):
-            self.thread_restore(i, n.thread[i])
+            thread_restore(&self.r, i, n.thread[i])
         for i in range(2):
-            can[i] = self.runnable(i)
+            can[i] = runnable(&self.r, i)
         if not can[0] and not can[1]:
             if n.same:    # judged before
                 return 1
-            if self.threads[0].next == HGM_ENDED and self.threads[1].next == HGM_ENDED:
-                self.hooks(False)
+            if ended(&self.r):
+                hooks(&self.r, False)
                 self.note(self.outcome(), number)
-                self.hooks(True)
+                hooks(&self.r, True)
             else:
                 self.note(1 << DEADLOCK, number)
             return 1
@@ -413,11 +208,11 @@ cdef class Races:
             if not can[i]:
                 continue
             if i == 1 and can[0]:
-                self.machine_restore(n.machine)
-                self.thread_restore(1, n.thread[1])
-            self.go(i)
-            next.machine = self.machine_take()
-            next.thread[i] = self.thread_take(i)
+                machine_restore(&self.r, n.machine)
+                thread_restore(&self.r, 1, n.thread[1])
+            go(&self.r, i)
+            next.machine = machine_take(&self.r)
+            next.thread[i] = thread_take(&self.r, i)
             next.thread[1 - i] = n.thread[1 - i]
             if next.machine == NO_PIECE or next.thread[i] == NO_PIECE:
                 return 0
@@ -433,19 +228,17 @@ cdef class Races:
         cdef int i
         cdef uint64_t at
         cdef uint32_t preemptions = 0, node
-        pool_clear(&self.stacks)
+        pool_clear(&self.r.stacks)
         graph_clear(&self.graph)
         memset(self.worst, 0, sizeof(self.worst))
-        self.machine_restore(self.start)
-        self.hooks(True)
+        machine_restore(&self.r, self.start)
+        hooks(&self.r, True)
         for i in range(2):
-            self.threads[i].number = i
-            hgm_coroutine_start(self.threads[i], body)
-            self.go(i)
-            first.thread[i] = self.thread_take(i)
+            start(&self.r, i)
+            first.thread[i] = thread_take(&self.r, i)
             if first.thread[i] == NO_PIECE:
                 return 0
-        first.machine = self.machine_take()
+        first.machine = machine_take(&self.r)
         first.parent = NOWHERE
         first.preemptions = first.depth = 0
         first.last = -1
@@ -479,16 +272,14 @@ cdef class Races:
         cdef int k, answer
         cdef uint32_t limit = NONE if bound is None else bound
         self.begin(state, a, b, locks)
-        if not enabled(&self.t, &self.steps[a]) or not enabled(&self.t, &self.steps[b]):
+        if not enabled(&self.r.t, &self.steps[a]) or not enabled(&self.r.t, &self.steps[b]):
             return None
-        self.fresh()
-        pool_clear(&self.machines)
-        self.start = self.machine_take()
+        self.start = race_begin(&self.r)
         self.anyway = 0
         self.one_after_another(0)
         self.one_after_another(1)
         answer = self.explore(limit)
-        self.hooks(False)
+        hooks(&self.r, False)
         if not answer:
             raise MemoryError("no memory for the states of a race")
         return [(k, self.worst[k].preemptions, self.schedule(self.worst[k].node)) for k in range(NR_BROKEN)
@@ -503,26 +294,23 @@ cdef class Races:
         cdef hgm_result answers[2][2]
         cdef int i
         self.begin(state, a, a, locks)
-        if not enabled(&self.t, &self.steps[a]):
+        if not enabled(&self.r.t, &self.steps[a]):
             return None
-        self.fresh()
-        pool_clear(&self.machines)
-        self.start = self.machine_take()
+        self.start = race_begin(&self.r)
         for i in range(2):
-            self.machine_restore(self.start)
+            machine_restore(&self.r, self.start)
             if i == 0:
-                self.engine.run(&self.t.m, &operations[0], 1, 0)
+                self.engine.run(&self.r.t.m, &self.r.operations[0], 1, 0)
             else:
-                self.hooks(True)
-                self.threads[0].number = 0
-                hgm_coroutine_start(self.threads[0], body)
-                while self.threads[0].next != HGM_ENDED:
-                    self.go(0)
-                self.hooks(False)
-            self.answers_of(answers[i])
+                hooks(&self.r, True)
+                start(&self.r, 0)
+                while self.r.threads[0].next != HGM_ENDED:
+                    go(&self.r, 0)
+                hooks(&self.r, False)
+            answers_of(&self.r, answers[i])
             self.pack_now(keys[i])
-        return (memcmp(keys[0], keys[1], self.t.words * sizeof(uint64_t)) == 0
-                and memcmp(&answers[0][0], &answers[1][0], sizeof(hgm_result)) == 0 and beside.nr_locks == 0)
+        return (memcmp(keys[0], keys[1], self.r.t.words * sizeof(uint64_t)) == 0
+                and memcmp(&answers[0][0], &answers[1][0], sizeof(hgm_result)) == 0 and self.r.beside.nr_locks == 0)
 
     def all_outcomes(self, uint64_t state, uint32_t a, uint32_t b, uint32_t locks):
         """All that a pair can come to: (answers of both as (error, done, event), memory as memory() gives it)."""
@@ -534,15 +322,13 @@ cdef class Races:
             self.collected = None
 
     cdef int begin(self, uint64_t state, uint32_t a, uint32_t b, uint32_t locks) except -1:
-        global locks_in_force, running_run, running_machine
         if state >= self.states.nr or a >= len(self.steps_array) or b >= len(self.steps_array):
             raise IndexError("no such state or step")
-        unpack(&self.t, &self.states.keys[state * self.t.words])
+        unpack(&self.r.t, &self.states.keys[state * self.r.t.words])
         self.a, self.b = a, b
-        operations[0], operations[1] = self.steps[a].op, self.steps[b].op
-        self.hooks(False)    # an exception may have left them
-        self.race.repairs = locks >> 8
-        locks_in_force, running_run, running_machine = locks, self.racing.run, &self.t.m
+        self.r.operations[0], self.r.operations[1] = self.steps[a].op, self.steps[b].op
+        hooks(&self.r, False)    # an exception may have left them
+        self.r.hooks.repairs, self.r.locks = locks >> 8, locks
         return 0
 
     def schedule(self, uint32_t node):
@@ -569,34 +355,30 @@ cdef class Races:
         cdef bint stuck = False
         rows, broken = [], None
         self.begin(state, a, b, locks)
-        if not enabled(&self.t, &self.steps[a]) or not enabled(&self.t, &self.steps[b]):
+        if not enabled(&self.r.t, &self.steps[a]) or not enabled(&self.r.t, &self.steps[b]):
             raise ValueError("no such schedule: one of the two cannot run there")
-        self.fresh()
-        pool_clear(&self.machines)
-        self.start = self.machine_take()
+        self.start = race_begin(&self.r)
         self.anyway = 0
         self.one_after_another(0)
         self.one_after_another(1)
-        self.machine_restore(self.start)
-        self.hooks(True)
+        machine_restore(&self.r, self.start)
+        hooks(&self.r, True)
         for i in range(2):
-            self.threads[i].number = i
-            hgm_coroutine_start(self.threads[i], body)
-            self.go(i)
+            start(&self.r, i)
         for i in schedule:
-            c = self.threads[i]
-            if not self.runnable(i):
+            c = self.r.threads[i]
+            if not runnable(&self.r, i):
                 stuck = True
                 break
-            rows.append((i, c.next, c.access, c.how, place(&self.t, c.where), self.words()))
-            self.go(i)
-        self.hooks(False)
-        self.answers_of(answers)
+            rows.append((i, c.next, c.access, c.how, place(&self.r.t, c.where), self.words()))
+            go(&self.r, i)
+        hooks(&self.r, False)
+        answers_of(&self.r, answers)
         both = [(answers[i].error, answers[i].done, answers[i].event) for i in range(2)]
         rows.append((None, both, 0, 0, None, self.words()))
-        if self.threads[0].next == HGM_ENDED and self.threads[1].next == HGM_ENDED:
+        if ended(&self.r):
             wrong = self.outcome()
             broken = [i for i in range(NR_BROKEN) if wrong >> i & 1]
-        elif not self.runnable(0) and not self.runnable(1):
+        elif not runnable(&self.r, 0) and not runnable(&self.r, 1):
             broken = [DEADLOCK]
         return rows, broken, stuck
