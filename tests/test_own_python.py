@@ -13,9 +13,10 @@ import pytest
 import hgmcore as hgm
 from hgmcore.explore.check import Checked
 from hgmcore.explore.observed import preamble
+from hgmcore.explore.properties import BY_NAME
 from hgmcore.explore.scopes import find
 from hgmcore.explore.walk import GROUNDS, sequence
-from hgmcore.own import Scheme
+from hgmcore.own import KEEPS, Scheme
 from hgmcore.replay import machine_for, plain
 
 TWINS = [
@@ -430,3 +431,46 @@ def test_the_command_line_says_it_in_one_line(tmp_path):
         assert done.stderr == (
             "hgmcore: error: scheme 'mine': leaf_remove: ZeroDivisionError: division by zero, at record 4 (munmap)\n"
         )
+
+
+def test_private_words_are_kept_beside_numbers():
+    """A search keeps what a scheme has in "private", also of one that is told the numbers of processes."""
+    class OneEach(hgm.Scheme):
+        """One reference and one map for each huge page that is mapped"""
+
+        name = "one_each"
+        needs = ("numbers",)
+        state = {"compound": "_entire_mapcount"}
+
+        def leaf_install(self, leaf):
+            leaves = leaf.folio.word("private")
+            leaf.folio.store("private", leaves + leaf.count)
+            if leaves:
+                return None
+            leaf.folio.ref_add(1)
+            leaf.folio.map_add("_entire_mapcount", 1)
+            return KEEPS
+
+        def leaf_remove(self, leaf):
+            leaves = leaf.folio.word("private") - leaf.count
+            leaf.folio.store("private", leaves)
+            if not leaves:
+                leaf.folio.map_add("_entire_mapcount", -1)
+                leaf.folio.ref_add(-1)
+
+        def answer_folio(self, folio):
+            return folio.word("_entire_mapcount")
+
+    found = Checked(OneEach, find("pair")).run()
+    assert found.ended == "closed"
+    for name in ("no_leak_at_end", "mapped_if_leaf", "leaf_if_mapped"):
+        assert found.verdict(BY_NAME[name]) == "proved", name
+
+
+def test_a_name_that_is_built_in_is_refused_in_a_file(tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text("import hgmcore as hgm\nfrom hgmcore.schemes.mm_id import engine\n\n\nclass Subtree(hgm.Scheme):\n"
+                    "    'x'\n    def leaf_install(self, leaf): pass\n    def leaf_remove(self, leaf): pass\n"
+                    "    def answer_folio(self, folio): return 0\n")
+    with pytest.raises(ValueError, match="the name 'subtree' is that of a scheme that is built in"):
+        hgm.schemes.load_file(str(path))

@@ -27,7 +27,7 @@ cdef inline int tiny_make(Tiny *t, Core core, Engine engine, int born, int maxpi
     if engine.has_slots:
         t.keeps = KEEPS_EACH_SLOT if engine.by_number else KEEPS_SLOTS
         t.spread = t.P if engine.by_number else 1
-    elif engine.by_number:    # the numbers of four processes have three bits
+    elif engine.by_number and engine.table is NULL:    # the numbers of four processes have three bits
         t.keeps, t.spread = KEEPS_SUMS, 3
     else:
         t.keeps, t.spread = KEEPS_OWNERS, 0

@@ -29,6 +29,11 @@ class Scheme:
             def answer_folio(self, folio):
                 return folio.word("_large_mapcount")
 
+    Attributes that a class may set: name; needs, what the engine finds out or keeps for it (`hgmcore.own.NEEDS`);
+    quirks, where its kernel behaves otherwise (`hgmcore.own.QUIRKS`); state, {"compound": "_entire_mapcount"}: words of
+    struct page 1 that reports show; exceptions, {"page_counts_equal_truth": "definition"}: what it does not promise
+    (`hgmcore check --help` has the properties), each "definition" or "fault"; defaults and posted, {option: value}.
+
     The docstring explains the scheme; its first line is the summary. `hgmcore.register(Twice)` gives it its name,
     `hgmcore.Machine(Twice)` runs it. All that a scheme remembers stands in struct pages (counts, or the word
     "private"): so snapshots are exact, and attributes of `self` cannot be set once it runs. A leaf, a subtree and a

@@ -199,7 +199,8 @@ def load_file(path: str) -> list[str]:
                          "of callbacks, or an engine)")
     try:
         engines = {id(engine): engine for engine in map(engine_of, schemes.values())}
-        return [register(engine).name for engine in engines.values() if engine.name not in NAMES]
+        own_ones = [engine for engine in engines.values() if not (engine.name in NAMES and engine is load(engine.name))]
+        return [register(engine).name for engine in own_ones]
     except (ImportError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
 
