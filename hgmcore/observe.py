@@ -36,7 +36,7 @@ class Observer:
 
     def __init__(self, core, engine, geometry, options):
         self.core, self.engine, self.geometry, self.options = core, engine, geometry, options
-        self.blocks: list[Block] = []
+        self.blocks = []
         self.known = 0
         self.me = object()    # to the core, which so does not hold this object, as that holds the core
 
