@@ -663,8 +663,8 @@ cdef void on_answer_folio(const hgm_options *options, const hgm_folio *at, hgm_a
         given = reactions.answer_folio(folio)
         if isinstance(given, int):
             given = {"mapcount": given}
-        if not isinstance(given, dict) or "mapcount" not in given:
-            raise TypeError(f"answered {given!r}, no number and no dict with a mapcount")
+        if not isinstance(given, dict):
+            raise TypeError(f"answered {given!r}, no number and no dict")
         for name, value in given.items():
             if name not in ANSWERS:
                 raise ValueError(f"answered {name!r}, which is none of {', '.join(ANSWERS)}")
