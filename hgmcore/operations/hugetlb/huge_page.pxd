@@ -2,7 +2,7 @@
 """One huge page of a mapping: where its entries stand, its subtree, and installing a leaf of it."""
 from hgmcore.hgm cimport *
 from hgmcore.core.folio cimport folio_at, folio_number, folio_of, page_cache_get
-from hgmcore.core.lock cimport table_lock, table_unlock
+from hgmcore.core.lock cimport hgm_get_entry, table_lock, table_unlock
 from hgmcore.core.machine cimport ALONE, File, Machine, Mapping, Process, PT_LOCKS
 from hgmcore.core.share cimport share_table
 from hgmcore.core.table cimport (
@@ -46,12 +46,12 @@ cdef inline HugePage huge_page(Machine *m, Mapping *v, uint64_t offset, bint all
     upper = hstate_entry(m, p, address, h.file.level + 1, alloc)
     if upper is NULL:
         return h
-    if upper[0] == 0:
+    if hgm_get_entry(upper) == 0:    # another thread may fill it
         if not alloc:
             return h
         if not share_table(m, v, h.start, upper) and not upper_table_add(m, upper):
             return h
-    h.entry = &table_entries(m, table_number(upper[0]))[entry_index(m, address, h.file.level)]
+    h.entry = &table_entries(m, table_number(hgm_get_entry(upper)))[entry_index(m, address, h.file.level)]
     return h
 
 cdef inline uint64_t file_index(const HugePage *h) noexcept nogil:
