@@ -70,6 +70,66 @@ def test_random_sequences(kind, strategy, ground, scheme):
     run_sequences(looking(kind), strategy, ground, scheme, OPTIONS, steps=30, examples=3)
 
 
+HUGETLB = """file F 2M 9
+populate F 0 8
+mmap A v F 0 16M shared minor hgm
+mmap B w F 0 18M shared
+continue A v 0 4K
+continue A v 4K 4K
+touch B w 4M write
+pin F 3
+"""
+PRIVATE = """file F 2M 4
+populate F 0 2
+mmap A v F 0 8M private
+touch A v 0 write
+touch A v 2M
+"""
+SHMEM = """file S 2M 4 shmem
+populate S 0 4
+mmap A s S 0 8M shared
+mmap A p S 0 8M private
+touch A s 0
+touch A p 2M
+touch A p 4M write
+file T 4K 512 shmem
+populate T 0 512
+mmap A t T 0 2M shared
+touch A t 0
+"""
+ANON = """mmap A a anon:2M 0 8M private
+touch A a 0 write
+touch A a 4M write
+mmap A b anon:4K 0 64K private
+touch A b 0 write
+fork A C
+"""
+
+
+@pytest.mark.parametrize("begin, statement", [
+    (HUGETLB, "continue A v 6M 4K"), (HUGETLB, "touch B w 8M"), (HUGETLB, "dontneed A v 0 4K"),
+    (HUGETLB, "collapse A v 0 2M"), (HUGETLB, "migrate B w 4M 2M"), (HUGETLB, "munmap A v 0 2M"),
+    (HUGETLB, "mremap B w 4M 2M x"), (HUGETLB, "punch F 4M 2M"), (HUGETLB, "truncate F 0"), (HUGETLB, "populate F 8 1"),
+    (HUGETLB, "pin F 2"), (HUGETLB, "unpin F 3"), (HUGETLB, "hwpoison B w 4M"), (HUGETLB, "exit A"),
+    (PRIVATE, "fork A C"), (PRIVATE, "touch A v 2M write"), (PRIVATE, "exit A"),
+    (SHMEM, "touch A s 6M"), (SHMEM, "touch A p 2M write"), (SHMEM, "touch A p 6M write"), (SHMEM, "fork A C"),
+    (SHMEM, "dontneed A p 4M 4K"), (SHMEM, "punch S 0 4K"), (SHMEM, "collapse A t 0 2M"), (SHMEM, "exit A"),
+    (ANON, "touch C a 0 write"), (ANON, "fork C D"), (ANON, "exit A"),
+    (ANON, "munmap A b 0 4K"), (ANON, "mprotect A a 4K 4K r"),
+], ids=lambda text: text.splitlines()[0] if text.endswith("\n") else text)
+def test_each_operation_marks_what_it_touches(begin, statement):
+    """One operation between two looks, which differ: so a mark that it leaves out shows."""
+    trace = hgm.Trace.parse(f"hgmcore-trace 1\n{begin}{statement}\n")
+    machine = machine_for(trace, "mm_id", {})
+    machine.run(trace.records[:-1])
+    before = plain(machine.observe())
+    machine.run(trace.records[-1:])
+    full = plain(machine.clone().observe())
+    changed = {**before, "index": 0} != {**full, "index": 0}
+    assert changed or "migrate" in statement, "it changes nothing that is seen; a migrated page is another one"
+    assert plain(machine.observe()) == full
+
+
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("scheme", ["hugetlb", "head_per_leaf", "mm_id", "logical_counter"])
 def test_shared_tables(scheme):

@@ -145,80 +145,68 @@ cdef class Folio:
     def __init__(self):
         raise TypeError("folios come from the machine")
 
-    @property
-    def nr_pages(self) -> int:
+    cdef hgm_folio *there(self) except NULL:
+        """What it stands for. ReferenceError: its reaction is over."""
         if self.at is NULL:
             raise gone()
-        return self.at.nr_pages
+        return self.at
+
+    @property
+    def nr_pages(self) -> int:
+        return self.there().nr_pages
 
     @property
     def pfn(self) -> int:
-        if self.at is NULL:
-            raise gone()
-        return self.at.pfn
+        return self.there().pfn
 
     @property
     def anon(self) -> bool:
-        if self.at is NULL:
-            raise gone()
-        return self.at.flags & HGM_FOLIO_ANON != 0
+        return self.there().flags & HGM_FOLIO_ANON != 0
 
     @property
     def cached(self) -> bool:
-        if self.at is NULL:
-            raise gone()
-        return self.at.flags & HGM_FOLIO_CACHED != 0
+        return self.there().flags & HGM_FOLIO_CACHED != 0
 
     @property
     def poisoned(self) -> bool:
-        if self.at is NULL:
-            raise gone()
-        return self.at.flags & HGM_FOLIO_POISONED != 0
+        return self.there().flags & HGM_FOLIO_POISONED != 0
 
     @property
     def options(self) -> Options:
         """The options of the replay."""
-        if self.at is NULL:
-            raise gone()
+        self.there()
         return options_of(self.options_)
 
     def word(self, name, page=1) -> int:
         """A word of the folio's struct page `page`: one of WORDS. "private" is 64 bits that nothing else uses."""
-        if self.at is NULL:
-            raise gone()
+        self.there()
         return load(self.options_, self.at, name, page)
 
     def map_add(self, name, by, page=1) -> int:
         """Change a map-count word by `by`, by an atomic that is counted; returns the new value."""
-        if self.at is NULL:
-            raise gone()
+        self.there()
         return map_add(self.cost, self.options_, self.at, name, page, by_of(by))
 
     def ref_add(self, by) -> None:
         """Change the reference count by `by`, by an atomic that is counted."""
-        if self.at is NULL:
-            raise gone()
+        self.there()
         if self.cost is NULL:
             raise TypeError("no count may change here: answers only read")
         hgm_ref_add(self.cost, self.at, by_of(by))
 
     def store(self, name, value, page=1) -> None:
         """Write a word plainly, which counts as no atomic: "private" above all, which is the scheme's own."""
-        if self.at is NULL:
-            raise gone()
+        self.there()
         store(self.cost, self.options_, self.at, name, value, page)
 
     @property
     def double_map(self) -> bool:
         """PageDoubleMap, a flag of struct page 1; may be set."""
-        if self.at is NULL:
-            raise gone()
-        return self.at.nr_pages > 1 and self.at.page[1].flags & HGM_PAGE_DOUBLE_MAP != 0
+        return self.there().nr_pages > 1 and self.at.page[1].flags & HGM_PAGE_DOUBLE_MAP != 0
 
     @double_map.setter
     def double_map(self, value):
-        if self.at is NULL:
-            raise gone()
+        self.there()
         if self.cost is NULL:
             raise TypeError("no flag may change here: answers only read")
         if value:
@@ -251,11 +239,16 @@ cdef class Leaf:
     def __init__(self):
         raise TypeError("leaves come from the machine")
 
+    cdef const hgm_leaf *there(self) except NULL:
+        """What it stands for. ReferenceError: its reaction is over."""
+        if self.at is NULL:
+            raise gone()
+        return self.at
+
     @property
     def folio(self) -> Folio:
         """The folio that it is a leaf of."""
-        if self.at is NULL:
-            raise gone()
+        self.there()
         if self.folio_ is None:
             self.folio_ = folio_of(self.at.folio, self.cost, self.options_)
         return self.folio_
@@ -263,22 +256,19 @@ cdef class Leaf:
     @property
     def options(self) -> Options:
         """The options of the replay."""
-        if self.at is NULL:
-            raise gone()
+        self.there()
         return options_of(self.options_)
 
     def ref_add(self, by) -> None:
         """Change the folio's reference count by `by` for each leaf of the run, by one atomic."""
         cdef int32_t n
-        if self.at is NULL:
-            raise gone()
+        self.there()
         n = by_of(by)
         hgm_ref_add(self.cost, self.at.folio, n * <int32_t>self.at.count)
 
     def map_add(self, name, by, page=1) -> int:
         """Change a map-count word by `by` for each leaf of the run, by one atomic; returns the new value."""
-        if self.at is NULL:
-            raise gone()
+        self.there()
         return map_add(self.cost, self.options_, self.at.folio, name, page, by_of(by) * <int32_t>self.at.count)
 
     def pages_add(self, int by) -> int:
@@ -288,8 +278,7 @@ cdef class Leaf:
         """
         cdef uint64_t i, n = 0
         cdef hgm_page *page
-        if self.at is NULL:
-            raise gone()
+        self.there()
         if not self.options_.scheme.needs & HGM_NEEDS_TAILS:
             raise ValueError("pages_add() counts on every struct page: the scheme needs \"tails\"")
         page = self.at.folio.page
@@ -300,70 +289,49 @@ cdef class Leaf:
 
     @property
     def first(self) -> int:
-        if self.at is NULL:
-            raise gone()
-        return self.at.first
+        return self.there().first
 
     @property
     def nr_pages(self) -> int:
-        if self.at is NULL:
-            raise gone()
-        return self.at.nr_pages
+        return self.there().nr_pages
 
     @property
     def count(self) -> int:
-        if self.at is NULL:
-            raise gone()
-        return self.at.count
+        return self.there().count
 
     @property
     def process(self) -> int:
-        if self.at is NULL:
-            raise gone()
-        return self.at.process
+        return self.there().process
 
     @property
     def mapping(self) -> int:
-        if self.at is NULL:
-            raise gone()
-        return self.at.mapping
+        return self.there().mapping
 
     @property
     def cpu(self) -> int:
         """The CPU that runs the operation; with the need "cpu", else 0."""
-        if self.at is NULL:
-            raise gone()
-        return self.at.cpu
+        return self.there().cpu
 
     @property
     def origin(self) -> str:
-        if self.at is NULL:
-            raise gone()
+        self.there()
         return ORIGINS[self.at.origin]
 
     @property
     def whole(self) -> bool:
-        if self.at is NULL:
-            raise gone()
-        return self.at.whole != 0
+        return self.there().whole != 0
 
     @property
     def covers(self) -> bool:
-        if self.at is NULL:
-            raise gone()
-        return self.at.covers != 0
+        return self.there().covers != 0
 
     @property
     def hstate_none(self) -> bool:
-        if self.at is NULL:
-            raise gone()
-        return self.at.hstate_none != 0
+        return self.there().hstate_none != 0
 
     @property
     def first_leaf(self) -> bool:
-        if self.at is NULL:
-            raise gone()
-        return self.at.first_leaf != 0
+        return self.there().first_leaf != 0
 
     def __repr__(self):
         if self.at is NULL:
@@ -389,11 +357,16 @@ cdef class Subtree:
     def __init__(self):
         raise TypeError("subtrees come from the machine")
 
+    cdef const hgm_subtree *there(self) except NULL:
+        """What it stands for. ReferenceError: its reaction is over."""
+        if self.at is NULL:
+            raise gone()
+        return self.at
+
     @property
     def folio(self):
         """The folio whose leaves it has or had; None: the page cache had no page when it was made."""
-        if self.at is NULL:
-            raise gone()
+        self.there()
         if self.folio_ is None and self.at.folio is not NULL:
             self.folio_ = folio_of(self.at.folio, self.cost, self.options_)
         return self.folio_
@@ -401,70 +374,50 @@ cdef class Subtree:
     @property
     def options(self) -> Options:
         """The options of the replay."""
-        if self.at is NULL:
-            raise gone()
+        self.there()
         return options_of(self.options_)
 
     @property
     def removed(self) -> int:
-        if self.at is NULL:
-            raise gone()
-        return self.at.removed
+        return self.there().removed
 
     @property
     def process(self) -> int:
-        if self.at is NULL:
-            raise gone()
-        return self.at.process
+        return self.there().process
 
     @property
     def mapping(self) -> int:
-        if self.at is NULL:
-            raise gone()
-        return self.at.mapping
+        return self.there().mapping
 
     @property
     def cpu(self) -> int:
         """The CPU that runs the operation; with the need "cpu", else 0."""
-        if self.at is NULL:
-            raise gone()
-        return self.at.cpu
+        return self.there().cpu
 
     @property
     def origin(self) -> str:
-        if self.at is NULL:
-            raise gone()
+        self.there()
         return ORIGINS[self.at.origin]
 
     @property
     def covers(self) -> bool:
-        if self.at is NULL:
-            raise gone()
-        return self.at.covers != 0
+        return self.there().covers != 0
 
     @property
     def whole(self) -> bool:
-        if self.at is NULL:
-            raise gone()
-        return self.at.whole != 0
+        return self.there().whole != 0
 
     @property
     def tables_stay(self) -> bool:
-        if self.at is NULL:
-            raise gone()
-        return self.at.tables_stay != 0
+        return self.there().tables_stay != 0
 
     @property
     def empty(self) -> bool:
-        if self.at is NULL:
-            raise gone()
-        return self.at.empty != 0
+        return self.there().empty != 0
 
     @property
     def counted(self) -> bool:
-        if self.at is NULL:
-            raise gone()
-        return self.at.counted != 0
+        return self.there().counted != 0
 
 
 @cython.final
